@@ -1,0 +1,2 @@
+//! The checkpoint protocol, pure.
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! One-sided memory access between nodes. Knows nothing of segments.
