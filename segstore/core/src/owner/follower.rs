@@ -1,0 +1,146 @@
+//! What the owner knows of one replica: its slots, its link, its part in the attempt under way.
+
+use crate::id::{Epoch, Member, Stamp};
+use crate::push::Target;
+use crate::rule::{self, Rule};
+
+/// How a replica takes part.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Role {
+    /// In the directory's in-sync set: every acknowledgement waits for it.
+    InSync,
+    /// Was repaired and gets the pushes; nothing waits for it.
+    Joining,
+    /// Holds what is acknowledged; its add may stand in the directory or may not. Every acknowledgement waits for it.
+    Adding,
+    /// On the owner's own node: makes a restart there instant, and counts for nothing.
+    Local,
+}
+
+/// One slot of the replica.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Slot {
+    /// The image that the slot has every block of; blocks modified later may stand there too. `None`: not known.
+    base: Option<Stamp>,
+    /// How many readers hold it.
+    pins: u32,
+}
+
+/// The push of one epoch into one slot.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Push {
+    epoch: Epoch,
+    slot: u32,
+    done: bool,
+}
+
+/// A replica as the owner sees it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Follower {
+    pub(super) member: Member,
+    pub(super) role: Role,
+    /// Whether there is an endpoint to push through.
+    pub(super) is_connected: bool,
+    /// To be removed even if no attempt needs it.
+    pub(super) leaving: bool,
+    slots: Vec<Slot>,
+    /// The slot that holds the newest acknowledged image, or a newer one that may stand in for it.
+    newest: Option<u32>,
+    push: Option<Push>,
+    /// The attempt that failed here: it is not repeated under its number.
+    failed_in: Option<Epoch>,
+}
+
+impl Follower {
+    /// `bases` says for each slot what it can be brought up to date from.
+    pub(super) fn new(member: Member, role: Role, bases: Vec<Option<Stamp>>, newest: Option<u32>) -> Self {
+        let slots = bases.into_iter().map(|base| Slot { base, pins: 0 }).collect();
+        Self { member, role, is_connected: false, leaving: false, slots, newest, push: None, failed_in: None }
+    }
+
+    /// Whether acknowledgements wait for this replica.
+    pub(super) fn is_awaited(&self) -> bool {
+        match self.role {
+            Role::InSync => true,
+            Role::Adding => rule::holds(Rule::WaitWhileAdding),
+            Role::Local => self.is_connected,
+            Role::Joining => false,
+        }
+    }
+
+    /// Whether the push of `epoch` stands here.
+    pub(super) fn has_done(&self, epoch: Epoch) -> bool {
+        self.push.is_some_and(|push| push.done && push.epoch == epoch)
+    }
+
+    /// Whether a push is under way.
+    pub(super) fn is_busy(&self) -> bool {
+        self.push.is_some_and(|push| !push.done)
+    }
+
+    /// The image in the slot that is spared.
+    pub(super) fn newest_image(&self) -> Option<Stamp> {
+        self.newest.and_then(|slot| self.slots[slot as usize].base)
+    }
+
+    /// The slot that is spared.
+    pub(super) fn newest_slot(&self) -> Option<u32> {
+        self.newest
+    }
+
+    /// Starts the push of `epoch`, if the replica can take it now: the target, or `None`.
+    pub(super) fn start(&mut self, epoch: Epoch) -> Option<Target> {
+        let taken = self.push.is_some_and(|push| push.epoch == epoch) || self.failed_in == Some(epoch);
+        if !self.is_connected || self.is_busy() || taken {
+            return None;
+        }
+        let slot = self.free_slot()?;
+        self.push = Some(Push { epoch, slot, done: false });
+        Some(Target { slot, base: self.slots[slot as usize].base })
+    }
+
+    /// The slot to write: not the one that holds the newest acknowledged image, none that is read. Of several the one that
+    /// lags least, so that a slot once used for a hold does not take part for ever.
+    fn free_slot(&self) -> Option<u32> {
+        let spared = self.newest.filter(|_| rule::holds(Rule::SpareTheNewest));
+        let free = (0..).zip(&self.slots).filter(|(index, slot)| {
+            Some(*index) != spared && (slot.pins == 0 || !rule::holds(Rule::RespectPins))
+        });
+        free.max_by_key(|(index, slot)| (slot.base, std::cmp::Reverse(*index))).map(|(index, _)| index)
+    }
+
+    /// The push under way has completed; its image stands in the replica. Returns its epoch.
+    pub(super) fn complete(&mut self, image: impl Fn(Epoch) -> Stamp) -> Option<Epoch> {
+        let push = self.push.as_mut().filter(|push| !push.done)?;
+        push.done = true;
+        self.slots[push.slot as usize].base = Some(image(push.epoch));
+        Some(push.epoch)
+    }
+
+    /// The endpoint is gone. What was under way may have left anything of its blocks in the slot; all of them are above the
+    /// slot's base, so the base stands.
+    pub(super) fn disconnect(&mut self) {
+        self.is_connected = false;
+        if let Some(push) = self.push.take_if(|push| !push.done) {
+            self.failed_in = Some(push.epoch);
+        }
+    }
+
+    /// From now on the slot that `epoch` was pushed to is the one to spare.
+    pub(super) fn spare(&mut self, epoch: Epoch) {
+        if let Some(push) = self.push.filter(|push| push.done && push.epoch == epoch) {
+            self.newest = Some(push.slot);
+        }
+    }
+
+    /// Keeps `slot` as it is until it is released.
+    pub(super) fn pin(&mut self, slot: u32) {
+        self.slots[slot as usize].pins += 1;
+    }
+
+    /// One reader less.
+    pub(super) fn unpin(&mut self, slot: u32) {
+        let pins = &mut self.slots[slot as usize].pins;
+        *pins = pins.saturating_sub(1);
+    }
+}

@@ -1,0 +1,544 @@
+//! Replication as the owner runs it: attempts, acknowledgement, and the in-sync set.
+//!
+//! A checkpoint is *attempted* under a number of its own and pushed to every connected replica. It is acknowledged when all of the
+//! in-sync set have it. A replica that fails is first removed from the set in the directory, by compare-and-swap; only then is
+//! the checkpoint acknowledged without it. So whoever takes over later finds, in any one member of the set, everything that was
+//! acknowledged.
+//!
+//! [`Owner`] decides; whoever drives it performs the [`Action`]s and reports what came of them. A checkpoint that meets no failure
+//! allocates nothing here.
+
+mod directory;
+mod follower;
+mod outcome;
+
+use std::collections::VecDeque;
+use std::ops::RangeInclusive;
+
+use crate::changes::Changes;
+use crate::id::{Epoch, Member, SegmentId, Stamp};
+use crate::layout::{Ownership, SlotHeader};
+use crate::lineage::Lineage;
+use crate::push::Target;
+use crate::record::{RecordVersion, Swap, Versioned};
+use crate::replica::Refused;
+use crate::rule::{self, Rule};
+
+use directory::Directory;
+use follower::{Follower, Role};
+pub use outcome::{Blocked, Outcome};
+
+/// What to do when fewer replicas are in sync than the policy's minimum.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum BelowMinimum {
+    /// Acknowledge nothing until enough are in sync again.
+    Stop,
+    /// Go on with what is left, visibly.
+    Continue,
+}
+
+/// How many copies an acknowledgement stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Policy {
+    /// The fewest replicas that must be in sync. At least one always must.
+    pub minimum: usize,
+    /// What to do below that.
+    pub below: BelowMinimum,
+}
+
+/// What the owner wants done.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Action {
+    /// Push the attempt `epoch` to a replica; then call [`Owner::completed`] or [`Owner::failed`].
+    Push {
+        /// The replica.
+        member: Member,
+        /// The attempt.
+        epoch: Epoch,
+        /// The slot, and what it lacks.
+        target: Target,
+    },
+    /// Change the record; then call [`Owner::swapped`], [`Owner::conflicted`] or [`Owner::swap_unknown`].
+    Swap(Swap),
+    /// Read the record, again until there is an answer; then call [`Owner::record_read`].
+    ReadRecord,
+    /// The attempt is acknowledged.
+    Committed {
+        /// Its number.
+        epoch: Epoch,
+        /// How many members of the in-sync set hold it.
+        in_sync: usize,
+    },
+    /// The replica has left the in-sync set.
+    Removed(Member),
+    /// The replica has come into the in-sync set.
+    Added(Member),
+    /// Somebody else owns the segment: nothing will be acknowledged any more.
+    Fenced(Ownership),
+}
+
+/// Why an attempt cannot begin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum BeginError {
+    /// One attempt at a time.
+    #[error("epoch {0} is still under way")]
+    UnderWay(Epoch),
+    /// The segment was taken over.
+    #[error("fenced: the segment was taken over in term {}", .0.term)]
+    Fenced(Ownership),
+}
+
+/// Where an ownership starts: what a takeover, or the creation of the segment, leaves behind.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Start {
+    /// The segment's life.
+    pub segment: SegmentId,
+    /// The term and its owner.
+    pub ownership: Ownership,
+    /// The record as it was confirmed last.
+    pub record: Versioned,
+    /// The image that working memory holds.
+    pub loaded: Stamp,
+    /// What that image descends from.
+    pub ancestry: Lineage,
+    /// For each member of the in-sync set, what each of its slots can be brought up to date from, and the slot that holds the
+    /// loaded image.
+    pub followers: Vec<(Member, Vec<Option<Stamp>>, u32)>,
+}
+
+impl Start {
+    /// The start of a segment that was just created, with `record` in the directory and freshly formatted replicas.
+    #[must_use]
+    pub fn of_new_segment(record: Versioned, slots: u32) -> Self {
+        let formatted = |&member: &Member| (member, vec![Some(Stamp::EMPTY); slots as usize], 0);
+        Self {
+            segment: record.record.segment,
+            ownership: Ownership { term: record.record.term, owner: record.record.owner },
+            loaded: Stamp::EMPTY,
+            ancestry: Lineage::root(),
+            followers: record.record.in_sync.iter().map(formatted).collect(),
+            record,
+        }
+    }
+}
+
+/// One ownership of one segment.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Owner {
+    segment: SegmentId,
+    ownership: Ownership,
+    policy: Policy,
+    /// What images of this term descend from.
+    lineage: Lineage,
+    acknowledged: Stamp,
+    next: Epoch,
+    attempt: Option<Epoch>,
+    /// Attempts that ended without an acknowledgement: one range for each outage.
+    abandoned: Vec<RangeInclusive<Epoch>>,
+    followers: Vec<Follower>,
+    directory: Directory,
+    fenced: Option<Ownership>,
+    actions: VecDeque<Action>,
+}
+
+impl Owner {
+    /// Begins an ownership. No replica is connected yet.
+    #[must_use]
+    pub fn new(start: Start, policy: Policy) -> Self {
+        let followers = start.followers.into_iter();
+        let followers = followers.map(|(member, bases, newest)| Follower::new(member, Role::InSync, bases, Some(newest)));
+        Self {
+            segment: start.segment,
+            ownership: start.ownership,
+            policy,
+            lineage: start.ancestry.extended_by(start.loaded),
+            acknowledged: start.loaded,
+            next: start.loaded.epoch.next(),
+            attempt: None,
+            abandoned: Vec::new(),
+            followers: followers.collect(),
+            directory: Directory::new(start.record),
+            fenced: None,
+            actions: VecDeque::with_capacity(8),
+        }
+    }
+
+    /// The next thing to do.
+    pub fn poll(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    // ---- checkpoints ----
+
+    /// Begins a checkpoint of the working memory as it is: it must stay so until the attempt ends. Its number is used up,
+    /// whatever comes of it.
+    ///
+    /// # Errors
+    /// Another attempt is under way, or the segment was taken over.
+    pub fn begin(&mut self) -> Result<Epoch, BeginError> {
+        if let Some(ownership) = self.fenced {
+            return Err(BeginError::Fenced(ownership));
+        }
+        if let Some(epoch) = self.attempt {
+            return Err(BeginError::UnderWay(epoch));
+        }
+        let epoch = self.next;
+        if rule::holds(Rule::NoNumberTwice) {
+            self.next = epoch.next();
+        }
+        self.attempt = Some(epoch);
+        self.advance();
+        Ok(epoch)
+    }
+
+    /// Ends the attempt without an acknowledgement: it stays pending, until a later one supersedes it. Every push of it that is
+    /// still under way must have been ended, and reported as failed, before.
+    pub fn give_up(&mut self) -> Option<Epoch> {
+        debug_assert!(self.followers.iter().all(|f| !f.is_busy() || !f.is_awaited()), "a push still reads working memory");
+        let epoch = self.abandon()?;
+        self.advance();
+        Some(epoch)
+    }
+
+    fn abandon(&mut self) -> Option<Epoch> {
+        let epoch = self.attempt.take()?;
+        match self.abandoned.last_mut().filter(|range| range.end().next() == epoch) {
+            Some(range) => *range = *range.start()..=epoch,
+            None => self.abandoned.push(epoch..=epoch),
+        }
+        Some(epoch)
+    }
+
+    /// A push has completed: the replica's memory has it.
+    pub fn completed(&mut self, member: Member) {
+        let term = self.ownership.term;
+        if let Some(follower) = self.follower_mut(member) {
+            follower.complete(|epoch| Stamp { term, epoch });
+            self.advance();
+        }
+    }
+
+    /// The endpoint to a replica is gone, for whatever reason.
+    pub fn failed(&mut self, member: Member) {
+        if let Some(follower) = self.follower_mut(member) {
+            follower.disconnect();
+            if follower.role == Role::Local {
+                self.followers.retain(|follower| follower.member != member);
+            }
+            self.directory.doubt();
+            self.advance();
+        }
+    }
+
+    /// A replica refused to open an endpoint. One that has seen a later term says all there is to say: nothing of this term will
+    /// be acknowledged any more.
+    pub fn refused(&mut self, member: Member, why: &Refused) {
+        match *why {
+            Refused::TermOver { remembered, .. } if rule::holds(Rule::RefuseLowerTerms) => self.fence(remembered),
+            _ => self.failed(member),
+        }
+    }
+
+    /// An endpoint to a replica was opened in this term.
+    pub fn connected(&mut self, member: Member) {
+        if let Some(follower) = self.follower_mut(member) {
+            follower.is_connected = true;
+            self.advance();
+        }
+    }
+
+    // ---- replicas ----
+
+    /// Lets go of a replica. One of the in-sync set is removed from it, if it is not the last.
+    pub fn remove(&mut self, member: Member) {
+        self.followers.retain(|f| f.member != member || matches!(f.role, Role::InSync | Role::Adding));
+        if let Some(follower) = self.follower_mut(member) {
+            follower.leaving = true;
+        }
+        self.advance();
+    }
+
+    /// Where a repair can copy from: a member of the in-sync set, its slot with the newest acknowledged image, and that image.
+    #[must_use]
+    pub fn repair_source(&self) -> Option<(Member, u32, Stamp)> {
+        let mut sources = self.followers.iter().filter(|f| f.role == Role::InSync && f.is_connected && !f.leaving);
+        sources.find_map(|f| Some((f.member, f.newest_slot()?, f.newest_image()?)))
+    }
+
+    /// A repair has ended: every slot of `member` has the blocks that were last modified up to `base`. With `closed`, that slot
+    /// is the whole image `base`, closed. The replica gets the next pushes, and is added once it holds what is acknowledged.
+    pub fn repaired(&mut self, member: Member, slots: u32, base: Stamp, closed: Option<u32>) {
+        if self.contains(base) && self.follower_mut(member).is_none() {
+            let base = if rule::holds(Rule::PushSinceRepair) { base } else { self.acknowledged };
+            let bases = vec![Some(base); slots as usize];
+            self.followers.push(Follower::new(member, Role::Joining, bases, closed));
+        }
+    }
+
+    /// Takes in a replica on the owner's own node, which counts for nothing.
+    pub fn add_local(&mut self, member: Member, bases: Vec<Option<Stamp>>, newest: Option<u32>) {
+        self.followers.push(Follower::new(member, Role::Local, bases, newest));
+    }
+
+    /// Keeps the slot of `member` that holds the newest acknowledged image until it is released: the slot and the image.
+    pub fn hold(&mut self, member: Member) -> Option<(u32, Stamp)> {
+        let acknowledged = self.acknowledged;
+        let follower = self.follower_mut(member).filter(|f| f.newest_image() == Some(acknowledged))?;
+        let slot = follower.newest_slot()?;
+        follower.pin(slot);
+        Some((slot, acknowledged))
+    }
+
+    /// Ends a hold.
+    pub fn release(&mut self, member: Member, slot: u32) {
+        if let Some(follower) = self.follower_mut(member) {
+            follower.unpin(slot);
+            self.advance();
+        }
+    }
+
+    // ---- the directory ----
+
+    /// The change was made; the record has this version now.
+    pub fn swapped(&mut self, version: RecordVersion) {
+        if let Some(swap) = self.directory.take_swap() {
+            self.adopt(Versioned { version, record: swap.new });
+        }
+    }
+
+    /// The change was not made, since the record had changed to `current`.
+    pub fn conflicted(&mut self, current: Versioned) {
+        if self.directory.take_swap().is_some() {
+            self.adopt(current);
+        }
+    }
+
+    /// Whether the change was made is not known. It may still be.
+    pub fn swap_unknown(&mut self) {
+        if self.directory.unsettle() {
+            self.actions.push_back(Action::ReadRecord);
+        }
+    }
+
+    /// The record as the directory has it.
+    pub fn record_read(&mut self, current: Versioned) {
+        let ours = current.record.owner == self.ownership.owner;
+        if ours && self.directory.may_still_land(&current) {
+            // Only a change of the version keeps the one under way from landing later.
+            let in_sync = self.desired_set();
+            let swap = self.directory.swap_to(in_sync);
+            self.actions.push_back(Action::Swap(swap));
+        } else {
+            self.adopt(current);
+        }
+    }
+
+    // ---- what is known ----
+
+    /// The segment's life.
+    #[must_use]
+    pub fn segment(&self) -> SegmentId {
+        self.segment
+    }
+
+    /// The term and its owner.
+    #[must_use]
+    pub fn ownership(&self) -> Ownership {
+        self.ownership
+    }
+
+    /// The newest acknowledged image.
+    #[must_use]
+    pub fn acknowledged(&self) -> Stamp {
+        self.acknowledged
+    }
+
+    /// What images of this term descend from.
+    #[must_use]
+    pub fn lineage(&self) -> &Lineage {
+        &self.lineage
+    }
+
+    /// The attempt under way.
+    #[must_use]
+    pub fn attempt(&self) -> Option<Epoch> {
+        self.attempt
+    }
+
+    /// Who took the segment over.
+    #[must_use]
+    pub fn fenced(&self) -> Option<Ownership> {
+        self.fenced
+    }
+
+    /// The in-sync set as it was confirmed last.
+    #[must_use]
+    pub fn in_sync(&self) -> &[Member] {
+        &self.directory.record().record.in_sync
+    }
+
+    /// Every replica that takes part.
+    pub fn followers(&self) -> impl Iterator<Item = Member> + '_ {
+        self.followers.iter().map(|f| f.member)
+    }
+
+    /// Replicas without an endpoint.
+    pub fn disconnected(&self) -> impl Iterator<Item = Member> + '_ {
+        self.followers.iter().filter(|f| !f.is_connected).map(|f| f.member)
+    }
+
+    /// What the header of the attempt `epoch` says, given the changes that were sealed for it.
+    #[must_use]
+    pub fn header(&self, epoch: Epoch, changes: &Changes) -> SlotHeader {
+        SlotHeader {
+            segment: self.segment,
+            owner: self.ownership.owner,
+            group: 0,
+            image: Stamp { term: self.ownership.term, epoch },
+            acknowledged: self.acknowledged,
+            lineage: self.lineage.clone(),
+            length: changes.length(),
+            capacity: changes.geometry().capacity(),
+            block_size: changes.geometry().block_size(),
+            table_sum: changes.table_sum(),
+        }
+    }
+
+    fn contains(&self, image: Stamp) -> bool {
+        image.term == self.ownership.term || self.lineage.contains(image)
+    }
+
+    fn follower_mut(&mut self, member: Member) -> Option<&mut Follower> {
+        self.followers.iter_mut().find(|follower| follower.member == member)
+    }
+
+    // ---- decisions ----
+
+    /// Does whatever the last event has made possible.
+    fn advance(&mut self) {
+        if self.fenced.is_some() {
+            return;
+        }
+        self.start_pushes();
+        self.acknowledge();
+        self.promote();
+        self.change_set();
+    }
+
+    fn start_pushes(&mut self) {
+        let Some(epoch) = self.attempt else { return };
+        for follower in &mut self.followers {
+            if let Some(target) = follower.start(epoch) {
+                self.actions.push_back(Action::Push { member: follower.member, epoch, target });
+            }
+        }
+    }
+
+    fn acknowledge(&mut self) {
+        let Some(epoch) = self.attempt.filter(|&epoch| self.is_complete(epoch)) else { return };
+        self.attempt = None;
+        self.next = epoch.next();
+        self.acknowledged = Stamp { term: self.ownership.term, epoch };
+        self.followers.iter_mut().for_each(|follower| follower.spare(epoch));
+        let in_sync = self.in_sync_followers().filter(|f| f.has_done(epoch)).count();
+        self.actions.push_back(Action::Committed { epoch, in_sync });
+    }
+
+    fn is_complete(&self, epoch: Epoch) -> bool {
+        let confirmed = |f: &Follower| f.is_connected || rule::holds(Rule::ConfirmRemoval);
+        let in_sync = self.in_sync_followers().count();
+        self.followers.iter().filter(|f| f.is_awaited() && confirmed(f)).all(|f| f.has_done(epoch))
+            && (in_sync > 0 || !rule::holds(Rule::KeepTheLast))
+            && self.is_enough(in_sync)
+    }
+
+    fn is_enough(&self, in_sync: usize) -> bool {
+        in_sync >= self.policy.minimum || self.policy.below == BelowMinimum::Continue || !rule::holds(Rule::Minimum)
+    }
+
+    fn in_sync_followers(&self) -> impl Iterator<Item = &Follower> {
+        self.followers.iter().filter(|f| f.role == Role::InSync)
+    }
+
+    /// A joining replica that holds what is acknowledged, or the attempt under way, which contains it, may be added.
+    fn promote(&mut self) {
+        if !self.directory.is_idle() {
+            return;
+        }
+        let (attempt, acknowledged) = (self.attempt, self.acknowledged);
+        for follower in self.followers.iter_mut().filter(|f| f.role == Role::Joining && f.is_connected) {
+            if let Some(epoch) = attempt.filter(|&epoch| follower.has_done(epoch)) {
+                follower.spare(epoch);
+                follower.role = Role::Adding;
+            } else if attempt.is_none() && follower.newest_image() == Some(acknowledged) {
+                follower.role = Role::Adding;
+            }
+        }
+    }
+
+    fn change_set(&mut self) {
+        if !self.directory.is_idle() {
+            return;
+        }
+        let in_sync = self.desired_set();
+        if in_sync != self.in_sync() {
+            let swap = self.directory.swap_to(in_sync);
+            self.actions.push_back(Action::Swap(swap));
+        } else if self.attempt.is_some() && self.followers.iter().any(|f| self.is_failing(f)) && self.directory.check() {
+            // Nothing can be removed, so no swap would tell that another owner came: ask.
+            self.actions.push_back(Action::ReadRecord);
+        }
+    }
+
+    /// Whether the attempt under way cannot complete because of this replica.
+    fn is_failing(&self, follower: &Follower) -> bool {
+        let done = self.attempt.is_none_or(|epoch| follower.has_done(epoch));
+        follower.role == Role::InSync && !follower.is_connected && !done
+    }
+
+    /// The in-sync set as it should be: without what fails the attempt under way, with what is being added.
+    fn desired_set(&self) -> Vec<Member> {
+        let stays = |f: &Follower| f.role == Role::InSync && !f.leaving && !self.is_failing(f);
+        let joins = |f: &Follower| f.role == Role::Adding && f.is_connected && !f.leaving;
+        let mut desired: Vec<_> = self.followers.iter().filter(|f| stays(f) || joins(f)).map(|f| f.member).collect();
+        let someone_stays = self.followers.iter().any(|f| stays(f) && f.is_connected);
+        if !someone_stays && rule::holds(Rule::KeepTheLast) {
+            let all = self.followers.iter().filter(|f| f.role == Role::InSync || joins(f));
+            desired = all.map(|f| f.member).collect();
+        }
+        desired.sort_unstable();
+        desired
+    }
+
+    fn fence(&mut self, holder: Ownership) {
+        if self.fenced.is_none() {
+            self.fenced = Some(holder);
+            self.abandon();
+            self.actions.push_back(Action::Fenced(holder));
+        }
+    }
+
+    /// Takes over what the directory says.
+    fn adopt(&mut self, current: Versioned) {
+        let holder = Ownership { term: current.record.term, owner: current.record.owner };
+        if holder != self.ownership {
+            return self.fence(holder);
+        }
+        for follower in &mut self.followers {
+            let is_member = current.record.in_sync.contains(&follower.member);
+            match follower.role {
+                Role::Adding if is_member => {
+                    follower.role = Role::InSync;
+                    self.actions.push_back(Action::Added(follower.member));
+                }
+                Role::Adding => follower.role = Role::Joining,
+                Role::InSync if !is_member => self.actions.push_back(Action::Removed(follower.member)),
+                _ => {}
+            }
+        }
+        let in_sync = &current.record.in_sync;
+        self.followers.retain(|f| f.role != Role::InSync || in_sync.contains(&f.member));
+        self.directory.settle(current);
+        self.advance();
+    }
+}

@@ -1,0 +1,93 @@
+//! What became of an attempt, and what one that is under way waits for.
+
+use super::{BelowMinimum, Owner};
+use crate::id::{Epoch, Member, Stamp};
+
+/// What is known of an epoch of this term.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Outcome {
+    /// Acknowledged, in its own right.
+    Committed,
+    /// Not acknowledged, but a later one that contains it is.
+    Superseded(Epoch),
+    /// Not acknowledged so far. It may still turn up: it was asked for.
+    Pending,
+    /// Pushed at this moment.
+    UnderWay,
+    /// Nobody asked for it in this term.
+    Never,
+}
+
+/// What an attempt waits for.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Blocked {
+    /// Pushes are under way.
+    #[error("waiting for {}", members(.0))]
+    Replicas(Vec<Member>),
+    /// Replicas failed; the directory has not confirmed their removal.
+    #[error("the directory has not confirmed the removal of {}", members(.0))]
+    Removal(Vec<Member>),
+    /// The only replicas that hold what is acknowledged are out of reach, and the last is never removed.
+    #[error("out of reach, and the last in sync: {}", members(.0))]
+    Last(Vec<Member>),
+    /// Too few replicas are in sync.
+    #[error("{in_sync} replicas in sync, the policy asks for {minimum}")]
+    BelowMinimum {
+        /// How many are.
+        in_sync: usize,
+        /// How many should be.
+        minimum: usize,
+    },
+}
+
+fn members(members: &[Member]) -> String {
+    members.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+impl Owner {
+    /// What became of `epoch`.
+    #[must_use]
+    pub fn outcome(&self, epoch: Epoch) -> Outcome {
+        let first = self.lineage.entries().last().map_or(Epoch(1), |loaded| loaded.epoch.next());
+        let acknowledged = self.acknowledged.term == self.ownership.term && epoch <= self.acknowledged.epoch;
+        if epoch < first || epoch >= self.next {
+            Outcome::Never
+        } else if self.attempt == Some(epoch) {
+            Outcome::UnderWay
+        } else if acknowledged && !self.abandoned.iter().any(|range| range.contains(&epoch)) {
+            Outcome::Committed
+        } else if acknowledged {
+            Outcome::Superseded(self.acknowledged.epoch)
+        } else {
+            Outcome::Pending
+        }
+    }
+
+    /// What the attempt under way waits for; `None` if there is none.
+    #[must_use]
+    pub fn blocked(&self) -> Option<Blocked> {
+        let epoch = self.attempt?;
+        let missing = |connected: bool| -> Vec<Member> {
+            let awaited = self.followers.iter().filter(|f| f.is_awaited() && !f.has_done(epoch));
+            awaited.filter(|f| f.is_connected == connected).map(|f| f.member).collect()
+        };
+        let gone = missing(false);
+        let in_sync = self.in_sync().len();
+        Some(if !gone.is_empty() && self.desired_set() == self.in_sync() {
+            Blocked::Last(gone)
+        } else if !gone.is_empty() {
+            Blocked::Removal(gone)
+        } else if !missing(true).is_empty() {
+            Blocked::Replicas(missing(true))
+        } else {
+            debug_assert_eq!(self.policy.below, BelowMinimum::Stop, "nothing else is left to wait for");
+            Blocked::BelowMinimum { in_sync, minimum: self.policy.minimum }
+        })
+    }
+
+    /// What became of an image of an earlier term, seen from this one: part of what was taken over, or gone.
+    #[must_use]
+    pub fn has_taken_over(&self, image: Stamp) -> bool {
+        self.lineage.contains(image)
+    }
+}

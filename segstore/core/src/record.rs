@@ -1,0 +1,82 @@
+//! The directory's record of a segment, and its compare-and-swap.
+//!
+//! The record says who owns the segment and which replicas hold every acknowledged checkpoint. It changes only by
+//! compare-and-swap on its version; the directory raises the version with each change.
+
+use crate::id::{Member, OwnerId, SegmentId, Term};
+use crate::rule::{self, Rule};
+
+/// What the directory knows of a segment as far as the protocol needs it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Record {
+    /// The segment's life.
+    pub segment: SegmentId,
+    /// The number of the ownership.
+    pub term: Term,
+    /// The owner: it tells one's own lost write from another's.
+    pub owner: OwnerId,
+    /// The replicas that hold every acknowledged checkpoint, rising.
+    pub in_sync: Vec<Member>,
+}
+
+/// Counts the changes of a record.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct RecordVersion(pub u64);
+
+/// A record as the directory holds it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Versioned {
+    /// What a compare-and-swap must name.
+    pub version: RecordVersion,
+    /// The record.
+    pub record: Record,
+}
+
+/// A change that is to happen only if the record is still the one that was read.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Swap {
+    /// The record that was read.
+    pub expected: Versioned,
+    /// The record to put in its place.
+    pub new: Record,
+}
+
+impl Record {
+    /// This record with `owner` in the next term. The in-sync set stays.
+    #[must_use]
+    pub fn claimed_by(&self, owner: OwnerId) -> Self {
+        Self { term: self.term.next(), owner, ..self.clone() }
+    }
+
+    /// This record with another in-sync set.
+    #[must_use]
+    pub fn with_in_sync(&self, mut in_sync: Vec<Member>) -> Self {
+        in_sync.sort_unstable();
+        Self { in_sync, ..self.clone() }
+    }
+}
+
+impl Versioned {
+    /// Applies `swap`, as every directory must.
+    ///
+    /// # Errors
+    /// The record has changed; `self` is as before.
+    pub fn apply(&mut self, swap: Swap) -> Result<(), Conflict> {
+        let unchanged = if rule::holds(Rule::WholeRecord) {
+            self.version == swap.expected.version
+        } else {
+            self.record.term <= swap.new.term && swap.expected.record.term == self.record.term
+        };
+        if !unchanged || self.record.segment != swap.new.segment {
+            return Err(Conflict);
+        }
+        self.version.0 += 1;
+        self.record = swap.new;
+        Ok(())
+    }
+}
+
+/// The record is not the one that was expected.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the record has changed since it was read")]
+pub struct Conflict;

@@ -1,0 +1,130 @@
+//! What a reader finds in a slot, and whether it may be believed.
+//!
+//! A slot's memory may hold anything: a push that was cut off at any byte, another segment's image, damage. It is parsed once,
+//! here, into a view that later code trusts.
+
+use crate::id::{Epoch, SegmentId, Stamp};
+use crate::layout::geometry::SLOT_HEAD;
+use crate::layout::table::table_sum;
+use crate::layout::{BlockIndex, Entry, Geometry, Key, Mark, SlotHeader, header, mark};
+use crate::lineage::Lineage;
+use crate::rule::{self, Rule};
+
+/// What a slot's head says.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum SlotView {
+    /// A whole image, as far as its head can tell; table and blocks have checksums of their own.
+    Closed(SlotHeader),
+    /// A push began and did not end, or the head is damaged.
+    Open {
+        /// What the push was about to do, where the mark is intact.
+        mark: Option<Mark>,
+        /// The header that stands there, where it is intact: that of the image before.
+        previous: Option<SlotHeader>,
+    },
+}
+
+impl SlotView {
+    /// Parses a slot's head: its first [`SLOT_HEAD`] bytes.
+    #[must_use]
+    pub fn parse(segment: SegmentId, geometry: &Geometry, head: &[u8; SLOT_HEAD as usize]) -> Self {
+        let key = Key::of(segment);
+        let (mark_bytes, rest) = head.split_first_chunk::<{ mark::BYTES }>().expect("a head is longer than a mark");
+        debug_assert_eq!(mark_bytes.len() as u64, header::OFFSET);
+        let mark = Mark::decode(key, mark_bytes);
+        match (mark, SlotHeader::decode(key, segment, geometry, rest)) {
+            (Some(mark), Some(header)) if header.image == mark.opened_for => Self::Closed(header),
+            (_, Some(header)) if !rule::holds(Rule::VerifySlots) => Self::Closed(header),
+            (mark, previous) => Self::Open { mark, previous },
+        }
+    }
+
+    /// The header of a closed slot.
+    #[must_use]
+    pub fn closed(&self) -> Option<&SlotHeader> {
+        match self {
+            Self::Closed(header) => Some(header),
+            Self::Open { .. } => None,
+        }
+    }
+
+    /// The image that a closed slot holds.
+    #[must_use]
+    pub fn image(&self) -> Option<Stamp> {
+        self.closed().map(|header| header.image)
+    }
+
+    /// The epoch from which an owner on `lineage` can fill this slot by difference; `None`: it must be filled in full, since it
+    /// was touched by a push that is not on the lineage, or one that never ended.
+    #[must_use]
+    pub fn base(&self, lineage: &Lineage) -> Option<Stamp> {
+        match self {
+            Self::Closed(header) if !rule::holds(Rule::LineageDecides) => Some(header.image),
+            Self::Closed(header) => Some(header.image).filter(|&image| lineage.contains(image)),
+            Self::Open { .. } if rule::holds(Rule::FillTouchedSlots) => None,
+            Self::Open { mark, .. } => mark.and_then(|mark| mark.former),
+        }
+    }
+
+    /// Whether this slot proves that it never held `image` as a whole: it was closed below it, or its header still is that of an
+    /// older image.
+    #[must_use]
+    pub fn never_held(&self, image: Stamp) -> bool {
+        match self {
+            Self::Closed(header) => header.image < image,
+            Self::Open { mark, previous } => {
+                // Damage may look like a push that never ended. Only a header that stands where it always stood, with a mark that
+                // names it, tells the two apart.
+                let intact = previous.as_ref().map(|header| header.image).filter(|&stamp| stamp < image);
+                intact.is_some() && mark.is_some_and(|mark| mark.former == intact)
+            }
+        }
+    }
+}
+
+/// What is wrong with an image under a header that is right.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, thiserror::Error)]
+pub enum Damage {
+    /// The block table does not match its checksum in the header.
+    #[error("the block table fails its checksum")]
+    Table,
+    /// These blocks do not match their entries.
+    #[error("{} of its blocks fail their checksums, the first is block {}", .0.len(), .0[0])]
+    Blocks(Vec<BlockIndex>),
+}
+
+/// Checks the block table of the image that `header` describes; `entries` has a row for every block that its length needs.
+///
+/// # Errors
+/// The table does not match.
+pub fn verify_table(header: &SlotHeader, entries: &[Entry]) -> Result<(), Damage> {
+    let intact = table_sum(Key::of(header.segment), entries) == header.table_sum;
+    if intact || !rule::holds(Rule::VerifySlots) { Ok(()) } else { Err(Damage::Table) }
+}
+
+/// Checks blocks against a table that was checked before. `block(i)` gives the bytes of block `i`.
+///
+/// # Errors
+/// Every block that does not match.
+pub fn verify_blocks<'a>(
+    segment: SegmentId,
+    entries: &[Entry],
+    mut block: impl FnMut(BlockIndex) -> &'a [u8],
+) -> Result<(), Damage> {
+    let key = Key::of(segment);
+    let damaged: Vec<_> =
+        (0..).zip(entries).filter(|(i, entry)| !entry.describes(key, *i, block(*i))).map(|(i, _)| i).collect();
+    if damaged.is_empty() || !rule::holds(Rule::VerifySlots) { Ok(()) } else { Err(Damage::Blocks(damaged)) }
+}
+
+/// Whether a slot that was read piece by piece stood still meanwhile: its head parses to the same closed image before and after.
+#[must_use]
+pub fn stood_still(before: &SlotView, after: &SlotView) -> bool {
+    !rule::holds(Rule::VerifySlots) || (before == after && before.closed().is_some())
+}
+
+/// The newest epoch below which nothing in `entries` was changed: what a table says of the image it describes.
+#[must_use]
+pub fn newest_change(entries: &[Entry]) -> Epoch {
+    entries.iter().map(Entry::modified).max().unwrap_or_default()
+}

@@ -1,0 +1,381 @@
+//! Takeover: claim the next term, fence the replicas, choose the newest image, load it, seal.
+//!
+//! The claim alone keeps nobody out; the fence does. The seal keeps a member that was not fenced, and that the old owner may
+//! still be writing to, from ever being read as if it were in sync.
+
+use std::collections::VecDeque;
+
+use crate::id::{Member, OwnerId, Stamp};
+use crate::layout::{Ownership, SlotHeader};
+use crate::lineage::Lineage;
+use crate::owner::Start;
+use crate::record::{RecordVersion, Swap, Versioned};
+use crate::replica::{Refused, Request};
+use crate::rule::{self, Rule};
+use crate::slot::{Damage, SlotView};
+
+/// What a takeover wants done.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Action {
+    /// Read the record, again until there is an answer; then call [`Takeover::record_read`].
+    ReadRecord,
+    /// Change the record; then call [`Takeover::swapped`], [`Takeover::conflicted`] or [`Takeover::swap_unknown`].
+    Swap(Swap),
+    /// Fence a replica and read its slots' heads; then call [`Takeover::fenced`] or [`Takeover::not_fenced`].
+    Fence {
+        /// The replica.
+        member: Member,
+        /// What to ask it.
+        request: Request,
+    },
+    /// Load this image, any block of it from any of these slots; then call [`Takeover::loaded`] or [`Takeover::unreadable`].
+    Load {
+        /// What the image is.
+        header: SlotHeader,
+        /// Where it stands.
+        sources: Vec<(Member, u32)>,
+    },
+    /// The segment is the claimant's: go on from here.
+    Done(Start),
+    /// It is not.
+    Failed(Failure),
+}
+
+/// Why a member could not be used.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, thiserror::Error)]
+pub enum Unusable {
+    /// It did not answer.
+    #[error("out of reach")]
+    OutOfReach,
+    /// It answered that it will not.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// It holds no whole image.
+    #[error("holds no whole image")]
+    NoImage,
+    /// It holds the image, damaged.
+    #[error("holds {0}, but {1}")]
+    Damaged(Stamp, Damage),
+}
+
+/// Why a takeover ended without the segment.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, thiserror::Error)]
+pub enum Failure {
+    /// Another claimant was faster.
+    #[error("owner {} took the segment over in term {}", .0.owner, .0.term)]
+    Overtaken(Ownership),
+    /// No member of the in-sync set could be fenced.
+    #[error("no replica in sync can be used: {}", members(.0))]
+    NoneInReach(Vec<(Member, Unusable)>),
+    /// Every copy of the newest image is damaged, and it may have been acknowledged.
+    #[error("no good copy of {image}, which may have been acknowledged: {}", members(.replicas))]
+    NoGoodCopy {
+        /// The image.
+        image: Stamp,
+        /// What is wrong with each replica.
+        replicas: Vec<(Member, Unusable)>,
+    },
+    /// The directory was restored from an old copy.
+    #[error(
+        "the directory went back: its record has term {}, but {member} remembers term {}; restore a newer copy of the directory",
+        .record.term, .remembered.term
+    )]
+    DirectoryWentBack {
+        /// What the directory says.
+        record: Ownership,
+        /// The replica that knows better.
+        member: Member,
+        /// What it remembers.
+        remembered: Ownership,
+    },
+}
+
+fn members(replicas: &[(Member, Unusable)]) -> String {
+    replicas.iter().map(|(member, why)| format!("{member}: {why}")).collect::<Vec<_>>().join("; ")
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+enum Stage {
+    Reading,
+    Claiming(Swap),
+    ClaimUnknown(Swap),
+    Fencing,
+    /// A replica knows of a later term: another claimant, or a directory that went back?
+    Doubting(Member, Ownership),
+    Loading,
+    Sealing(Swap),
+    SealUnknown(Swap),
+    Over,
+}
+
+/// One takeover of one segment.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Takeover {
+    owner: OwnerId,
+    stage: Stage,
+    /// The record as claimed.
+    claimed: Option<Versioned>,
+    answers: Vec<(Member, Result<Vec<SlotView>, Unusable>)>,
+    /// The image that was chosen.
+    chosen: Option<SlotHeader>,
+    /// Images that turned out to be damaged everywhere.
+    damaged: Vec<(Member, Unusable)>,
+    given_up: Vec<Stamp>,
+    actions: VecDeque<Action>,
+}
+
+impl Takeover {
+    /// Begins to take a segment over as `owner`, an id that was never used before.
+    #[must_use]
+    pub fn new(owner: OwnerId) -> Self {
+        Self {
+            owner,
+            stage: Stage::Reading,
+            claimed: None,
+            answers: Vec::new(),
+            chosen: None,
+            damaged: Vec::new(),
+            given_up: Vec::new(),
+            actions: VecDeque::from([Action::ReadRecord]),
+        }
+    }
+
+    /// The next thing to do.
+    pub fn poll(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// The record as claimed, once it is.
+    #[must_use]
+    pub fn claimed(&self) -> Option<&Versioned> {
+        self.claimed.as_ref()
+    }
+
+    // ---- the directory ----
+
+    /// The record as the directory has it.
+    pub fn record_read(&mut self, current: Versioned) {
+        let ours = current.record.owner == self.owner;
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Reading => self.claim(&current),
+            Stage::ClaimUnknown(_) if ours => self.hold(current),
+            Stage::ClaimUnknown(swap) => self.claim_again(&swap, &current),
+            Stage::Doubting(member, remembered) => self.settle_doubt(&current, member, remembered),
+            Stage::SealUnknown(swap) if ours => self.seal_again(&swap, current),
+            Stage::SealUnknown(_) => self.overtaken(&current),
+            other => self.stage = other,
+        }
+    }
+
+    /// The change was made; the record has this version now.
+    pub fn swapped(&mut self, version: RecordVersion) {
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Claiming(swap) => self.hold(Versioned { version, record: swap.new }),
+            Stage::Sealing(swap) => self.finish(Versioned { version, record: swap.new }),
+            other => self.stage = other,
+        }
+    }
+
+    /// The change was not made, since the record had changed to `current`.
+    pub fn conflicted(&mut self, current: Versioned) {
+        let ours = current.record.owner == self.owner;
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            // One's own, sent twice.
+            Stage::Claiming(_) if ours => self.hold(current),
+            Stage::Sealing(swap) if ours => self.seal_again(&swap, current),
+            Stage::Claiming(swap) => self.claim_again(&swap, &current),
+            Stage::Sealing(_) => self.overtaken(&current),
+            other => self.stage = other,
+        }
+    }
+
+    /// Whether the change was made is not known. It may still be.
+    pub fn swap_unknown(&mut self) {
+        self.stage = match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Claiming(swap) => Stage::ClaimUnknown(swap),
+            Stage::Sealing(swap) => Stage::SealUnknown(swap),
+            other => other,
+        };
+        self.actions.push_back(Action::ReadRecord);
+    }
+
+    fn claim(&mut self, current: &Versioned) {
+        let swap = Swap { expected: current.clone(), new: current.record.claimed_by(self.owner) };
+        self.stage = Stage::Claiming(swap.clone());
+        self.actions.push_back(Action::Swap(swap));
+    }
+
+    /// The old owner may have changed the set meanwhile: that is no rival.
+    fn claim_again(&mut self, swap: &Swap, current: &Versioned) {
+        if current.record.owner == swap.expected.record.owner {
+            self.claim(current);
+        } else {
+            self.overtaken(current);
+        }
+    }
+
+    fn hold(&mut self, claimed: Versioned) {
+        let asker = Ownership { term: claimed.record.term, owner: self.owner };
+        for &member in &claimed.record.in_sync {
+            let request = Request { segment: claimed.record.segment, incarnation: member.incarnation, asker };
+            self.actions.push_back(Action::Fence { member, request });
+        }
+        self.claimed = Some(claimed);
+        self.stage = Stage::Fencing;
+    }
+
+    fn settle_doubt(&mut self, current: &Versioned, member: Member, remembered: Ownership) {
+        if current.record.owner != self.owner && current.record.term >= remembered.term {
+            return self.overtaken(current);
+        }
+        let record = holder(current);
+        self.fail(Failure::DirectoryWentBack { record, member, remembered });
+    }
+
+    fn overtaken(&mut self, current: &Versioned) {
+        self.fail(Failure::Overtaken(holder(current)));
+    }
+
+    fn fail(&mut self, failure: Failure) {
+        self.stage = Stage::Over;
+        self.actions.push_back(Action::Failed(failure));
+    }
+
+    // ---- the fence ----
+
+    /// The replica is fenced; these are its slots.
+    pub fn fenced(&mut self, member: Member, slots: Vec<SlotView>) {
+        self.answered(member, Ok(slots));
+    }
+
+    /// The replica could not be fenced.
+    pub fn not_fenced(&mut self, member: Member, why: Unusable) {
+        if let Unusable::Refused(Refused::TermOver { remembered, .. } | Refused::TermTaken { remembered, .. }) = why
+            && self.stage == Stage::Fencing
+            && rule::holds(Rule::DirectoryWentBack)
+        {
+            self.stage = Stage::Doubting(member, remembered);
+            self.actions.push_back(Action::ReadRecord);
+        }
+        self.answered(member, Err(why));
+    }
+
+    fn answered(&mut self, member: Member, answer: Result<Vec<SlotView>, Unusable>) {
+        let Some(claimed) = &self.claimed else { return };
+        self.answers.push((member, answer));
+        if self.stage == Stage::Fencing && self.answers.len() == claimed.record.in_sync.len() {
+            self.choose();
+        }
+    }
+
+    fn slots(&self) -> impl Iterator<Item = (Member, u32, &SlotView)> {
+        let fenced = self.answers.iter().filter_map(|(member, answer)| Some((*member, answer.as_ref().ok()?)));
+        fenced.flat_map(|(member, slots)| (0..).zip(slots).map(move |(index, slot)| (member, index, slot)))
+    }
+
+    // ---- the image ----
+
+    /// Loads the newest image that is not known to be damaged everywhere.
+    fn choose(&mut self) {
+        let images = self.slots().filter_map(|(_, _, slot)| slot.closed());
+        let newest = images.filter(|header| !self.given_up.contains(&header.image)).max_by_key(|header| header.image);
+        let Some(header) = newest.cloned() else { return self.fail(self.nothing_to_load()) };
+        let holds_it = self.slots().filter(|(_, _, slot)| slot.image() == Some(header.image));
+        let sources = holds_it.map(|(member, index, _)| (member, index)).collect();
+        self.stage = Stage::Loading;
+        self.chosen = Some(header.clone());
+        self.actions.push_back(Action::Load { header, sources });
+    }
+
+    fn nothing_to_load(&self) -> Failure {
+        let why = |(member, answer): &(Member, Result<_, Unusable>)| match answer {
+            Ok(_) => (*member, Unusable::NoImage),
+            Err(why) => (*member, why.clone()),
+        };
+        match self.given_up.first() {
+            Some(&image) => Failure::NoGoodCopy { image, replicas: self.damaged.clone() },
+            None => Failure::NoneInReach(self.answers.iter().map(why).collect()),
+        }
+    }
+
+    /// The image is loaded and verified.
+    pub fn loaded(&mut self) {
+        let (Stage::Loading, Some(claimed), Some(chosen)) = (&self.stage, &self.claimed, &self.chosen) else { return };
+        let swap =
+            Swap { expected: claimed.clone(), new: claimed.record.with_in_sync(self.holders(chosen.image)) };
+        if swap.new == claimed.record || !rule::holds(Rule::Seal) {
+            self.finish(claimed.clone());
+        } else {
+            self.send_seal(swap);
+        }
+    }
+
+    /// No source has a good copy of some part of the image: what is wrong with each.
+    pub fn unreadable(&mut self, sources: Vec<(Member, Damage)>) {
+        let (Stage::Loading, Some(image)) = (&self.stage, self.chosen.as_ref().map(|header| header.image)) else { return };
+        self.damaged.extend(sources.into_iter().map(|(member, why)| (member, Unusable::Damaged(image, why))));
+        self.given_up.push(image);
+        if self.is_proven_unacknowledged(image) {
+            self.choose();
+        } else {
+            self.fail(self.nothing_to_load());
+        }
+    }
+
+    /// Whether some in-sync member never held `image`: then it was never acknowledged, and an older one may be chosen.
+    fn is_proven_unacknowledged(&self, image: Stamp) -> bool {
+        let fenced = self.answers.iter().filter_map(|(_, answer)| answer.as_ref().ok());
+        let mut fenced = fenced.filter(|slots| slots.iter().all(|slot| slot.never_held(image)));
+        fenced.next().is_some() || !rule::holds(Rule::ProveOlder)
+    }
+
+    // ---- the seal ----
+
+    /// The fenced members whose newest whole image is `image`.
+    fn holders(&self, image: Stamp) -> Vec<Member> {
+        let fenced = self.answers.iter().filter_map(|(member, answer)| Some((member, answer.as_ref().ok()?)));
+        let holders = fenced.filter(|(_, slots)| slots.iter().filter_map(SlotView::image).max() == Some(image));
+        holders.map(|(member, _)| *member).collect()
+    }
+
+    fn send_seal(&mut self, swap: Swap) {
+        self.stage = Stage::Sealing(swap.clone());
+        self.actions.push_back(Action::Swap(swap));
+    }
+
+    /// The record is still ours, and the seal stands in it, may yet come, or met another change.
+    fn seal_again(&mut self, swap: &Swap, current: Versioned) {
+        if current.record == swap.new {
+            self.finish(current);
+        } else {
+            let new = current.record.with_in_sync(swap.new.in_sync.clone());
+            self.send_seal(Swap { expected: current, new });
+        }
+    }
+
+    fn finish(&mut self, record: Versioned) {
+        let Some(SlotHeader { image, lineage: ancestry, .. }) = self.chosen.take() else { return };
+        self.stage = Stage::Over;
+        let lineage = ancestry.extended_by(image);
+        let followers = self.holders(image).into_iter().map(|member| self.follower(member, image, &lineage)).collect();
+        let start = Start {
+            segment: record.record.segment,
+            ownership: Ownership { term: record.record.term, owner: self.owner },
+            record,
+            loaded: image,
+            ancestry,
+            followers,
+        };
+        self.actions.push_back(Action::Done(start));
+    }
+
+    fn follower(&self, member: Member, image: Stamp, lineage: &Lineage) -> (Member, Vec<Option<Stamp>>, u32) {
+        let slots = || self.slots().filter(move |(holder, _, _)| *holder == member);
+        let newest = slots().find(|(_, _, slot)| slot.image() == Some(image)).map_or(0, |(_, index, _)| index);
+        (member, slots().map(|(_, _, slot)| slot.base(lineage)).collect(), newest)
+    }
+}
+
+fn holder(record: &Versioned) -> Ownership {
+    Ownership { term: record.record.term, owner: record.record.owner }
+}

@@ -1,0 +1,16 @@
+//! The protocol proved: every rule by name, every crash point, every interleaving that fits in memory.
+#![allow(unreachable_pub, reason = "modules of one program")]
+#![allow(clippy::cast_possible_truncation, clippy::unwrap_used, reason = "the worlds here are tiny and their mistakes are ours")]
+
+mod model;
+mod world;
+
+/// Leaves the rule out that `SEGSTORE_LEAVE_OUT` names. Tests must then fail.
+#[cfg(feature = "sabotage")]
+fn leave_out_what_the_environment_says() {
+    use segstore_core::rule::{Rule, leave_out};
+    if let Ok(name) = std::env::var("SEGSTORE_LEAVE_OUT") {
+        let rule = Rule::ALL.iter().find(|rule| rule.name() == name);
+        leave_out(*rule.unwrap_or_else(|| panic!("SEGSTORE_LEAVE_OUT={name}: no such rule")));
+    }
+}

@@ -1,0 +1,206 @@
+//! A whole cluster in one value: a directory, replicas, processes that own or want to, and the network between them.
+//!
+//! The decisions are the product's own state machines and its own bytes; the world only carries messages, and chooses nothing.
+//! What may happen next is listed by [`World::enabled`]; a checker explores all of it, a scenario picks its steps.
+
+mod journal;
+mod network;
+mod process;
+mod replica;
+mod steps;
+
+pub use journal::Violation;
+pub use process::Stage;
+pub use steps::Step;
+
+use segstore_core::id::{Incarnation, Member, NodeId, OwnerId, SegmentId, Stamp, Term};
+use segstore_core::layout::{Geometry, Key};
+use segstore_core::owner::{BelowMinimum, Policy};
+use segstore_core::record::{Record, RecordVersion, Swap, Versioned};
+
+use journal::Journal;
+use network::Endpoint;
+use process::Process;
+use replica::Replica;
+
+pub const SEGMENT: SegmentId = SegmentId(0x5e6);
+pub const BLOCKS: u32 = 2;
+pub const BLOCK: usize = 8;
+
+/// What a world starts with, and how much may go wrong in it.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Replicas in sync at the start.
+    pub in_sync: usize,
+    /// Replicas that are there but not in sync.
+    pub spare: usize,
+    /// Slots of each replica.
+    pub slots: u32,
+    /// Processes: the first owns the segment, each other may take it over once.
+    pub processes: usize,
+    /// Checkpoints that each process may begin, in order of the processes; the last number counts for all that follow.
+    pub commits: [u8; 3],
+    /// Faults of each kind that may happen.
+    pub faults: Faults,
+    pub policy: Policy,
+}
+
+/// How often each kind of fault may strike.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Faults {
+    /// A process is killed.
+    pub kills: u8,
+    /// An endpoint breaks; what was under way may still land.
+    pub cuts: u8,
+    /// A replica cannot be reached by a fence.
+    pub partitions: u8,
+    /// A directory's answer is lost; the change may be made, then or later, or not.
+    pub lost_replies: u8,
+    /// A replica's daemon restarts with its memory.
+    pub restarts: u8,
+    /// A replica's node restarts without its memory.
+    pub memory_losses: u8,
+    /// A process gives an attempt up.
+    pub give_ups: u8,
+    /// A replica is repaired.
+    pub repairs: u8,
+}
+
+impl Config {
+    /// Two replicas, two slots, an owner and one rival, nothing going wrong.
+    pub const fn small() -> Self {
+        let policy = Policy { minimum: 1, below: BelowMinimum::Continue };
+        let faults = Faults {
+            kills: 0,
+            cuts: 0,
+            partitions: 0,
+            lost_replies: 0,
+            restarts: 0,
+            memory_losses: 0,
+            give_ups: 0,
+            repairs: 0,
+        };
+        Self { in_sync: 2, spare: 0, slots: 2, processes: 2, commits: [1, 1, 1], faults, policy }
+    }
+
+    pub fn geometry(&self) -> Geometry {
+        Geometry::miniature(BLOCK as u32, BLOCKS, self.slots)
+    }
+}
+
+/// A cluster at one moment.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct World {
+    geometry: Geometry,
+    policy: Policy,
+    record: Versioned,
+    /// Changes that were sent and whose sender was told that their outcome is not known.
+    late_swaps: Vec<Swap>,
+    replicas: Vec<Replica>,
+    processes: Vec<Process>,
+    endpoints: Vec<Endpoint>,
+    faults: Faults,
+    journal: Journal,
+}
+
+impl World {
+    /// Process 0 owns the segment in term 1, epoch 1 is acknowledged by the whole in-sync set, and every endpoint is open.
+    pub fn new(config: &Config) -> Self {
+        #[cfg(feature = "sabotage")]
+        super::leave_out_what_the_environment_says();
+        let geometry = config.geometry();
+        let replicas: Vec<_> = (0..config.in_sync + config.spare).map(|r| Replica::new(r, &geometry)).collect();
+        let in_sync = replicas[..config.in_sync].iter().map(Replica::member).collect();
+        let record = Record { segment: SEGMENT, term: Term(1), owner: owner_id(0), in_sync };
+        let commits = |p: usize| config.commits[p.min(2)];
+        let mut processes: Vec<_> = (0..config.processes).map(|p| Process::new(p, commits(p))).collect();
+        let record = Versioned { version: RecordVersion(1), record };
+        processes[0] = Process::creator(commits(0) + 1, &record, &geometry, config.policy);
+        let mut world = Self {
+            geometry,
+            policy: config.policy,
+            record,
+            late_swaps: Vec::new(),
+            replicas,
+            processes,
+            endpoints: Vec::new(),
+            faults: config.faults,
+            journal: Journal::default(),
+        };
+        for r in 0..config.in_sync {
+            world.step(Step::Connect(0, r));
+        }
+        world.checkpoint(0, 0);
+        assert_eq!(world.journal.acknowledged(), Some(Stamp::new(1, 1)), "the first checkpoint meets no fault");
+        world
+    }
+
+    /// What was promised and not kept.
+    pub fn violation(&self) -> Option<Violation> {
+        self.journal.violation()
+    }
+
+    /// The newest image that any process was told is acknowledged.
+    pub fn acknowledged(&self) -> Option<Stamp> {
+        self.journal.acknowledged()
+    }
+
+    /// How many takeovers have returned.
+    pub fn takeovers(&self) -> usize {
+        self.journal.takeovers()
+    }
+
+    /// Who is in sync, as the directory says.
+    pub fn in_sync(&self) -> Vec<usize> {
+        self.record.record.in_sync.iter().map(replica_of).collect()
+    }
+
+    pub fn process(&self, p: usize) -> &Stage {
+        &self.processes[p].stage
+    }
+
+    pub fn member(&self, r: usize) -> Member {
+        self.replicas[r].member()
+    }
+
+    /// Performs a checkpoint of `block` by `p`, with every message arriving at once.
+    pub fn checkpoint(&mut self, p: usize, block: u32) {
+        self.step(Step::Commit(p, block));
+        self.settle(p);
+    }
+
+    /// Delivers everything that concerns `p` until nothing is left to deliver.
+    pub fn settle(&mut self, p: usize) {
+        while let Some(step) = self.enabled().into_iter().find(|step| step.is_progress_of(p)) {
+            self.step(step);
+        }
+    }
+
+    /// Performs `steps` in turn; each must be possible.
+    pub fn run(&mut self, steps: impl IntoIterator<Item = Step>) {
+        for step in steps {
+            assert!(self.is_enabled(step), "{step:?} is not possible now; possible: {:?}", self.enabled());
+            self.step(step);
+        }
+    }
+}
+
+fn owner_id(process: usize) -> OwnerId {
+    OwnerId(0x0e0 + process as u128)
+}
+
+fn replica_of(member: &Member) -> usize {
+    member.node.0 as usize
+}
+
+fn node_id(replica: usize) -> NodeId {
+    NodeId(replica as u128)
+}
+
+fn incarnation(replica: usize, life: u8) -> Incarnation {
+    Incarnation(u128::from(life) * 16 + replica as u128)
+}
+
+fn key() -> Key {
+    Key::of(SEGMENT)
+}

@@ -1,0 +1,44 @@
+//! Endpoints with one-sided writes in flight.
+
+use std::collections::VecDeque;
+
+/// Bytes on their way to a replica.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Write {
+    pub at: usize,
+    pub bytes: Vec<u8>,
+}
+
+/// One connection from a process to a replica, as the network sees it: it outlives the process.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Endpoint {
+    pub process: usize,
+    pub replica: usize,
+    pub in_flight: VecDeque<Write>,
+    /// The process waits for a completion.
+    pub awaited: bool,
+    /// The process has given it up; what is in flight may still land.
+    pub abandoned: bool,
+    /// The replica lets nothing more in.
+    pub revoked: bool,
+}
+
+impl Endpoint {
+    pub fn new(process: usize, replica: usize) -> Self {
+        Self { process, replica, in_flight: VecDeque::new(), awaited: false, abandoned: false, revoked: false }
+    }
+
+    /// Nothing can come of it any more.
+    pub fn is_over(&self) -> bool {
+        self.abandoned && (self.revoked || self.in_flight.is_empty())
+    }
+
+    pub fn is_open(&self) -> bool {
+        !self.abandoned
+    }
+
+    pub fn revoke(&mut self) {
+        self.revoked = true;
+        self.in_flight.clear();
+    }
+}

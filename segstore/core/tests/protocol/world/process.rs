@@ -1,0 +1,127 @@
+//! A process: idle, taking over, owning, or gone.
+
+use segstore_core::changes::Changes;
+use segstore_core::id::{Epoch, Member, Stamp};
+use segstore_core::layout::{Geometry, SlotHeader};
+use segstore_core::owner::{Owner, Policy, Start};
+use segstore_core::push::Checkpoint;
+use segstore_core::record::{Swap, Versioned};
+use segstore_core::replica::Request as ReplicaRequest;
+use segstore_core::takeover::Takeover;
+
+use super::{BLOCK, BLOCKS, key, owner_id};
+
+/// What a process asked the directory and has no answer to.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum DirectoryRequest {
+    Read,
+    Swap(Swap),
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Stage {
+    Idle,
+    TakingOver(Box<Takeover>),
+    Owning(Box<Owning>),
+    /// The takeover failed; another may follow.
+    Failed(String),
+    Killed,
+}
+
+/// An owner with its application's memory.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Owning {
+    pub owner: Owner,
+    pub changes: Changes,
+    pub memory: Vec<u8>,
+    /// The image that memory was at when the attempt before began, or was loaded as.
+    pub built_on: Option<Stamp>,
+    /// Prepared once, pushed to every replica.
+    pub header: Option<SlotHeader>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Process {
+    pub index: usize,
+    pub stage: Stage,
+    /// Checkpoints that it may still begin.
+    pub commits: u8,
+    pub directory: Option<DirectoryRequest>,
+    pub fences: Vec<(Member, ReplicaRequest)>,
+    pub load: Option<(SlotHeader, Vec<(Member, u32)>)>,
+    /// What a takeover has loaded: the changes and the bytes.
+    pub loaded: Option<(Changes, Vec<u8>)>,
+    /// Repairs that ended, with their replica, base and closed slot.
+    pub repaired: Vec<(Member, Stamp, Option<u32>)>,
+}
+
+impl Process {
+    pub fn new(index: usize, commits: u8) -> Self {
+        Self {
+            index,
+            stage: Stage::Idle,
+            commits,
+            directory: None,
+            fences: Vec::new(),
+            load: None,
+            loaded: None,
+            repaired: Vec::new(),
+        }
+    }
+
+    /// The process that created the segment.
+    pub fn creator(commits: u8, record: &Versioned, geometry: &Geometry, policy: Policy) -> Self {
+        let owner = Owner::new(Start::of_new_segment(record.clone(), geometry.slots()), policy);
+        let mut changes = Changes::empty(key(), *geometry);
+        changes.set_length(geometry.capacity());
+        let memory = vec![0; BLOCKS as usize * BLOCK];
+        let owning = Owning { owner, changes, memory, built_on: None, header: None };
+        Self { stage: Stage::Owning(Box::new(owning)), ..Self::new(0, commits) }
+    }
+
+    pub fn owning(&self) -> Option<&Owning> {
+        match &self.stage {
+            Stage::Owning(owning) => Some(owning),
+            _ => None,
+        }
+    }
+
+    pub fn owning_mut(&mut self) -> Option<&mut Owning> {
+        match &mut self.stage {
+            Stage::Owning(owning) => Some(owning),
+            _ => None,
+        }
+    }
+
+    /// Everything that the process was about to do is gone with it.
+    pub fn kill(&mut self) {
+        *self = Self { stage: Stage::Killed, ..Self::new(self.index, 0) };
+    }
+
+    pub fn begin_takeover(&mut self) {
+        self.stage = Stage::TakingOver(Box::new(Takeover::new(owner_id(self.index))));
+    }
+}
+
+impl Owning {
+    pub fn new(start: Start, policy: Policy, changes: Changes, memory: Vec<u8>) -> Self {
+        let built_on = Some(start.loaded);
+        Self { owner: Owner::new(start, policy), changes, memory, built_on, header: None }
+    }
+
+    /// The application changes one block to a value of its own and begins a checkpoint. Returns the attempt.
+    pub fn commit(&mut self, block: u32, value: u8) -> Option<Epoch> {
+        let at = block as usize * BLOCK;
+        self.memory[at..at + BLOCK].fill(value);
+        self.changes.mark(block);
+        let epoch = self.owner.begin().ok()?;
+        let memory = &self.memory;
+        self.changes.seal(epoch, |i| &memory[i as usize * BLOCK..(i as usize + 1) * BLOCK]);
+        self.header = Some(self.owner.header(epoch, &self.changes));
+        Some(epoch)
+    }
+
+    pub fn checkpoint(&self) -> Checkpoint {
+        Checkpoint::new(self.header.as_ref().expect("a checkpoint was begun"))
+    }
+}
