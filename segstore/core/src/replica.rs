@@ -135,13 +135,4 @@ mod tests {
         let second = { REPLICA }.decide(&request(ownership(5, 51)));
         assert!(matches!(second, Err(Refused::TermTaken { .. })), "{second:?}");
     }
-
-    #[test]
-    fn a_name_is_not_an_identity() {
-        let asker = ownership(6, 60);
-        let other_life = Request { segment: SegmentId(9), incarnation: Incarnation(2), asker };
-        assert!(matches!({ REPLICA }.decide(&other_life), Err(Refused::OtherSegment { .. })));
-        let other_memory = Request { segment: SegmentId(1), incarnation: Incarnation(9), asker };
-        assert!(matches!({ REPLICA }.decide(&other_memory), Err(Refused::OtherIncarnation { .. })));
-    }
 }

@@ -64,8 +64,6 @@ rules! {
     RepairEntryFirst = "repair-entry-first",
     /// A repair fills every slot of the target.
     RepairAllSlots = "repair-all-slots",
-    /// A repair has ended before the owner's first push to its target.
-    RepairBeforePush = "repair-before-push",
     /// A replica that was repaired is pushed every block modified since the copy began.
     PushSinceRepair = "push-since-repair",
     /// A slot that something reads is not written.

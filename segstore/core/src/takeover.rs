@@ -220,8 +220,12 @@ impl Takeover {
             let request = Request { segment: claimed.record.segment, incarnation: member.incarnation, asker };
             self.actions.push_back(Action::Fence { member, request });
         }
+        let nobody = claimed.record.in_sync.is_empty();
         self.claimed = Some(claimed);
         self.stage = Stage::Fencing;
+        if nobody {
+            self.choose();
+        }
     }
 
     fn settle_doubt(&mut self, current: &Versioned, member: Member, remembered: Ownership) {

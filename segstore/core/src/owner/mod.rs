@@ -465,12 +465,13 @@ impl Owner {
         if !self.directory.is_idle() {
             return;
         }
-        let (attempt, acknowledged) = (self.attempt, self.acknowledged);
+        let own = self.acknowledged.term == self.ownership.term;
+        let enough = [self.attempt, own.then_some(self.acknowledged.epoch)];
         for follower in self.followers.iter_mut().filter(|f| f.role == Role::Joining && f.is_connected) {
-            if let Some(epoch) = attempt.filter(|&epoch| follower.has_done(epoch)) {
+            if let Some(epoch) = enough.into_iter().flatten().find(|&epoch| follower.has_done(epoch)) {
                 follower.spare(epoch);
                 follower.role = Role::Adding;
-            } else if attempt.is_none() && follower.newest_image() == Some(acknowledged) {
+            } else if follower.newest_image() == Some(self.acknowledged) {
                 follower.role = Role::Adding;
             }
         }

@@ -24,6 +24,9 @@ pub enum Blocked {
     /// Pushes are under way.
     #[error("waiting for {}", members(.0))]
     Replicas(Vec<Member>),
+    /// Every slot that could be written is read by somebody.
+    #[error("readers hold the slots of {}", members(.0))]
+    Held(Vec<Member>),
     /// Replicas failed; the directory has not confirmed their removal.
     #[error("the directory has not confirmed the removal of {}", members(.0))]
     Removal(Vec<Member>),
@@ -67,18 +70,19 @@ impl Owner {
     #[must_use]
     pub fn blocked(&self) -> Option<Blocked> {
         let epoch = self.attempt?;
-        let missing = |connected: bool| -> Vec<Member> {
-            let awaited = self.followers.iter().filter(|f| f.is_awaited() && !f.has_done(epoch));
-            awaited.filter(|f| f.is_connected == connected).map(|f| f.member).collect()
-        };
-        let gone = missing(false);
+        let awaited = || self.followers.iter().filter(|f| f.is_awaited() && !f.has_done(epoch));
+        let gone: Vec<_> = awaited().filter(|f| !f.is_connected).map(|f| f.member).collect();
+        let busy: Vec<_> = awaited().filter(|f| f.is_busy()).map(|f| f.member).collect();
+        let held: Vec<_> = awaited().filter(|f| f.is_connected && !f.is_busy()).map(|f| f.member).collect();
         let in_sync = self.in_sync().len();
         Some(if !gone.is_empty() && self.desired_set() == self.in_sync() {
             Blocked::Last(gone)
         } else if !gone.is_empty() {
             Blocked::Removal(gone)
-        } else if !missing(true).is_empty() {
-            Blocked::Replicas(missing(true))
+        } else if !busy.is_empty() {
+            Blocked::Replicas(busy)
+        } else if !held.is_empty() {
+            Blocked::Held(held)
         } else {
             debug_assert_eq!(self.policy.below, BelowMinimum::Stop, "nothing else is left to wait for");
             Blocked::BelowMinimum { in_sync, minimum: self.policy.minimum }

@@ -2,7 +2,9 @@
 #![allow(unreachable_pub, reason = "modules of one program")]
 #![allow(clippy::cast_possible_truncation, clippy::unwrap_used, reason = "the worlds here are tiny and their mistakes are ours")]
 
+mod decisions;
 mod model;
+mod scenarios;
 mod world;
 
 /// Leaves the rule out that `SEGSTORE_LEAVE_OUT` names. Tests must then fail.

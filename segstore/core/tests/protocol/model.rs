@@ -83,6 +83,13 @@ configurations! {
     };
     /// A link breaks with writes in flight; the replica is removed, or the owner connects again.
     links_break: Config { commits: [2, 0, 0], faults: Faults { cuts: 1, give_ups: 1, ..NONE }, ..Config::small() };
+    /// There is only one replica, and its link breaks.
+    last_replica: Config {
+        in_sync: 1,
+        commits: [2, 0, 0],
+        faults: Faults { cuts: 1, give_ups: 1, ..NONE },
+        ..Config::small()
+    };
     /// The directory's answers are lost or come late while a replica is removed.
     answers_are_lost: Config {
         commits: [1, 0, 0],

@@ -11,18 +11,20 @@ pub enum Violation {
     Forgotten,
     /// A load found no whole image in a replica that was in sync.
     Unreadable,
-    /// A lower term was acknowledged after a takeover that lacks it.
+    /// Something of a lower term was acknowledged, or seen by a load, after a takeover that lacks it.
     NotFenced,
     /// Two images were acknowledged of which neither contains the other.
     Forked,
-    /// The directory had gone back, and nobody said so.
-    WentBack,
 }
+
+/// The place of an image in the journal. A stamp would not do: a number that is used twice names two images.
+pub type Index = u8;
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Image {
     stamp: Stamp,
-    parent: Option<Stamp>,
+    /// What working memory held before.
+    parent: Option<Index>,
     content: Vec<u8>,
 }
 
@@ -30,10 +32,9 @@ struct Image {
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Journal {
     images: Vec<Image>,
-    acknowledged: Option<Stamp>,
+    acknowledged: Option<Index>,
     /// The takeover of the highest term that has returned, and what it loaded.
-    takeover: Option<(Term, Stamp)>,
-    takeovers: usize,
+    takeover: Option<(Term, Index)>,
     violation: Option<Violation>,
 }
 
@@ -43,45 +44,53 @@ impl Journal {
     }
 
     pub fn acknowledged(&self) -> Option<Stamp> {
-        self.acknowledged
+        self.acknowledged.map(|index| self.images[index as usize].stamp)
     }
 
-    pub fn takeovers(&self) -> usize {
-        self.takeovers
+    /// What the last takeover loaded.
+    pub fn taken_over(&self) -> Option<Stamp> {
+        self.takeover.map(|(_, index)| self.images[index as usize].stamp)
     }
 
-    /// A checkpoint of `content` was begun on top of `parent`.
-    pub fn attempted(&mut self, stamp: Stamp, parent: Option<Stamp>, content: &[u8]) {
+    /// A checkpoint of `content` was begun, in memory that was at `parent`.
+    pub fn attempted(&mut self, stamp: Stamp, parent: Option<Index>, content: &[u8]) -> Index {
         self.images.push(Image { stamp, parent, content: content.to_vec() });
-        self.images.sort_unstable_by_key(|image| image.stamp);
+        self.images.len() as Index - 1
     }
 
-    /// A process was told that `stamp` is acknowledged.
-    pub fn acknowledge(&mut self, stamp: Stamp) {
+    /// A process was told that its attempt `image` is acknowledged.
+    pub fn acknowledge(&mut self, image: Index) {
         match self.acknowledged {
-            Some(before) if self.contains(stamp, before) => self.acknowledged = Some(stamp),
-            Some(before) if !self.contains(before, stamp) => self.broken(Violation::Forked),
+            Some(before) if self.contains(image, before) => self.acknowledged = Some(image),
+            Some(before) if !self.contains(before, image) => self.broken(Violation::Forked),
             Some(_) => {}
-            None => self.acknowledged = Some(stamp),
+            None => self.acknowledged = Some(image),
         }
-        if self.takeover.is_some_and(|(term, loaded)| term > stamp.term && !self.contains(loaded, stamp)) {
+        let term = self.images[image as usize].stamp.term;
+        if self.takeover.is_some_and(|(later, loaded)| later > term && !self.contains(loaded, image)) {
             self.broken(Violation::NotFenced);
         }
     }
 
     /// A takeover at `term` has returned with `content` as the image `stamp`.
-    pub fn took_over(&mut self, term: Term, stamp: Stamp, content: &[u8]) {
-        self.takeovers += 1;
-        // A number that was used twice has two contents; a load may give either.
-        if !self.images.iter().any(|image| image.stamp == stamp && image.content == content) {
+    pub fn took_over(&mut self, term: Term, stamp: Stamp, content: &[u8]) -> Option<Index> {
+        let found = self.images.iter().position(|image| image.stamp == stamp && image.content == content);
+        let Some(image) = found.map(|index| index as Index) else {
             self.broken(Violation::Torn);
-        }
-        if self.acknowledged.is_some_and(|before| !self.contains(stamp, before)) {
+            return None;
+        };
+        if self.acknowledged.is_some_and(|before| !self.contains(image, before)) {
             self.broken(Violation::Forgotten);
         }
-        if self.takeover.is_none_or(|(before, _)| before < term) {
-            self.takeover = Some((term, stamp));
+        match self.takeover {
+            Some((before, loaded)) if before < term && !self.contains(image, loaded) => self.broken(Violation::NotFenced),
+            Some((later, loaded)) if later > term && !self.contains(loaded, image) => self.broken(Violation::NotFenced),
+            _ => {}
         }
+        if self.takeover.is_none_or(|(before, _)| before < term) {
+            self.takeover = Some((term, image));
+        }
+        Some(image)
     }
 
     pub fn broken(&mut self, violation: Violation) {
@@ -89,14 +98,8 @@ impl Journal {
     }
 
     /// Whether `image` is `ancestor` or was built on it.
-    fn contains(&self, image: Stamp, ancestor: Stamp) -> bool {
-        let mut at = Some(image);
-        while let Some(stamp) = at {
-            if stamp == ancestor {
-                return true;
-            }
-            at = self.images.iter().find(|image| image.stamp == stamp).and_then(|image| image.parent);
-        }
-        false
+    fn contains(&self, image: Index, ancestor: Index) -> bool {
+        let parents = std::iter::successors(Some(image), |&index| self.images[index as usize].parent);
+        parents.into_iter().any(|index| index == ancestor)
     }
 }

@@ -145,9 +145,9 @@ impl World {
         self.journal.acknowledged()
     }
 
-    /// How many takeovers have returned.
-    pub fn takeovers(&self) -> usize {
-        self.journal.takeovers()
+    /// What the last takeover loaded.
+    pub fn taken_over(&self) -> Option<Stamp> {
+        self.journal.taken_over()
     }
 
     /// Who is in sync, as the directory says.
@@ -174,6 +174,54 @@ impl World {
         while let Some(step) = self.enabled().into_iter().find(|step| step.is_progress_of(p)) {
             self.step(step);
         }
+    }
+
+    /// Lets everything that is in flight from `p` to `r` land, and tells `p`.
+    pub fn land(&mut self, p: usize, r: usize) {
+        while self.is_enabled(Step::Deliver(p, r)) {
+            self.step(Step::Deliver(p, r));
+        }
+        self.run([Step::Complete(p, r)]);
+    }
+
+    /// `p` takes over; every message arrives, but fences reach only `reachable`.
+    pub fn take_over(&mut self, p: usize, reachable: &[usize]) {
+        self.run([Step::TakeOver(p), Step::Directory(p)]);
+        self.finish_takeover(p, reachable);
+    }
+
+    /// The rest of a takeover whose claim was not yet sent or has not arrived.
+    pub fn finish_takeover(&mut self, p: usize, reachable: &[usize]) {
+        let unreachable = |r: &usize| !reachable.contains(r);
+        loop {
+            let lost = (0..self.replicas.len()).filter(unreachable).find(|&r| self.is_enabled(Step::FenceLost(p, r)));
+            let next = lost.map(|r| Step::FenceLost(p, r));
+            let next = next.or_else(|| self.enabled().into_iter().find(|step| step.is_progress_of(p)));
+            match (next, &self.processes[p].stage) {
+                (Some(step), Stage::TakingOver(_)) => self.step(step),
+                _ => return,
+            }
+        }
+    }
+
+    /// Flips a bit of `block` in whichever slot of `r` holds `image`.
+    pub fn damage(&mut self, r: usize, image: Stamp, block: u32) {
+        let geometry = self.geometry;
+        let views = self.replicas[r].views(&geometry);
+        let slot = views.iter().position(|view| view.image() == Some(image)).unwrap() as u32;
+        let byte = self.replicas[r].blocks(&geometry, slot, block, 1)[0] ^ 1;
+        let at = geometry.slot(slot) + geometry.block_in_slot(block);
+        self.replicas[r].write(&geometry, at as usize, &[byte]);
+    }
+
+    /// The directory as it is, for [`World::restore_directory`].
+    pub fn copy_of_directory(&self) -> Versioned {
+        self.record.clone()
+    }
+
+    /// Somebody restores the directory from an old copy.
+    pub fn restore_directory(&mut self, copy: Versioned) {
+        self.record = copy;
     }
 
     /// Performs `steps` in turn; each must be possible.

@@ -9,6 +9,7 @@ use segstore_core::record::{Swap, Versioned};
 use segstore_core::replica::Request as ReplicaRequest;
 use segstore_core::takeover::Takeover;
 
+use super::journal::Index;
 use super::{BLOCK, BLOCKS, key, owner_id};
 
 /// What a process asked the directory and has no answer to.
@@ -34,8 +35,10 @@ pub struct Owning {
     pub owner: Owner,
     pub changes: Changes,
     pub memory: Vec<u8>,
-    /// The image that memory was at when the attempt before began, or was loaded as.
-    pub built_on: Option<Stamp>,
+    /// What memory held when the attempt before began, or was loaded as.
+    pub built_on: Option<Index>,
+    /// The attempt under way.
+    pub attempt: Option<Index>,
     /// Prepared once, pushed to every replica.
     pub header: Option<SlotHeader>,
 }
@@ -75,7 +78,7 @@ impl Process {
         let mut changes = Changes::empty(key(), *geometry);
         changes.set_length(geometry.capacity());
         let memory = vec![0; BLOCKS as usize * BLOCK];
-        let owning = Owning { owner, changes, memory, built_on: None, header: None };
+        let owning = Owning { owner, changes, memory, built_on: None, attempt: None, header: None };
         Self { stage: Stage::Owning(Box::new(owning)), ..Self::new(0, commits) }
     }
 
@@ -104,9 +107,8 @@ impl Process {
 }
 
 impl Owning {
-    pub fn new(start: Start, policy: Policy, changes: Changes, memory: Vec<u8>) -> Self {
-        let built_on = Some(start.loaded);
-        Self { owner: Owner::new(start, policy), changes, memory, built_on, header: None }
+    pub fn new(start: Start, policy: Policy, changes: Changes, memory: Vec<u8>, built_on: Option<Index>) -> Self {
+        Self { owner: Owner::new(start, policy), changes, memory, built_on, attempt: None, header: None }
     }
 
     /// The application changes one block to a value of its own and begins a checkpoint. Returns the attempt.

@@ -40,8 +40,10 @@ pub enum Step {
     Connect(usize, usize),
     /// The application changes a block and begins a checkpoint.
     Commit(usize, u32),
-    /// The next write of an endpoint lands.
+    /// The next write of an open endpoint lands.
     Deliver(usize, usize),
+    /// The next write of an endpoint that its owner has given up, or died with, lands.
+    DeliverLate(usize, usize),
     /// An owner hears that all its writes have landed, or that its endpoint was revoked.
     Complete(usize, usize),
     /// An owner's endpoint breaks. What is in flight may still land.
@@ -187,7 +189,7 @@ impl World {
     fn enabled_for_endpoint(&self, endpoint: &Endpoint, steps: &mut Vec<Step>) {
         let (p, r) = (endpoint.process, endpoint.replica);
         if !endpoint.in_flight.is_empty() {
-            steps.push(Step::Deliver(p, r));
+            steps.push(if endpoint.is_open() { Step::Deliver(p, r) } else { Step::DeliverLate(p, r) });
         }
         if endpoint.is_open() && (endpoint.revoked || endpoint.awaited && endpoint.in_flight.is_empty()) {
             steps.push(Step::Complete(p, r));
@@ -228,7 +230,8 @@ impl World {
             Step::Load(p) => self.load(p),
             Step::Connect(p, r) => self.connect(p, r),
             Step::Commit(p, block) => self.commit(p, block),
-            Step::Deliver(p, r) => self.deliver(p, r),
+            Step::Deliver(p, r) => self.deliver(p, r, Endpoint::is_open),
+            Step::DeliverLate(p, r) => self.deliver(p, r, |e| !e.is_open() && !e.in_flight.is_empty()),
             Step::Complete(p, r) => self.complete(p, r),
             Step::Cut(p, r) => {
                 self.faults.cuts -= 1;
@@ -403,9 +406,9 @@ impl World {
         let term = owning.owner.ownership().term;
         if let Some(epoch) = owning.commit(block, value) {
             let stamp = Stamp { term, epoch };
-            let parent = owning.built_on.replace(stamp).filter(|parent| *parent != stamp);
-            let content = owning.memory.clone();
-            self.journal.attempted(stamp, parent, &content);
+            let image = self.journal.attempted(stamp, owning.built_on, &owning.memory);
+            owning.built_on = Some(image);
+            owning.attempt = Some(image);
         }
         self.take_actions(p);
     }
@@ -414,9 +417,9 @@ impl World {
         self.endpoints.iter().position(|e| e.process == p && e.replica == r && wanted(e))
     }
 
-    fn deliver(&mut self, p: usize, r: usize) {
-        let Some(at) = self.endpoint(p, r, |e| !e.in_flight.is_empty()) else { return };
-        let Write { at, bytes } = self.endpoints[at].in_flight.pop_front().unwrap();
+    fn deliver(&mut self, p: usize, r: usize, which: impl Fn(&Endpoint) -> bool) {
+        let Some(at) = self.endpoint(p, r, which) else { return };
+        let Some(Write { at, bytes }) = self.endpoints[at].in_flight.pop_front() else { return };
         self.replicas[r].write(&self.geometry, at, &bytes);
     }
 
@@ -513,8 +516,8 @@ impl World {
             TakeoverAction::Load { header, sources } => process.load = Some((header, sources)),
             TakeoverAction::Done(start) => {
                 let (changes, memory) = process.loaded.take().unwrap();
-                self.journal.took_over(start.ownership.term, start.loaded, &memory);
-                process.stage = Stage::Owning(Box::new(Owning::new(start, self.policy, changes, memory)));
+                let image = self.journal.took_over(start.ownership.term, start.loaded, &memory);
+                process.stage = Stage::Owning(Box::new(Owning::new(start, self.policy, changes, memory, image)));
             }
             TakeoverAction::Failed(failure) => {
                 self.judge(&failure);
@@ -529,6 +532,7 @@ impl World {
     fn judge(&mut self, failure: &Failure) {
         let let_down = match failure {
             Failure::NoGoodCopy { .. } => true,
+            Failure::NoneInReach(members) if members.is_empty() => true,
             Failure::NoneInReach(members) => members.iter().any(|(_, why)| *why == Unusable::NoImage),
             Failure::Overtaken(_) | Failure::DirectoryWentBack { .. } => false,
         };
@@ -562,9 +566,9 @@ impl World {
             }
             OwnerAction::Swap(swap) => self.processes[p].directory = Some(DirectoryRequest::Swap(swap)),
             OwnerAction::ReadRecord => self.processes[p].directory = Some(DirectoryRequest::Read),
-            OwnerAction::Committed { epoch, .. } => {
-                let term = self.processes[p].owning().unwrap().owner.ownership().term;
-                self.journal.acknowledge(Stamp { term, epoch });
+            OwnerAction::Committed { .. } => {
+                let image = self.processes[p].owning_mut().unwrap().attempt.take();
+                self.journal.acknowledge(image.unwrap());
             }
             OwnerAction::Removed(member) => {
                 let r = replica_of(&member);

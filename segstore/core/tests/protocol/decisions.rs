@@ -1,0 +1,175 @@
+//! Rules that one state machine keeps by itself.
+
+use segstore_core::changes::Changes;
+use segstore_core::id::{Epoch, Incarnation, Member, NodeId, OwnerId, SegmentId, Stamp, Term};
+use segstore_core::layout::geometry::SLOT_HEAD;
+use segstore_core::layout::{Geometry, Key, Mark, Ownership, SlotHeader, header};
+use segstore_core::lineage::Lineage;
+use segstore_core::owner::{Action, BelowMinimum, Blocked, Owner, Policy, Start};
+use segstore_core::push::{Checkpoint, Source, Target};
+use segstore_core::record::{Record, RecordVersion, Versioned};
+use segstore_core::repair::{Repair, Step};
+use segstore_core::replica::{Refused, Replica, Request};
+use segstore_core::slot::SlotView;
+
+const SEGMENT: SegmentId = SegmentId(77);
+const BLOCK: u64 = 1024;
+
+fn geometry() -> Geometry {
+    Geometry::new(4 * BLOCK, BLOCK as u32, 2).unwrap()
+}
+
+fn prepare() {
+    #[cfg(feature = "sabotage")]
+    super::leave_out_what_the_environment_says();
+}
+
+fn member(n: u128) -> Member {
+    Member { node: NodeId(n), incarnation: Incarnation(n) }
+}
+
+fn new_owner(replicas: u128) -> Owner {
+    let in_sync = (0..replicas).map(member).collect();
+    let record = Record { segment: SEGMENT, term: Term(1), owner: OwnerId(1), in_sync };
+    let start = Start::of_new_segment(Versioned { version: RecordVersion(1), record }, 2);
+    let mut owner = Owner::new(start, Policy { minimum: 1, below: BelowMinimum::Stop });
+    (0..replicas).for_each(|n| owner.connected(member(n)));
+    owner
+}
+
+fn pushes(owner: &mut Owner) -> Vec<(Member, Target)> {
+    let mut pushes = Vec::new();
+    while let Some(action) = owner.poll() {
+        if let Action::Push { member, target, .. } = action {
+            pushes.push((member, target));
+        }
+    }
+    pushes
+}
+
+fn header(image: Stamp) -> SlotHeader {
+    SlotHeader { image, ..SlotHeader::of_empty_segment(SEGMENT, &geometry()) }
+}
+
+fn head(mark: Mark, header: &SlotHeader) -> [u8; SLOT_HEAD as usize] {
+    let key = Key::of(SEGMENT);
+    let mut bytes = [0; SLOT_HEAD as usize];
+    bytes[..64].copy_from_slice(&mark.encode(key));
+    let encoded = header.encode(key);
+    bytes[header::OFFSET as usize..][..encoded.as_slice().len()].copy_from_slice(encoded.as_slice());
+    bytes
+}
+
+#[test]
+fn a_push_writes_mark_entries_blocks_header() {
+    prepare();
+    let geometry = geometry();
+    let mut changes = Changes::empty(Key::of(SEGMENT), geometry);
+    changes.set_length(geometry.capacity());
+    changes.seal(Epoch(1), |_| &[0; BLOCK as usize]);
+    changes.mark(0);
+    changes.mark(2);
+    changes.seal(Epoch(2), |_| &[1; BLOCK as usize]);
+    let image = Stamp::new(1, 2);
+    let target = Target { slot: 1, base: Some(Stamp::new(1, 1)) };
+    let mut places = Vec::new();
+    Checkpoint::new(&header(image)).plan(&changes, target, &mut |at: u64, source: Source<'_>| {
+        let at = at - geometry.slot(1);
+        places.push(match source {
+            Source::Bytes(_) if at == 0 => "mark".to_string(),
+            Source::Bytes(_) if at == header::OFFSET => "header".to_string(),
+            Source::Bytes(bytes) => format!("{} entry at {}", bytes.len() / 16, (at - SLOT_HEAD) / 16),
+            Source::Working { offset, length } => {
+                assert_eq!(at, geometry.block_in_slot((offset / BLOCK) as u32));
+                format!("{} block at {}", length / BLOCK, offset / BLOCK)
+            }
+        });
+    });
+    assert_eq!(places, ["mark", "1 entry at 0", "1 entry at 2", "1 block at 0", "1 block at 2", "header"]);
+}
+
+#[test]
+fn a_slot_off_the_lineage_has_no_base() {
+    prepare();
+    let lineage = Lineage::root().extended_by(Stamp::new(1, 2));
+    let closed = |image| SlotView::Closed(header(image));
+    assert_eq!(closed(Stamp::new(1, 2)).base(&lineage), Some(Stamp::new(1, 2)));
+    assert_eq!(closed(Stamp::new(1, 3)).base(&lineage), None, "epoch 3 was never taken over");
+}
+
+#[test]
+fn a_slot_is_closed_only_by_the_header_that_its_mark_names() {
+    let (before, after) = (Stamp::new(1, 4), Stamp::new(1, 6));
+    let parse = |mark, header: &SlotHeader| SlotView::parse(SEGMENT, &geometry(), &head(mark, header));
+    prepare();
+    let mark = Mark { opened_for: after, former: Some(before) };
+    let open = parse(mark, &header(before));
+    assert_eq!(open, SlotView::Open { mark: Some(mark), previous: Some(header(before)) });
+    assert!(open.never_held(after) && !open.never_held(before));
+    assert_eq!(parse(mark, &header(after)).image(), Some(after));
+    let other = SlotView::parse(SegmentId(78), &geometry(), &head(mark, &header(after)));
+    assert_eq!(other, SlotView::Open { mark: None, previous: None }, "another segment's slot");
+}
+
+#[test]
+fn a_slot_that_is_read_is_not_written() {
+    prepare();
+    let mut owner = new_owner(1);
+    owner.begin().unwrap();
+    pushes(&mut owner);
+    owner.completed(member(0));
+    let (held, image) = owner.hold(member(0)).unwrap();
+    assert_eq!(image, Stamp::new(1, 1));
+    // The next checkpoint goes beside it; the one after that has nowhere to go.
+    owner.begin().unwrap();
+    let (_, target) = pushes(&mut owner)[0];
+    assert_ne!(target.slot, held);
+    owner.completed(member(0));
+    owner.begin().unwrap();
+    assert_eq!(pushes(&mut owner), []);
+    assert_eq!(owner.blocked(), Some(Blocked::Held(vec![member(0)])));
+    owner.release(member(0), held);
+    assert_eq!(pushes(&mut owner)[0].1.slot, held);
+}
+
+#[test]
+fn a_repair_reads_an_entry_before_its_block() {
+    prepare();
+    let mut repair = Repair::new(geometry(), Stamp::new(1, 1), 2);
+    let image = SlotHeader { length: 3 * BLOCK, ..header(Stamp::new(1, 1)) };
+    let mut steps = Vec::new();
+    while repair.step() != Step::Finished {
+        steps.push(repair.step());
+        match repair.step() {
+            Step::ReadHead => repair.source_head(SlotView::Closed(image.clone())),
+            _ => repair.advance(),
+        }
+    }
+    let expected = [
+        Step::Invalidate,
+        Step::ReadHead,
+        Step::ReadEntries { first: 0, count: 2 },
+        Step::ReadBlocks { first: 0, count: 2 },
+        Step::Store { first: 0, count: 2, slots: 2 },
+        Step::ReadEntries { first: 2, count: 1 },
+        Step::ReadBlocks { first: 2, count: 1 },
+        Step::Store { first: 2, count: 1, slots: 2 },
+        Step::ReadHead,
+        Step::Close(Box::new(image)),
+    ];
+    assert_eq!(steps, expected);
+}
+
+#[test]
+fn a_replica_serves_only_the_life_it_belongs_to() {
+    prepare();
+    let asker = Ownership { term: Term(6), owner: OwnerId(60) };
+    let remembered = Ownership { term: Term(5), owner: OwnerId(50) };
+    let mut replica = Replica { segment: SEGMENT, incarnation: Incarnation(2), remembered };
+    let meant = Request { segment: SEGMENT, incarnation: Incarnation(2), asker };
+    let other_segment = replica.decide(&Request { segment: SegmentId(9), ..meant });
+    assert!(matches!(other_segment, Err(Refused::OtherSegment { .. })), "{other_segment:?}");
+    let other_memory = replica.decide(&Request { incarnation: Incarnation(9), ..meant });
+    assert!(matches!(other_memory, Err(Refused::OtherIncarnation { .. })), "{other_memory:?}");
+    assert!(replica.decide(&meant).is_ok());
+}
