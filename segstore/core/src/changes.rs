@@ -167,9 +167,8 @@ impl Changes {
             Some(base) => {
                 for list in self.lists.iter().filter(|list| list.epoch > base) {
                     // A block that changed again stands in the later list.
-                    let last = |&index: &BlockIndex| {
-                        index < within && self.table[index as usize].modified() == list.epoch
-                    };
+                    let last =
+                        |&index: &BlockIndex| index < within && self.table[index as usize].modified() == list.epoch;
                     runs(list.blocks.iter().copied().filter(last), &mut visit);
                 }
             }

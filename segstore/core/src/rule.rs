@@ -26,6 +26,8 @@ macro_rules! rules {
 rules! {
     /// A takeover replaces the in-sync set by the fenced members that hold the loaded image, before it returns.
     Seal = "seal",
+    /// A takeover that has nothing to seal makes sure that it was not overtaken, before it returns.
+    ConfirmClaim = "confirm-claim",
     /// A takeover reads only from members that it fenced.
     ReadOnlyFenced = "read-only-fenced",
     /// A push marks the slot open before it writes anything else.

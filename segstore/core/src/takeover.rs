@@ -1,7 +1,8 @@
 //! Takeover: claim the next term, fence the replicas, choose the newest image, load it, seal.
 //!
 //! The claim alone keeps nobody out; the fence does. The seal keeps a member that was not fenced, and that the old owner may
-//! still be writing to, from ever being read as if it were in sync.
+//! still be writing to, from ever being read as if it were in sync. Where the seal would change nothing it is not written, but
+//! the record is read once more: a claimant that was itself overtaken while it loaded must not return what is old by then.
 
 use std::collections::VecDeque;
 
@@ -67,7 +68,7 @@ pub enum Failure {
     /// No member of the in-sync set could be fenced.
     #[error("no replica in sync can be used: {}", members(.0))]
     NoneInReach(Vec<(Member, Unusable)>),
-    /// Every copy of the newest image is damaged, and it may have been acknowledged.
+    /// No copy of the newest image can be used, and it may have been acknowledged.
     #[error("no good copy of {image}, which may have been acknowledged: {}", members(.replicas))]
     NoGoodCopy {
         /// The image.
@@ -103,6 +104,8 @@ enum Stage {
     /// A replica knows of a later term: another claimant, or a directory that went back?
     Doubting(Member, Ownership),
     Loading,
+    /// The set stays as it is, so no write tells whether another claimant came meanwhile: ask.
+    Confirming(Swap),
     Sealing(Swap),
     SealUnknown(Swap),
     Over,
@@ -118,9 +121,10 @@ pub struct Takeover {
     answers: Vec<(Member, Result<Vec<SlotView>, Unusable>)>,
     /// The image that was chosen.
     chosen: Option<SlotHeader>,
-    /// Images that turned out to be damaged everywhere.
-    damaged: Vec<(Member, Unusable)>,
+    /// Images of which no good copy was found.
     given_up: Vec<Stamp>,
+    /// What was wrong with the copies.
+    unreadable: Vec<(Member, Unusable)>,
     actions: VecDeque<Action>,
 }
 
@@ -134,8 +138,8 @@ impl Takeover {
             claimed: None,
             answers: Vec::new(),
             chosen: None,
-            damaged: Vec::new(),
             given_up: Vec::new(),
+            unreadable: Vec::new(),
             actions: VecDeque::from([Action::ReadRecord]),
         }
     }
@@ -161,8 +165,8 @@ impl Takeover {
             Stage::ClaimUnknown(_) if ours => self.hold(current),
             Stage::ClaimUnknown(swap) => self.claim_again(&swap, &current),
             Stage::Doubting(member, remembered) => self.settle_doubt(&current, member, remembered),
-            Stage::SealUnknown(swap) if ours => self.seal_again(&swap, current),
-            Stage::SealUnknown(_) => self.overtaken(&current),
+            Stage::Confirming(swap) | Stage::SealUnknown(swap) if ours => self.seal_again(&swap, current),
+            Stage::Confirming(_) | Stage::SealUnknown(_) => self.overtaken(&current),
             other => self.stage = other,
         }
     }
@@ -279,7 +283,7 @@ impl Takeover {
 
     // ---- the image ----
 
-    /// Loads the newest image that is not known to be damaged everywhere.
+    /// Loads the newest image that was not given up.
     fn choose(&mut self) {
         let images = self.slots().filter_map(|(_, _, slot)| slot.closed());
         let newest = images.filter(|header| !self.given_up.contains(&header.image)).max_by_key(|header| header.image);
@@ -297,7 +301,7 @@ impl Takeover {
             Err(why) => (*member, why.clone()),
         };
         match self.given_up.first() {
-            Some(&image) => Failure::NoGoodCopy { image, replicas: self.damaged.clone() },
+            Some(&image) => Failure::NoGoodCopy { image, replicas: self.unreadable.clone() },
             None => Failure::NoneInReach(self.answers.iter().map(why).collect()),
         }
     }
@@ -305,19 +309,24 @@ impl Takeover {
     /// The image is loaded and verified.
     pub fn loaded(&mut self) {
         let (Stage::Loading, Some(claimed), Some(chosen)) = (&self.stage, &self.claimed, &self.chosen) else { return };
-        let swap =
-            Swap { expected: claimed.clone(), new: claimed.record.with_in_sync(self.holders(chosen.image)) };
-        if swap.new == claimed.record || !rule::holds(Rule::Seal) {
+        let swap = Swap { expected: claimed.clone(), new: claimed.record.with_in_sync(self.holders(chosen.image)) };
+        let unchanged = swap.new == claimed.record;
+        if unchanged && rule::holds(Rule::ConfirmClaim) {
+            self.stage = Stage::Confirming(swap);
+            self.actions.push_back(Action::ReadRecord);
+        } else if unchanged || !rule::holds(Rule::Seal) {
             self.finish(claimed.clone());
         } else {
             self.send_seal(swap);
         }
     }
 
-    /// No source has a good copy of some part of the image: what is wrong with each.
-    pub fn unreadable(&mut self, sources: Vec<(Member, Damage)>) {
-        let (Stage::Loading, Some(image)) = (&self.stage, self.chosen.as_ref().map(|header| header.image)) else { return };
-        self.damaged.extend(sources.into_iter().map(|(member, why)| (member, Unusable::Damaged(image, why))));
+    /// No source gave a good copy of some part of the image: what is wrong with each.
+    pub fn unreadable(&mut self, sources: Vec<(Member, Unusable)>) {
+        let (Stage::Loading, Some(image)) = (&self.stage, self.chosen.as_ref().map(|header| header.image)) else {
+            return;
+        };
+        self.unreadable.extend(sources);
         self.given_up.push(image);
         if self.is_proven_unacknowledged(image) {
             self.choose();

@@ -36,7 +36,9 @@ pub enum GeometryError {
     #[error("capacity 0: a segment holds at least one byte")]
     NoCapacity,
     /// Blocks are counted in 32 bits and the whole replica in 63.
-    #[error("capacity {capacity}: too large for blocks of {block_size} bytes; choose larger blocks or a smaller capacity")]
+    #[error(
+        "capacity {capacity}: too large for blocks of {block_size} bytes; choose larger blocks or a smaller capacity"
+    )]
     Capacity {
         /// Bytes asked for.
         capacity: u64,

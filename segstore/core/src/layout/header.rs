@@ -139,10 +139,15 @@ impl SlotHeader {
         let fits = raw.capacity.get() == geometry.capacity()
             && raw.block_size.get() == geometry.block_size()
             && raw.length.get() <= geometry.capacity();
-        if !known || !fits || raw.segment.get() != segment.0 || raw.checksum.get() != checksum(key, bytes.get(..length)?) {
+        if !known
+            || !fits
+            || raw.segment.get() != segment.0
+            || raw.checksum.get() != checksum(key, bytes.get(..length)?)
+        {
             return None;
         }
-        let stamps = rest[..entries * STAMP].chunks_exact(STAMP).filter_map(|chunk| RawStamp::ref_from_bytes(chunk).ok());
+        let stamps =
+            rest[..entries * STAMP].chunks_exact(STAMP).filter_map(|chunk| RawStamp::ref_from_bytes(chunk).ok());
         Some(Self {
             segment,
             owner: OwnerId(raw.owner.get()),

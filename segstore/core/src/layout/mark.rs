@@ -30,7 +30,8 @@ struct Raw {
     checksum: U64,
 }
 
-const _: () = assert!(size_of::<Raw>() == BYTES, "a mark is one cache line: it must not tear where the fabric does not");
+const _: () =
+    assert!(size_of::<Raw>() == BYTES, "a mark is one cache line: it must not tear where the fabric does not");
 const CHECKED: usize = BYTES - 8;
 
 /// What a push is about to do to a slot.

@@ -103,9 +103,9 @@ impl Follower {
     /// lags least, so that a slot once used for a hold does not take part for ever.
     fn free_slot(&self) -> Option<u32> {
         let spared = self.newest.filter(|_| rule::holds(Rule::SpareTheNewest));
-        let free = (0..).zip(&self.slots).filter(|(index, slot)| {
-            Some(*index) != spared && (slot.pins == 0 || !rule::holds(Rule::RespectPins))
-        });
+        let free = (0..)
+            .zip(&self.slots)
+            .filter(|(index, slot)| Some(*index) != spared && (slot.pins == 0 || !rule::holds(Rule::RespectPins)));
         free.max_by_key(|(index, slot)| (slot.base, std::cmp::Reverse(*index))).map(|(index, _)| index)
     }
 

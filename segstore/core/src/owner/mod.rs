@@ -146,7 +146,8 @@ impl Owner {
     #[must_use]
     pub fn new(start: Start, policy: Policy) -> Self {
         let followers = start.followers.into_iter();
-        let followers = followers.map(|(member, bases, newest)| Follower::new(member, Role::InSync, bases, Some(newest)));
+        let followers =
+            followers.map(|(member, bases, newest)| Follower::new(member, Role::InSync, bases, Some(newest)));
         Self {
             segment: start.segment,
             ownership: start.ownership,
@@ -194,7 +195,10 @@ impl Owner {
     /// Ends the attempt without an acknowledgement: it stays pending, until a later one supersedes it. Every push of it that is
     /// still under way must have been ended, and reported as failed, before.
     pub fn give_up(&mut self) -> Option<Epoch> {
-        debug_assert!(self.followers.iter().all(|f| !f.is_busy() || !f.is_awaited()), "a push still reads working memory");
+        debug_assert!(
+            self.followers.iter().all(|f| !f.is_busy() || !f.is_awaited()),
+            "a push still reads working memory"
+        );
         let epoch = self.abandon()?;
         self.advance();
         Some(epoch)
@@ -485,7 +489,8 @@ impl Owner {
         if in_sync != self.in_sync() {
             let swap = self.directory.swap_to(in_sync);
             self.actions.push_back(Action::Swap(swap));
-        } else if self.attempt.is_some() && self.followers.iter().any(|f| self.is_failing(f)) && self.directory.check() {
+        } else if self.attempt.is_some() && self.followers.iter().any(|f| self.is_failing(f)) && self.directory.check()
+        {
             // Nothing can be removed, so no swap would tell that another owner came: ask.
             self.actions.push_back(Action::ReadRecord);
         }

@@ -1,9 +1,15 @@
 //! The protocol proved: every rule by name, every crash point, every interleaving that fits in memory.
 #![allow(unreachable_pub, reason = "modules of one program")]
-#![allow(clippy::cast_possible_truncation, clippy::unwrap_used, reason = "the worlds here are tiny and their mistakes are ours")]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::unwrap_used,
+    reason = "the worlds here are tiny and their mistakes are ours"
+)]
 
+mod crash_points;
 mod decisions;
 mod model;
+mod properties;
 mod scenarios;
 mod world;
 

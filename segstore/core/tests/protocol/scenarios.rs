@@ -71,6 +71,20 @@ fn only_fenced_members_are_read() {
     assert_kept(&world);
 }
 
+/// B is overtaken by C while it loads, and C goes on. B must not return what is old by then.
+#[test]
+fn a_takeover_that_was_overtaken_does_not_return() {
+    let mut world = world(2, 0);
+    world.run([TakeOver(1), Directory(1), Directory(1), Fence(1, 0), Fence(1, 1)]);
+    world.take_over(2, &[0, 1]);
+    world.settle(2);
+    world.checkpoint(2, 0);
+    assert_eq!(world.acknowledged(), Some(Stamp::new(3, 2)));
+    world.settle(1);
+    assert!(matches!(world.process(1), Stage::Failed(_)), "{:?}", world.process(1));
+    assert_kept(&world);
+}
+
 // ---- rule 2: the order of a push ----
 
 /// A is killed at every point of a push to the only replica; whoever loads finds one whole image.

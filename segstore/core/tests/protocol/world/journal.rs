@@ -83,7 +83,9 @@ impl Journal {
             self.broken(Violation::Forgotten);
         }
         match self.takeover {
-            Some((before, loaded)) if before < term && !self.contains(image, loaded) => self.broken(Violation::NotFenced),
+            Some((before, loaded)) if before < term && !self.contains(image, loaded) => {
+                self.broken(Violation::NotFenced)
+            }
             Some((later, loaded)) if later > term && !self.contains(loaded, image) => self.broken(Violation::NotFenced),
             _ => {}
         }

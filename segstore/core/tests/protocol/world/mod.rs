@@ -155,6 +155,11 @@ impl World {
         self.record.record.in_sync.iter().map(replica_of).collect()
     }
 
+    /// The term in the directory.
+    pub fn newest_term(&self) -> Option<Term> {
+        Some(self.record.record.term)
+    }
+
     pub fn process(&self, p: usize) -> &Stage {
         &self.processes[p].stage
     }

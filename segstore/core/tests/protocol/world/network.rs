@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use segstore_core::id::Member;
+
 /// Bytes on their way to a replica.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Write {
@@ -14,6 +16,8 @@ pub struct Write {
 pub struct Endpoint {
     pub process: usize,
     pub replica: usize,
+    /// The life of the replica that it was opened to.
+    pub member: Member,
     pub in_flight: VecDeque<Write>,
     /// The process waits for a completion.
     pub awaited: bool,
@@ -24,8 +28,8 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    pub fn new(process: usize, replica: usize) -> Self {
-        Self { process, replica, in_flight: VecDeque::new(), awaited: false, abandoned: false, revoked: false }
+    pub fn new(process: usize, replica: usize, member: Member) -> Self {
+        Self { process, replica, member, in_flight: VecDeque::new(), awaited: false, abandoned: false, revoked: false }
     }
 
     /// Nothing can come of it any more.

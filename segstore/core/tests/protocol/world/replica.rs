@@ -16,7 +16,7 @@ use super::{SEGMENT, incarnation, key, node_id};
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct RepairJob {
     pub process: usize,
-    pub source: usize,
+    pub source: Member,
     pub source_slot: u32,
     pub repair: Repair,
     entries: Vec<Entry>,
@@ -137,7 +137,7 @@ impl Replica {
         self.write(geometry, at + header::OFFSET as usize, header.encode(key()).as_slice());
     }
 
-    pub fn begin_repair(&mut self, process: usize, source: (usize, u32), repair: Repair) {
+    pub fn begin_repair(&mut self, process: usize, source: (Member, u32), repair: Repair) {
         self.repair = Some(RepairJob {
             process,
             source: source.0,
@@ -152,6 +152,9 @@ impl Replica {
     /// One step of the repair; `source` is the replica that it copies from.
     pub fn step_repair(&mut self, geometry: &Geometry, source: &Self) -> Repaired {
         let Some(mut job) = self.repair.take() else { return Repaired::Failed };
+        if source.member() != job.source {
+            return Repaired::Failed; // The memory that was copied from is gone, and the endpoint with it.
+        }
         match job.repair.step() {
             RepairStep::Invalidate => {
                 for slot in 0..geometry.slots() {

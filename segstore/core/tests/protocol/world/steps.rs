@@ -9,7 +9,7 @@ use segstore_core::record::Swap;
 use segstore_core::repair::Repair;
 use segstore_core::replica::{Granted, Refused, Request};
 use segstore_core::rule::{self, Rule};
-use segstore_core::slot::{Damage, verify_blocks, verify_table};
+use segstore_core::slot::{verify_blocks, verify_table};
 use segstore_core::takeover::{Action as TakeoverAction, Failure, Unusable};
 
 use super::network::{Endpoint, Write};
@@ -65,6 +65,19 @@ pub enum Step {
 }
 
 impl Step {
+    /// Whether `process` does this, or it is done to it.
+    pub fn is_of(self, process: usize) -> bool {
+        match self {
+            Self::TakeOver(p) | Self::ReplyLost(p) | Self::ReplyLate(p) | Self::Commit(p, _) => p == process,
+            Self::FenceLost(p, _) | Self::Cut(p, _) | Self::GiveUp(p) | Self::Kill(p) | Self::Repair(p, _) => {
+                p == process
+            }
+            Self::DeliverLate(p, _) => p == process,
+            Self::RepairStep(_) | Self::LateSwap(_) | Self::Restart(_) | Self::LoseMemory(_) => false,
+            progress => progress.is_progress_of(process),
+        }
+    }
+
     /// Whether this is what happens if nothing goes wrong and nothing new begins, and concerns `process`.
     pub fn is_progress_of(self, process: usize) -> bool {
         match self {
@@ -353,7 +366,7 @@ impl World {
                     process.loaded = Some((changes, bytes));
                     takeover.loaded();
                 }
-                Err(damage) => takeover.unreadable(damage),
+                Err(unusable) => takeover.unreadable(unusable),
             }
         }
         self.take_actions(p);
@@ -364,20 +377,24 @@ impl World {
         &self,
         header: &SlotHeader,
         sources: &[(Member, u32)],
-    ) -> Result<(Vec<Entry>, Vec<u8>), Vec<(Member, Damage)>> {
-        let mut damage = Vec::new();
+    ) -> Result<(Vec<Entry>, Vec<u8>), Vec<(Member, Unusable)>> {
+        let mut unusable = Vec::new();
         let count = self.geometry.blocks_of(header.length);
         for &(member, slot) in sources {
             let replica = &self.replicas[replica_of(&member)];
+            if replica.member() != member {
+                unusable.push((member, Unusable::OutOfReach));
+                continue;
+            }
             let entries = replica.entries(&self.geometry, slot, 0, count);
             let bytes = replica.blocks(&self.geometry, slot, 0, count);
             let block = |i: u32| &bytes[i as usize * BLOCK..(i as usize + 1) * BLOCK];
             match verify_table(header, &entries).and_then(|()| verify_blocks(SEGMENT, &entries, block)) {
                 Ok(()) => return Ok((entries, bytes.to_vec())),
-                Err(why) => damage.push((member, why)),
+                Err(why) => unusable.push((member, Unusable::Damaged(header.image, why))),
             }
         }
-        Err(damage)
+        Err(unusable)
     }
 
     // ---- the owner ----
@@ -393,7 +410,7 @@ impl World {
             Err(why) => owner.refused(member, &why),
         }
         if answer.is_ok() {
-            self.endpoints.push(Endpoint::new(p, r));
+            self.endpoints.push(Endpoint::new(p, r, member));
         }
         self.take_actions(p);
     }
@@ -423,13 +440,26 @@ impl World {
         self.replicas[r].write(&self.geometry, at, &bytes);
     }
 
+    /// Of the next write from `p` to `r`, only the bytes in `part` land.
+    pub fn tear(&mut self, p: usize, r: usize, part: std::ops::Range<usize>) {
+        let Some(at) = self.endpoint(p, r, Endpoint::is_open) else { return };
+        let Some(Write { at, bytes }) = self.endpoints[at].in_flight.pop_front() else { return };
+        self.replicas[r].write(&self.geometry, at + part.start, &bytes[part]);
+    }
+
+    /// How many bytes each write has that is in flight from `p` to `r`.
+    pub fn in_flight(&self, p: usize, r: usize) -> Vec<usize> {
+        let endpoints = self.endpoints.iter().filter(|e| e.process == p && e.replica == r);
+        endpoints.flat_map(|e| e.in_flight.iter().map(|write| write.bytes.len())).collect()
+    }
+
     fn complete(&mut self, p: usize, r: usize) {
         let Some(at) = self.endpoint(p, r, Endpoint::is_open) else { return };
         if self.endpoints[at].revoked {
             return self.disconnect(p, r);
         }
         self.endpoints[at].awaited = false;
-        let member = self.member(r);
+        let member = self.endpoints[at].member;
         self.processes[p].owning_mut().unwrap().owner.completed(member);
         self.take_actions(p);
     }
@@ -437,12 +467,9 @@ impl World {
     fn disconnect(&mut self, p: usize, r: usize) {
         let Some(at) = self.endpoint(p, r, Endpoint::is_open) else { return };
         self.endpoints[at].abandoned = true;
-        // The replica may have another life by now: the owner knows it by the one it connected to.
+        let member = self.endpoints[at].member;
         if let Some(owning) = self.processes[p].owning_mut() {
-            let known = owning.owner.followers().find(|member| replica_of(member) == r);
-            if let Some(member) = known {
-                owning.owner.failed(member);
-            }
+            owning.owner.failed(member);
         }
         self.take_actions(p);
     }
@@ -464,13 +491,13 @@ impl World {
         let request = Request { segment: SEGMENT, incarnation: self.replicas[r].incarnation(), asker };
         if self.request(r, &request).is_ok() {
             let repair = Repair::new(self.geometry, base, 1);
-            self.replicas[r].begin_repair(p, (replica_of(&source), slot), repair);
+            self.replicas[r].begin_repair(p, (source, slot), repair);
         }
     }
 
     fn step_repair(&mut self, r: usize) {
         let Some(job) = &self.replicas[r].repair else { return };
-        let (process, source) = (job.process, self.replicas[job.source].clone());
+        let (process, source) = (job.process, self.replicas[replica_of(&job.source)].clone());
         let replica = &mut self.replicas[r];
         if let Repaired::Finished { base, closed } = replica.step_repair(&self.geometry, &source) {
             let member = replica.member();
@@ -531,7 +558,9 @@ impl World {
     /// Nothing damages memory here: a takeover that finds no good copy in reach was let down by the protocol.
     fn judge(&mut self, failure: &Failure) {
         let let_down = match failure {
-            Failure::NoGoodCopy { .. } => true,
+            Failure::NoGoodCopy { replicas, .. } => {
+                replicas.iter().all(|(_, why)| matches!(why, Unusable::Damaged(..)))
+            }
             Failure::NoneInReach(members) if members.is_empty() => true,
             Failure::NoneInReach(members) => members.iter().any(|(_, why)| *why == Unusable::NoImage),
             Failure::Overtaken(_) | Failure::DirectoryWentBack { .. } => false,
@@ -557,7 +586,7 @@ impl World {
                     debug_assert!(at >= geometry.slot(0));
                     writes.push(Write { at: at as usize, bytes });
                 });
-                if let Some(at) = self.endpoint(p, replica_of(&member), Endpoint::is_open) {
+                if let Some(at) = self.endpoint(p, replica_of(&member), |e| e.is_open() && e.member == member) {
                     self.endpoints[at].awaited = true;
                     if !self.endpoints[at].revoked {
                         self.endpoints[at].in_flight.extend(writes);
@@ -571,9 +600,8 @@ impl World {
                 self.journal.acknowledge(image.unwrap());
             }
             OwnerAction::Removed(member) => {
-                let r = replica_of(&member);
-                let open = |e: &&mut Endpoint| e.process == p && e.replica == r;
-                self.endpoints.iter_mut().filter(open).for_each(|e| e.abandoned = true);
+                let to_it = |e: &&mut Endpoint| e.process == p && e.member == member;
+                self.endpoints.iter_mut().filter(to_it).for_each(|e| e.abandoned = true);
             }
             OwnerAction::Added(_) | OwnerAction::Fenced(_) => {}
         }
