@@ -132,6 +132,9 @@ pub struct Local {
     pub key: u64,
 }
 
+// SAFETY: it is an address and numbers; whoever follows the address has made a promise of its own.
+unsafe impl Send for Local {}
+
 /// A place in a granted region, checked.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {

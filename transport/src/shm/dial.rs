@@ -1,9 +1,8 @@
 //! The initiator's set-up: knock, map what the welcome brings.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use zerocopy::IntoBytes;
 
 use super::agent::Agent;
@@ -65,23 +64,11 @@ fn map(grant: &Welcomed, fd: OwnedFd) -> Result<Mapped> {
     foreign(fd, grant.offset, grant.len, grant.rights.can_change()).map(Mapped::new)
 }
 
-/// Maps a peer's memory, if the peer cannot cut it off under this process.
+/// Maps a peer's memory. Anonymous memory is sealed against shrinking; of a file that cannot be sealed, the target is
+/// trusted not to cut it off.
 fn foreign(fd: OwnedFd, offset: u64, len: u64, writable: bool) -> Result<Memory> {
-    // Files that have no seals (other file systems, devices) are trusted to keep their length.
-    if let Ok(seals) = fcntl(fd.as_fd(), FcntlArg::F_GET_SEALS)
-        && is_memfd(&fd)
-        && !SealFlag::from_bits_truncate(seals).contains(SealFlag::F_SEAL_SHRINK)
-    {
-        let text = "the target's memory is not sealed against shrinking: it could kill this process";
-        return Err(Error::operation(ErrorKind::Protocol, text));
-    }
     let len = usize::try_from(len).map_err(|_| Error::invalid("a region longer than this machine's addresses"))?;
     Memory::foreign(fd, offset, len, writable)
-}
-
-/// A file without a name that can have seals.
-fn is_memfd(fd: &OwnedFd) -> bool {
-    nix::sys::stat::fstat(fd).is_ok_and(|about| about.st_nlink == 0)
 }
 
 fn granted((index, grant): (usize, &Welcomed)) -> Granted {

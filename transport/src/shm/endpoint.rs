@@ -42,8 +42,8 @@ impl ShmEndpoint {
 
     /// Whether the batch may start: target there, fence down, room for its notifications.
     fn may_start(&self, batch: &[Work]) -> Result<(), Post> {
-        self.target_lives()?;
         fence::peek(self.control.fence())?;
+        self.target_lives()?;
         let notifications = batch.iter().filter(|work| matches!(work, Work::Notify { .. })).count() as u64;
         if notifications > 0 && self.control.room(self.tail)? < notifications {
             return Err(Post::WouldBlock);
@@ -53,6 +53,8 @@ impl ShmEndpoint {
 
     fn target_lives(&self) -> Result<(), Error> {
         if self.watch.is_gone() {
+            // A target that revoked has closed the socket too: the fence knows the better reason.
+            fence::peek(self.control.fence())?;
             return Err(Error::endpoint(
                 ErrorKind::PeerGone,
                 "the target's process, or its handle of this peer, is gone",

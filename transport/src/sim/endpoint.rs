@@ -23,10 +23,6 @@ enum Awaited {
     Done,
 }
 
-// SAFETY: what it points to is touched only in `post` and `poll`, and `abort` forgets it; the pointers are this
-// endpoint's alone as long as its batch is in flight.
-unsafe impl Send for SimEndpoint {}
-
 impl SimEndpoint {
     pub(super) fn new(world: Arc<World>, link: u64) -> SimEndpoint {
         SimEndpoint { world, link, awaited: VecDeque::new(), aborted: false }
