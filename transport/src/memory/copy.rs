@@ -1,10 +1,11 @@
 //! Copies: `memcpy` for what is small or hot, non-temporal stores for cold bulk.
 
-/// From this length on, [`copy`] goes around the cache. Measured (`examples/measure.rs`).
-pub const NON_TEMPORAL_FROM: usize = 256 << 10;
+/// From this length on, [`copy`] goes around the cache: with its source it would fill half of a common last-level
+/// cache, so nothing of it can be hot. Measured (`examples/measure.rs`).
+pub const NON_TEMPORAL_FROM: usize = 4 << 20;
 
 /// Copies `len` bytes. From [`NON_TEMPORAL_FROM`] on it goes around the cache, which spares reading the target first;
-/// below, the plain copy is faster, and leaves the bytes where their reader looks first.
+/// below, the plain copy leaves the bytes where their reader looks first.
 ///
 /// # Safety
 /// As for [`std::ptr::copy_nonoverlapping`]: `from` is readable, `to` is writable, for `len` bytes, and they do not
@@ -16,8 +17,16 @@ pub unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
         unsafe { copy_non_temporal(from, to, len) };
     } else {
         // SAFETY: the caller's promise is the callee's condition.
-        unsafe { std::ptr::copy_nonoverlapping(from, to, len) };
+        unsafe { copy_plain(from, to, len) };
     }
+}
+
+/// # Safety
+/// As for [`copy`].
+#[inline]
+pub(super) unsafe fn copy_plain(from: *const u8, to: *mut u8, len: usize) {
+    // SAFETY: the caller's promise is the callee's condition.
+    unsafe { std::ptr::copy_nonoverlapping(from, to, len) };
 }
 
 /// Copies `len` bytes around the cache where the processor can; when it returns, the stores are ordered before every

@@ -6,9 +6,11 @@
 mod backing;
 mod copy;
 mod mapping;
+mod warmth;
 
 pub(crate) use backing::{Moved, Tenant, read_only};
 pub use copy::{NON_TEMPORAL_FROM, copy, copy_non_temporal};
+pub(crate) use warmth::Warmth;
 
 use std::fs::File;
 use std::os::fd::OwnedFd;

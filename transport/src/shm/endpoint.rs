@@ -8,7 +8,7 @@ use super::agent::{Agent, Watch};
 use super::control::Control;
 use super::fence;
 use crate::contract::driver::{EndpointDriver, Local, Place, Work};
-use crate::memory::{Memory, copy};
+use crate::memory::{Memory, Warmth, copy};
 use crate::sync::shared::AtomicU64;
 use crate::sync::{Ordering, fence as barrier};
 use crate::{Error, ErrorKind, Post};
@@ -30,6 +30,8 @@ pub(super) struct ShmEndpoint {
     /// Notifications pushed so far: this side's own count.
     tail: u64,
     ended: VecDeque<Result<(), Error>>,
+    /// Where this endpoint wrote lately.
+    warmth: Warmth,
     /// Tells when the target's process is gone.
     watch: Watch,
 }
@@ -37,7 +39,7 @@ pub(super) struct ShmEndpoint {
 impl ShmEndpoint {
     pub(super) fn new(control: Control, mapped: Vec<Mapped>, agent: Arc<Agent>, socket: OwnedFd) -> ShmEndpoint {
         let ended = VecDeque::with_capacity(super::capabilities().max_outstanding);
-        ShmEndpoint { control, mapped, tail: 0, ended, watch: Watch::new(agent, socket) }
+        ShmEndpoint { control, mapped, tail: 0, ended, warmth: Warmth::new(), watch: Watch::new(agent, socket) }
     }
 
     /// Whether the batch may start: target there, fence down, room for its notifications.
@@ -90,7 +92,7 @@ impl ShmEndpoint {
                 let to = self.at(remote);
                 // SAFETY: the local range is valid (caller), the remote one was checked against the mapped length; a
                 // peer's mapping never overlaps this process's own in addresses.
-                unsafe { copy(local.address, to, local.len) };
+                unsafe { self.warmth.copy(local.address, to, local.len) };
             }
             Work::Read { local, remote } => {
                 let from = self.at(remote);
