@@ -8,7 +8,7 @@ use super::copy::{copy_non_temporal, copy_plain};
 const BULK: usize = 32 << 10;
 /// What was written within so many bytes of traffic is hot. Source and target both occupy the cache, so this is a
 /// quarter of a common last-level cache's 16 MiB.
-const WINDOW: u64 = 4 << 20;
+const WINDOW: usize = 4 << 20;
 /// Memory is remembered in pieces of this size: half of a bulk, so that a neighbour's end does not warm it.
 const PIECE: usize = BULK / 2;
 /// How many pieces are remembered: four times the window.
@@ -17,8 +17,8 @@ const PIECES: usize = 1024;
 /// One writer's memory of where it wrote lately.
 pub(crate) struct Warmth {
     /// Which piece was written, and after how many bytes of traffic; one place for each remainder.
-    written: Box<[(usize, u64)]>,
-    traffic: u64,
+    written: Box<[(usize, usize)]>,
+    traffic: usize,
 }
 
 impl Warmth {
@@ -43,14 +43,14 @@ impl Warmth {
 
     /// Remembers a write; tells whether all of its place was hot.
     fn note(&mut self, address: usize, len: usize) -> bool {
-        let mut hot = len as u64 <= WINDOW;
+        let mut hot = len <= WINDOW;
         // What is longer than the window is not hot, so the rest of it needs no memory.
         for piece in (address / PIECE..=(address + len - 1) / PIECE).take(PIECES) {
             let place = &mut self.written[piece % PIECES];
-            hot &= place.0 == piece && self.traffic - place.1 + len as u64 <= WINDOW;
+            hot &= place.0 == piece && self.traffic - place.1 + len <= WINDOW;
             *place = (piece, self.traffic);
         }
-        self.traffic += len as u64;
+        self.traffic += len;
         hot
     }
 }
@@ -70,7 +70,7 @@ mod tests {
         }
         assert!(warmth.note(63 << 20, 1 << 20));
         assert!(warmth.note(63 << 20, BULK));
-        assert!(!warmth.note(0, WINDOW as usize + 1), "more than the window is never hot");
-        assert!(!warmth.note(0, WINDOW as usize + 1));
+        assert!(!warmth.note(0, WINDOW + 1), "more than the window is never hot");
+        assert!(!warmth.note(0, WINDOW + 1));
     }
 }

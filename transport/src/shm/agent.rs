@@ -224,11 +224,18 @@ impl Loop {
     }
 
     fn accept(&mut self) {
-        while let Some(socket) = self.listener.accept() {
-            if self.strangers.len() == MAX_STRANGERS {
-                self.strangers.remove(0);
+        loop {
+            match self.listener.accept() {
+                Ok(socket) => {
+                    if self.strangers.len() == MAX_STRANGERS {
+                        self.strangers.remove(0);
+                    }
+                    self.strangers.push(Stranger { socket, until: Instant::now() + PATIENCE });
+                }
+                Err(nix::Error::EAGAIN) => return,
+                // Out of descriptors, or the like: the connection still waits, so do not come back at once.
+                Err(_) => return std::thread::sleep(Duration::from_millis(10)),
             }
-            self.strangers.push(Stranger { socket, until: Instant::now() + PATIENCE });
         }
     }
 }

@@ -3,7 +3,7 @@
 //! A peer maps the granted regions and copies; the target's processor does nothing for it. Descriptors travel over a
 //! Unix socket whose address and token the reply carries, so no common parent process is needed.
 //!
-//! Revoking raises a *fence word* that every write checks after a full barrier (see [`fence`]), and then, unless the
+//! Revoking raises a *fence word* that every write checks after a full barrier (`fence.rs` has the model), and then, unless the
 //! peer's process is proven dead, moves each region that it could change to fresh backing at the same address.
 
 mod agent;

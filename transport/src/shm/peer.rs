@@ -21,6 +21,8 @@ pub(super) struct Admission {
     control: Control,
     grants: Vec<Admitted>,
     state: Mutex<State>,
+    /// A revoke has begun. Beside the state, so that nobody has to wait for a long copy to learn so.
+    revoking: AtomicBool,
     /// The peer's socket was closed.
     gone: AtomicBool,
     /// Notifications taken: this side's own count.
@@ -54,6 +56,7 @@ impl Admission {
             control,
             grants: grants.iter().map(admitted).collect(),
             state: Mutex::new(State::Expected),
+            revoking: AtomicBool::new(false),
             gone: AtomicBool::new(false),
             taken: AtomicU64::new(0),
             limit: AtomicU64::new(u64::MAX),
@@ -89,9 +92,9 @@ impl Admission {
         self.control.wake();
     }
 
-    /// Whether it was not revoked.
+    /// Whether no revoke has begun.
     pub(super) fn is_welcome(&self) -> bool {
-        !matches!(*self.state(), State::Revoked)
+        !self.revoking.load(Ordering::Acquire)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -99,6 +102,7 @@ impl Admission {
     }
 
     fn revoke(&self, keep: Keep<'_>) -> Result<Revocation> {
+        self.revoking.store(true, Ordering::Release);
         let mut state = self.state();
         let revocation = match &*state {
             State::Expected => Revocation::NeverConnected,

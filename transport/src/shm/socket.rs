@@ -46,11 +46,9 @@ impl Listener {
         Ok(Listener { socket, address })
     }
 
-    /// The next connection, if there is one.
-    pub(super) fn accept(&self) -> Option<OwnedFd> {
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let fd = accept4(self.socket.as_raw_fd(), flags).ok()?;
-        Some(own(fd))
+    /// The next connection; `EAGAIN` when there is none.
+    pub(super) fn accept(&self) -> nix::Result<OwnedFd> {
+        accept4(self.socket.as_raw_fd(), SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK).map(own)
     }
 }
 
