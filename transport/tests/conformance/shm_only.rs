@@ -361,3 +361,33 @@ fn notifications_end_with_the_revoke() {
     assert_eq!(pair.peer.wait_notification(Wait::default(), None), Some(1));
     assert_eq!(pair.peer.poll_notification(), None);
 }
+
+/// Whoever has a notification finds its bytes, also when the region moved while they were written.
+#[test]
+fn a_notification_never_speaks_of_an_orphan() {
+    const LEN: usize = 1 << 18;
+    let Pair { region, initiator, fixture, peer, local, .. } = Pair::<ShmFixture>::new(LEN);
+    drop(peer);
+    for round in 0..200 {
+        region.memory().store_u64(0, 0, Ordering::SeqCst).unwrap();
+        let (mut endpoint, writer) = connect(&initiator, fixture.target(), &[(&region, Rights::ALL)]);
+        let (_other, revoked) = connect(&initiator, fixture.target(), &[(&region, Rights::ALL)]);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for number in 1.. {
+                    local.memory().store_u64(0, number, Ordering::Relaxed).unwrap();
+                    let bulk = Operation::write(local.slice(8, LEN - 8).unwrap(), 0, 8);
+                    let word = Operation::write_notify(local.slice(0, 8).unwrap(), 0, 0, number);
+                    if run(&mut endpoint, &[bulk, word]).result.is_err() {
+                        return;
+                    }
+                }
+            });
+            let first = writer.wait_notification(Wait::Busy, None).unwrap();
+            revoked.revoke().unwrap();
+            let last = std::iter::from_fn(|| writer.poll_notification()).last().unwrap_or(first);
+            let there = region.memory().load_u64(0, Ordering::SeqCst).unwrap();
+            assert!(there >= last, "round {round}: told of {last}, but {there} is there");
+        });
+    }
+}
