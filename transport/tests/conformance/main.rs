@@ -1,0 +1,40 @@
+//! One suite over every provider: each promise of the crate's documentation is a named test, so that names read
+//! `shm::order`. What a provider cannot do is skipped with the reason printed. No test asserts a maximum time; a watchdog
+//! ends one that hangs.
+
+#![expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test that meets the unexpected ends")]
+
+mod fixture;
+mod process;
+mod shm_only;
+mod sim_only;
+mod suite;
+mod wrappers;
+
+use fixture::{ShmFixture, SimFixture};
+
+macro_rules! conformance {
+    ($provider:ident over $fixture:ident: $($test:ident)*) => {
+        mod $provider {
+            $(#[test] fn $test() {
+                crate::fixture::watched(concat!(stringify!($provider), "::", stringify!($test)), || {
+                    crate::suite::$test::<super::$fixture>();
+                });
+            })*
+        }
+    };
+    ($($provider:ident over $fixture:ident,)*) => {
+        $(conformance! { $provider over $fixture:
+            order completion flush reads back_pressure notifications notification_back_pressure compare_swap_contention
+            bounds rights grants_are_checked foreign_regions empty_batches sizes one_gibibyte many_endpoints leases
+            errors_latch abort drop_gives_up revoke_is_final revoke_before_connecting revoke_under_a_stream
+            revoke_from_several_threads completed_writes_survive_revoke hostile_hello hostile_reply reply_used_twice
+            wait_modes deadline server_threads two_regions
+        })*
+    };
+}
+
+conformance! {
+    shm over ShmFixture,
+    sim over SimFixture,
+}
