@@ -96,6 +96,20 @@ configurations! {
         faults: Faults { cuts: 1, lost_replies: 1, ..NONE },
         ..Config::small()
     };
+    /// Three replicas, of which a takeover reaches any two or three.
+    three_replicas: Config {
+        in_sync: 3,
+        commits: [1, 0, 0],
+        faults: Faults { partitions: 1, ..NONE },
+        ..Config::small()
+    };
+    /// Three replicas, and one is removed.
+    three_replicas_and_a_cut: Config {
+        in_sync: 3,
+        commits: [1, 0, 0],
+        faults: Faults { cuts: 1, ..NONE },
+        ..Config::small()
+    };
     /// A daemon restarts with its memory while an owner is replaced.
     daemons_restart: Config { commits: [1, 0, 0], faults: Faults { restarts: 1, ..NONE }, ..Config::small() };
     /// A node comes back without its memory.

@@ -77,10 +77,6 @@ impl Replica {
         incarnation(self.index, self.life)
     }
 
-    pub fn remembered(&self) -> Ownership {
-        self.decisions.remembered
-    }
-
     /// Decides, and stores what is to be stored. The caller revokes.
     pub fn decide(&mut self, request: &Request) -> Result<Granted, Refused> {
         let granted = self.decisions.decide(request)?;
