@@ -91,7 +91,7 @@ impl Checkpoint {
     }
 
     fn close(&self, changes: &Changes, target: Target, writes: &mut impl Writes) {
-        let at = changes.geometry().slot(target.slot) + header::OFFSET;
+        let at = changes.geometry().slot(target.slot) + header::OFFSET as u64;
         writes.write(at, Source::Bytes(self.header.as_slice()));
     }
 }

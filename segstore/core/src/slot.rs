@@ -27,10 +27,10 @@ pub enum SlotView {
 impl SlotView {
     /// Parses a slot's head: its first [`SLOT_HEAD`] bytes.
     #[must_use]
-    pub fn parse(segment: SegmentId, geometry: &Geometry, head: &[u8; SLOT_HEAD as usize]) -> Self {
+    pub fn parse(segment: SegmentId, geometry: &Geometry, head: &[u8; SLOT_HEAD]) -> Self {
         let key = Key::of(segment);
         let (mark_bytes, rest) = head.split_first_chunk::<{ mark::BYTES }>().expect("a head is longer than a mark");
-        debug_assert_eq!(mark_bytes.len() as u64, header::OFFSET);
+        debug_assert_eq!(mark_bytes.len(), header::OFFSET);
         let mark = Mark::decode(key, mark_bytes);
         match (mark, SlotHeader::decode(key, segment, geometry, rest)) {
             (Some(mark), Some(header)) if header.image == mark.opened_for => Self::Closed(header),

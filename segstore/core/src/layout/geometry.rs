@@ -13,7 +13,7 @@ pub const MIN_SLOTS: u32 = 2;
 /// The most slots a replica can have.
 pub const MAX_SLOTS: u32 = 64;
 /// Bytes at the start of a slot for its mark, header and lineage.
-pub const SLOT_HEAD: u64 = 1024;
+pub const SLOT_HEAD: usize = 1024;
 /// Slots and their data start at multiples of this, so that they can be mapped.
 const PAGE: u64 = 4096;
 
@@ -124,7 +124,7 @@ impl Geometry {
     /// Where slot `slot` starts.
     #[must_use]
     pub const fn slot(&self, slot: u32) -> u64 {
-        self.align(replica_head::BYTES) + slot as u64 * self.slot_bytes()
+        self.align(replica_head::BYTES as u64) + slot as u64 * self.slot_bytes()
     }
 
     /// Bytes from one slot to the next.
@@ -136,13 +136,13 @@ impl Geometry {
     /// Where a slot's table entry for `block` stands, from the slot's start.
     #[must_use]
     pub const fn entry_in_slot(&self, block: u32) -> u64 {
-        SLOT_HEAD + block as u64 * Entry::BYTES
+        SLOT_HEAD as u64 + block as u64 * Entry::BYTES
     }
 
     /// Where a slot's data starts, from the slot's start.
     #[must_use]
     pub const fn data_in_slot(&self) -> u64 {
-        self.align(SLOT_HEAD + self.blocks as u64 * Entry::BYTES)
+        self.align(self.entry_in_slot(self.blocks))
     }
 
     /// Where `block` stands in a slot, from the slot's start.

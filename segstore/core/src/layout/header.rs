@@ -12,7 +12,7 @@ use crate::id::{Epoch, OwnerId, SegmentId, Stamp, Term};
 use crate::lineage::{self, Lineage};
 
 /// Where a slot's header stands, from the slot's start.
-pub const OFFSET: u64 = mark::BYTES as u64;
+pub const OFFSET: usize = mark::BYTES;
 /// The most bytes that a header takes.
 pub const MAX_BYTES: usize = FIXED + lineage::CAPACITY * STAMP;
 const FIXED: usize = size_of::<Raw>();
@@ -48,10 +48,8 @@ struct Raw {
 }
 
 const _: () = assert!(FIXED == 136, "the fixed part of a header is 136 bytes: peers count on it");
-const _: () = assert!(
-    OFFSET as usize + MAX_BYTES <= SLOT_HEAD as usize,
-    "mark, header and the longest lineage must fit in the slot's head"
-);
+const _: () =
+    assert!(OFFSET + MAX_BYTES <= SLOT_HEAD, "mark, header and the longest lineage must fit in the slot's head");
 const CHECKED: usize = FIXED - 8;
 
 /// What a closed slot says of its image.

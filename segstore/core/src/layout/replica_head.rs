@@ -12,7 +12,7 @@ use super::geometry::Geometry;
 use crate::id::{Incarnation, NodeId, OwnerId, SegmentId, Term};
 
 /// Bytes of the head: identity, then two term lines.
-pub const BYTES: u64 = 256;
+pub const BYTES: usize = 256;
 const MAGIC: u64 = u64::from_le_bytes(*b"SEGREPL1");
 const LINE: usize = 64;
 const IDENTITY: usize = 2 * LINE;
@@ -44,7 +44,7 @@ struct RawOwnership {
 
 const _: () = assert!(size_of::<Raw>() == IDENTITY, "the identity takes two lines");
 const _: () = assert!(size_of::<RawOwnership>() == LINE, "a term line is one cache line");
-const _: () = assert!(IDENTITY + 2 * LINE == BYTES as usize, "identity and term lines fill the head");
+const _: () = assert!(IDENTITY + 2 * LINE == BYTES, "identity and term lines fill the head");
 
 /// The highest term that a replica has seen, and whose it is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -96,7 +96,7 @@ pub enum HeadError {
 impl ReplicaHead {
     /// The whole head of a fresh replica.
     #[must_use]
-    pub fn encode(&self) -> [u8; BYTES as usize] {
+    pub fn encode(&self) -> [u8; BYTES] {
         let key = Key::of(self.segment);
         let mut raw = Raw {
             magic: MAGIC.into(),
@@ -112,7 +112,7 @@ impl ReplicaHead {
             checksum: 0.into(),
         };
         raw.checksum = key.structure(&raw.as_bytes()[..IDENTITY - 8]).into();
-        let mut bytes = [0; BYTES as usize];
+        let mut bytes = [0; BYTES];
         bytes[..IDENTITY].copy_from_slice(raw.as_bytes());
         for place in bytes[IDENTITY..].chunks_exact_mut(LINE) {
             place.copy_from_slice(&term_line(key, self.remembered));
@@ -125,7 +125,7 @@ impl ReplicaHead {
     /// # Errors
     /// What is wrong with it.
     pub fn decode(bytes: &[u8]) -> Result<Self, HeadError> {
-        let head = bytes.get(..usize_of(BYTES)).ok_or(HeadError::Short(bytes.len()))?;
+        let head = bytes.get(..BYTES).ok_or(HeadError::Short(bytes.len()))?;
         let (raw, lines) = Raw::ref_from_prefix(head).map_err(|_| HeadError::Short(bytes.len()))?;
         if raw.magic.get() != MAGIC {
             return Err(HeadError::Magic(raw.magic.get()));
@@ -150,7 +150,7 @@ impl ReplicaHead {
 
     /// Where to store `new`, and what: the line that does not hold the highest term so far. `head` is the head as it stands.
     #[must_use]
-    pub fn store(segment: SegmentId, head: &[u8; BYTES as usize], new: Ownership) -> (u64, [u8; LINE]) {
+    pub fn store(segment: SegmentId, head: &[u8; BYTES], new: Ownership) -> (u64, [u8; LINE]) {
         let key = Key::of(segment);
         let (first, second) = head[IDENTITY..].split_at(LINE);
         let first_is_older = decode_term_line(key, first) < decode_term_line(key, second);
@@ -174,9 +174,4 @@ fn decode_term_line(key: Key, line: &[u8]) -> Option<Ownership> {
     let raw = RawOwnership::ref_from_bytes(line).ok()?;
     let intact = raw.checksum.get() == key.structure(&line[..LINE - 8]);
     intact.then(|| Ownership { term: Term(raw.term.get()), owner: OwnerId(raw.owner.get()) })
-}
-
-#[allow(clippy::cast_possible_truncation, reason = "a head is 256 bytes")]
-const fn usize_of(bytes: u64) -> usize {
-    bytes as usize
 }

@@ -51,12 +51,12 @@ fn header(image: Stamp) -> SlotHeader {
     SlotHeader { image, ..SlotHeader::of_empty_segment(SEGMENT, &geometry()) }
 }
 
-fn head(mark: Mark, header: &SlotHeader) -> [u8; SLOT_HEAD as usize] {
+fn head(mark: Mark, header: &SlotHeader) -> [u8; SLOT_HEAD] {
     let key = Key::of(SEGMENT);
-    let mut bytes = [0; SLOT_HEAD as usize];
+    let mut bytes = [0; SLOT_HEAD];
     bytes[..64].copy_from_slice(&mark.encode(key));
     let encoded = header.encode(key);
-    bytes[header::OFFSET as usize..][..encoded.as_slice().len()].copy_from_slice(encoded.as_slice());
+    bytes[header::OFFSET..][..encoded.as_slice().len()].copy_from_slice(encoded.as_slice());
     bytes
 }
 
@@ -77,8 +77,8 @@ fn a_push_writes_mark_entries_blocks_header() {
         let at = at - geometry.slot(1);
         places.push(match source {
             Source::Bytes(_) if at == 0 => "mark".to_string(),
-            Source::Bytes(_) if at == header::OFFSET => "header".to_string(),
-            Source::Bytes(bytes) => format!("{} entry at {}", bytes.len() / 16, (at - SLOT_HEAD) / 16),
+            Source::Bytes(_) if at == header::OFFSET as u64 => "header".to_string(),
+            Source::Bytes(bytes) => format!("{} entry at {}", bytes.len() / 16, (at - SLOT_HEAD as u64) / 16),
             Source::Working { offset, length } => {
                 assert_eq!(at, geometry.block_in_slot((offset / BLOCK) as u32));
                 format!("{} block at {}", length / BLOCK, offset / BLOCK)

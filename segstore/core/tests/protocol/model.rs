@@ -1,4 +1,6 @@
 //! Every interleaving of small worlds, by breadth-first search.
+//!
+//! Where a world takes minutes to exhaust, a smaller one stands for it every day, and `scripts/test --deep` explores the large one.
 
 use std::time::Instant;
 
@@ -50,6 +52,11 @@ fn explore(name: &str, config: Config) -> Option<Vec<Step>> {
     })
 }
 
+/// The configuration to explore now.
+fn quick_or(quick: Config, deep: Config) -> Config {
+    if std::env::var_os("SEGSTORE_DEEP").is_some() { deep } else { quick }
+}
+
 macro_rules! configurations {
     ($($(#[$doc:meta])* $name:ident: $config:expr;)*) => {
         $(
@@ -64,77 +71,67 @@ macro_rules! configurations {
 
 const NONE: Faults = Config::small().faults;
 
+/// A small world with these faults.
+fn small(faults: Faults) -> Config {
+    Config { commits: [1, 0, 0], faults, ..Config::small() }
+}
+
+/// A small world with one replica in sync, one to repair, and these faults.
+fn repairing(faults: Faults) -> Config {
+    Config { in_sync: 1, spare: 1, ..small(Faults { repairs: 1, ..faults }) }
+}
+
 configurations! {
     /// The old owner is alive and keeps pushing while another takes over, with and without reaching both replicas.
-    two_owners: Config { faults: Faults { partitions: 1, ..NONE }, ..Config::small() };
+    two_owners: Config { commits: [1, 1, 0], ..small(Faults { partitions: 1, ..NONE }) };
     /// A third owner reads what the second left behind.
-    three_owners: Config {
-        processes: 3,
-        commits: [1, 0, 0],
-        faults: Faults { partitions: 2, ..NONE },
-        ..Config::small()
-    };
+    three_owners: quick_or(
+        Config { processes: 3, in_sync: 1, ..small(NONE) },
+        Config { processes: 3, ..small(Faults { partitions: 2, ..NONE }) },
+    );
     /// An owner dies in the middle of a push, and its successor builds on what it left.
-    successors_push: Config {
-        processes: 3,
-        commits: [1, 1, 0],
-        faults: Faults { kills: 1, ..NONE },
-        ..Config::small()
-    };
+    successors_push: quick_or(
+        Config { processes: 3, in_sync: 1, commits: [1, 1, 0], ..small(Faults { kills: 1, ..NONE }) },
+        Config { processes: 3, in_sync: 1, commits: [2, 1, 0], ..small(Faults { kills: 2, ..NONE }) },
+    );
     /// A link breaks with writes in flight; the replica is removed, or the owner connects again.
-    links_break: Config { commits: [2, 0, 0], faults: Faults { cuts: 1, give_ups: 1, ..NONE }, ..Config::small() };
+    links_break: Config { commits: [2, 0, 0], ..small(Faults { cuts: 1, give_ups: 1, ..NONE }) };
     /// There is only one replica, and its link breaks.
-    last_replica: Config {
+    last_replica: Config { in_sync: 1, commits: [2, 0, 0], ..small(Faults { cuts: 1, give_ups: 1, ..NONE }) };
+    /// There is only one replica, and its daemon forgets what it may.
+    last_replica_restarts: Config {
         in_sync: 1,
         commits: [2, 0, 0],
-        faults: Faults { cuts: 1, give_ups: 1, ..NONE },
-        ..Config::small()
+        ..small(Faults { cuts: 1, give_ups: 2, restarts: 1, ..NONE })
     };
     /// The directory's answers are lost or come late while a replica is removed.
-    answers_are_lost: Config {
-        commits: [1, 0, 0],
-        faults: Faults { cuts: 1, lost_replies: 1, ..NONE },
-        ..Config::small()
-    };
+    answers_are_lost: small(Faults { cuts: 1, lost_replies: 1, ..NONE });
     /// Three replicas, of which a takeover reaches any two or three.
-    three_replicas: Config {
-        in_sync: 3,
-        commits: [1, 0, 0],
-        faults: Faults { partitions: 1, ..NONE },
-        ..Config::small()
-    };
+    three_replicas: quick_or(
+        Config { in_sync: 3, ..small(NONE) },
+        Config { in_sync: 3, ..small(Faults { partitions: 1, ..NONE }) },
+    );
     /// Three replicas, and one is removed.
-    three_replicas_and_a_cut: Config {
-        in_sync: 3,
-        commits: [1, 0, 0],
-        faults: Faults { cuts: 1, ..NONE },
-        ..Config::small()
-    };
+    three_replicas_and_a_cut: quick_or(
+        Config { in_sync: 3, processes: 1, ..small(Faults { cuts: 2, give_ups: 1, ..NONE }) },
+        Config { in_sync: 3, ..small(Faults { cuts: 1, ..NONE }) },
+    );
     /// A daemon restarts with its memory while an owner is replaced.
-    daemons_restart: Config { commits: [1, 0, 0], faults: Faults { restarts: 1, ..NONE }, ..Config::small() };
+    daemons_restart: small(Faults { restarts: 1, ..NONE });
     /// A node comes back without its memory.
-    memory_is_lost: Config { commits: [1, 0, 0], faults: Faults { memory_losses: 1, ..NONE }, ..Config::small() };
+    memory_is_lost: small(Faults { memory_losses: 1, ..NONE });
     /// A fresh replica is repaired while the owner goes on.
-    repair: Config {
-        in_sync: 1,
-        spare: 1,
-        commits: [2, 0, 0],
-        faults: Faults { repairs: 1, partitions: 1, ..NONE },
-        ..Config::small()
-    };
+    repair: Config { commits: [2, 0, 0], ..repairing(Faults { partitions: 1, ..NONE }) };
     /// A fresh replica is added by a directory whose answer is lost or late.
-    late_add: Config {
-        in_sync: 1,
-        spare: 1,
-        commits: [2, 0, 0],
-        faults: Faults { repairs: 1, cuts: 1, lost_replies: 1, partitions: 1, ..NONE },
-        ..Config::small()
-    };
+    late_add: quick_or(
+        repairing(Faults { lost_replies: 1, ..NONE }),
+        Config { commits: [2, 0, 0], ..repairing(Faults { cuts: 1, lost_replies: 1, partitions: 1, ..NONE }) },
+    );
     /// A replica is removed, repaired and added again.
-    removed_and_repaired: Config {
-        processes: 1,
-        commits: [2, 0, 0],
-        faults: Faults { cuts: 1, repairs: 1, ..NONE },
-        ..Config::small()
-    };
+    removed_and_repaired: Config { processes: 1, commits: [2, 0, 0], ..small(Faults { cuts: 1, repairs: 1, ..NONE }) };
+    /// A replica is lost, and another repaired while a rival takes over.
+    lost_and_repaired: quick_or(
+        Config { processes: 2, ..repairing(Faults { kills: 1, ..NONE }) },
+        Config { spare: 1, commits: [2, 0, 0], ..small(Faults { memory_losses: 1, repairs: 1, ..NONE }) },
+    );
 }

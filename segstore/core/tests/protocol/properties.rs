@@ -127,7 +127,7 @@ proptest! {
         image in (1..9_u64, 1..9_u64),
         ancestors in 0..=CAPACITY as u64,
         length in 0..=4096_u64,
-        damage in vec((0..SLOT_HEAD as usize, any::<u8>()), 0..4),
+        damage in vec((0..SLOT_HEAD, any::<u8>()), 0..4),
     ) {
         let geometry = Geometry::new(4096, 1024, 2).expect("a valid shape");
         let key = Key::of(SEGMENT);
@@ -135,11 +135,11 @@ proptest! {
         let lineage = Lineage::from_entries((0..ancestors).map(|n| Stamp::new(n, n)).collect()).expect("rising");
         let empty = SlotHeader::of_empty_segment(SEGMENT, &geometry);
         let header = SlotHeader { image, lineage, length, owner: OwnerId(5), table_sum: 6, ..empty };
-        let mut head = [0; SLOT_HEAD as usize];
+        let mut head = [0; SLOT_HEAD];
         head[..64].copy_from_slice(&Mark { opened_for: image, former: None }.encode(key));
         let encoded = header.encode(key);
-        let used = header::OFFSET as usize + encoded.as_slice().len();
-        head[header::OFFSET as usize..used].copy_from_slice(encoded.as_slice());
+        let used = header::OFFSET + encoded.as_slice().len();
+        head[header::OFFSET..used].copy_from_slice(encoded.as_slice());
         let whole = head;
         prop_assert_eq!(SlotView::parse(SEGMENT, &geometry, &head), SlotView::Closed(header));
         for (at, byte) in damage {
@@ -182,6 +182,6 @@ proptest! {
             remembered = ownership(term);
             prop_assert_eq!(ReplicaHead::decode(&bytes), Ok(ReplicaHead { remembered, ..head }));
         }
-        prop_assert_eq!(bytes.len() as u64, replica_head::BYTES);
+        prop_assert_eq!(bytes.len(), replica_head::BYTES);
     }
 }

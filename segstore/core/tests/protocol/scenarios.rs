@@ -10,7 +10,7 @@ use segstore_core::owner::{BelowMinimum, Blocked, Outcome, Policy};
 use super::world::{Config, Faults, Stage, Step, World};
 use Step::{
     Commit, Complete, Connect, Cut, Deliver, DeliverLate, Directory, Fence, FenceLost, GiveUp, Kill, LateSwap, Load,
-    Repair, RepairStep, Repaired, ReplyLate, Restart, TakeOver,
+    Repair, RepairGoesOn, Repaired, ReplyLate, Restart, TakeOver,
 };
 
 /// Everything may go wrong; the scenario says what does.
@@ -172,8 +172,8 @@ fn the_newest_acknowledged_image_is_spared() {
 fn with_repaired_spare() -> World {
     let mut world = world(1, 1);
     world.step(Repair(0, 1));
-    while world.is_enabled(RepairStep(1)) {
-        world.step(RepairStep(1));
+    while world.is_enabled(RepairGoesOn(1)) {
+        world.step(RepairGoesOn(1));
     }
     world.run([Repaired(0), Connect(0, 1)]);
     world
@@ -327,13 +327,13 @@ fn a_repair_starts_after_the_takeover() {
     if !world.is_enabled(Repair(1, 1)) {
         return; // There is nothing to start one from: that is the rule.
     }
-    world.run([Repair(1, 1), RepairStep(1), RepairStep(1)]);
+    world.run([Repair(1, 1), RepairGoesOn(1), RepairGoesOn(1)]);
     world.step(Commit(0, 0));
     world.land(0, 0);
     world.step(Commit(0, 1));
     world.run([Deliver(0, 0); 5]);
-    while world.is_enabled(RepairStep(1)) {
-        world.step(RepairStep(1));
+    while world.is_enabled(RepairGoesOn(1)) {
+        world.step(RepairGoesOn(1));
     }
     world.finish_takeover(1, &[0]);
     world.settle(1);
@@ -351,16 +351,16 @@ fn a_fuzzy_copy_becomes_a_checkpoint() {
         world.checkpoint(0, 1);
         world.step(Repair(0, 1));
         for _ in 0..steps_before {
-            if world.is_enabled(RepairStep(1)) {
-                world.step(RepairStep(1));
+            if world.is_enabled(RepairGoesOn(1)) {
+                world.step(RepairGoesOn(1));
             }
         }
         for block in [0, 1, 0] {
             world.step(Commit(0, block));
             world.land(0, 0);
         }
-        while world.is_enabled(RepairStep(1)) {
-            world.step(RepairStep(1));
+        while world.is_enabled(RepairGoesOn(1)) {
+            world.step(RepairGoesOn(1));
         }
         if world.is_enabled(Repaired(0)) {
             world.run([Repaired(0), Connect(0, 1)]);

@@ -84,7 +84,7 @@ impl Journal {
         }
         match self.takeover {
             Some((before, loaded)) if before < term && !self.contains(image, loaded) => {
-                self.broken(Violation::NotFenced)
+                self.broken(Violation::NotFenced);
             }
             Some((later, loaded)) if later > term && !self.contains(loaded, image) => self.broken(Violation::NotFenced),
             _ => {}

@@ -112,7 +112,7 @@ impl Replica {
     }
 
     pub fn view(&self, geometry: &Geometry, slot: u32) -> SlotView {
-        let head = self.slots[slot as usize].first_chunk::<{ SLOT_HEAD as usize }>().unwrap();
+        let head = self.slots[slot as usize].first_chunk::<{ SLOT_HEAD }>().unwrap();
         SlotView::parse(SEGMENT, geometry, head)
     }
 
@@ -130,7 +130,7 @@ impl Replica {
     fn close(&mut self, geometry: &Geometry, slot: u32, header: &SlotHeader) {
         let at = geometry.slot(slot) as usize;
         self.write(geometry, at, &Mark { opened_for: header.image, former: None }.encode(key()));
-        self.write(geometry, at + header::OFFSET as usize, header.encode(key()).as_slice());
+        self.write(geometry, at + header::OFFSET, header.encode(key()).as_slice());
     }
 
     pub fn begin_repair(&mut self, process: usize, source: (Member, u32), repair: Repair) {
@@ -154,7 +154,7 @@ impl Replica {
         match job.repair.step() {
             RepairStep::Invalidate => {
                 for slot in 0..geometry.slots() {
-                    self.write(geometry, geometry.slot(slot) as usize, &[0; SLOT_HEAD as usize]);
+                    self.write(geometry, geometry.slot(slot) as usize, &[0; SLOT_HEAD]);
                 }
                 job.repair.advance();
             }

@@ -59,7 +59,7 @@ pub enum Step {
     /// An owner has a replica repaired.
     Repair(usize, usize),
     /// The repair of a replica goes one step on.
-    RepairStep(usize),
+    RepairGoesOn(usize),
     /// An owner hears that a repair has ended.
     Repaired(usize),
 }
@@ -73,7 +73,7 @@ impl Step {
                 p == process
             }
             Self::DeliverLate(p, _) => p == process,
-            Self::RepairStep(_) | Self::LateSwap(_) | Self::Restart(_) | Self::LoseMemory(_) => false,
+            Self::RepairGoesOn(_) | Self::LateSwap(_) | Self::Restart(_) | Self::LoseMemory(_) => false,
             progress => progress.is_progress_of(process),
         }
     }
@@ -83,7 +83,7 @@ impl Step {
         match self {
             Self::Directory(p) | Self::Load(p) | Self::Repaired(p) => p == process,
             Self::Fence(p, _) | Self::Connect(p, _) | Self::Deliver(p, _) | Self::Complete(p, _) => p == process,
-            Self::RepairStep(_) => true,
+            Self::RepairGoesOn(_) => true,
             _ => false,
         }
     }
@@ -103,7 +103,7 @@ impl World {
         }
         for (r, replica) in self.replicas.iter().enumerate() {
             if replica.repair.is_some() {
-                steps.push(Step::RepairStep(r));
+                steps.push(Step::RepairGoesOn(r));
             }
             if self.faults.restarts > 0 && self.is_in_use(r) {
                 steps.push(Step::Restart(r));
@@ -271,7 +271,7 @@ impl World {
                 self.revoke_all(r);
             }
             Step::Repair(p, r) => self.begin_repair(p, r),
-            Step::RepairStep(r) => self.step_repair(r),
+            Step::RepairGoesOn(r) => self.step_repair(r),
             Step::Repaired(p) => self.join_repaired(p),
         }
         self.endpoints.retain(|endpoint| !endpoint.is_over());
