@@ -28,8 +28,7 @@ struct Raw {
     node: U128,
     capacity: U64,
     slots: U32,
-    alignment: U32,
-    reserved: [u8; 40],
+    reserved: [u8; 44],
     checksum: U64,
 }
 
@@ -107,8 +106,7 @@ impl ReplicaHead {
             node: self.node.0.into(),
             capacity: self.geometry.capacity().into(),
             slots: self.geometry.slots().into(),
-            alignment: 0.into(),
-            reserved: [0; 40],
+            reserved: [0; 44],
             checksum: 0.into(),
         };
         raw.checksum = key.structure(&raw.as_bytes()[..IDENTITY - 8]).into();

@@ -8,6 +8,7 @@
 
 mod crash_points;
 mod decisions;
+mod golden;
 mod model;
 mod properties;
 mod scenarios;
