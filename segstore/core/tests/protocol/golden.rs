@@ -61,7 +61,8 @@ fn table_of_version_1() {
     let block: Vec<u8> = (0..4096_u32).map(|i| (i % 251) as u8).collect();
     let entries: Vec<_> =
         (0..3).map(|i| Entry::new(segstore_core::id::Epoch(u64::from(i) + 5), key.block(i, &block))).collect();
-    let mut text: String = entries.iter().map(|entry| format!("{} {:016x}\n", entry.modified(), entry.checksum())).collect();
+    let mut text: String =
+        entries.iter().map(|entry| format!("{} {:016x}\n", entry.modified(), entry.checksum())).collect();
     text += &format!("sum {:016x}\n", table_sum(key, &entries));
     assert_eq!(text, include_str!("../golden/table.v1.txt"));
 }

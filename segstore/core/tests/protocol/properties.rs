@@ -24,6 +24,8 @@ const ANY: Faults = Faults {
     memory_losses: 1,
     give_ups: 6,
     repairs: 4,
+    holds: 4,
+    resizes: 6,
 };
 
 /// One of `enabled`. Messages are delivered far more often than anything begins or fails, or a walk would end before it
@@ -35,7 +37,7 @@ fn choose(enabled: Vec<Step>, (kind, pick): (u8, u16)) -> Option<Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 30_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 15_000, ..ProptestConfig::default() })]
 
     /// A long random walk through a world that is too large to exhaust.
     #[test]
@@ -45,7 +47,7 @@ proptest! {
         spare in 0..=2_usize,
         slots in 2..=3_u32,
         minimum in 1..=2_usize,
-        stop in any::<bool>(),
+        (stop, local) in any::<(bool, bool)>(),
     ) {
         let below = if stop { BelowMinimum::Stop } else { BelowMinimum::Continue };
         let policy = Policy { minimum: minimum.min(in_sync), below };
@@ -53,13 +55,14 @@ proptest! {
         let memory_losses = u8::from(in_sync > 1);
         let faults = Faults { memory_losses, ..ANY };
         let commits = [9, 9, 9];
-        let mut world = World::new(&Config { in_sync, spare, slots, processes: 5, commits, faults, policy });
+        let mut world = World::new(&Config { in_sync, spare, slots, local, processes: 5, commits, faults, policy });
         let mut taken = Vec::new();
         for pick in picks {
             let Some(step) = choose(world.enabled(), pick) else { break };
             taken.push(step);
             world.step(step);
             prop_assert_eq!(world.violation(), None, "after {:?}", taken);
+            prop_assert_eq!(world.lie(), None, "after {:?}", taken);
         }
     }
 }

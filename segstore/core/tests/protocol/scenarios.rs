@@ -23,6 +23,8 @@ const ANY: Faults = Faults {
     memory_losses: 9,
     give_ups: 9,
     repairs: 9,
+    holds: 9,
+    resizes: 9,
 };
 
 fn world(in_sync: usize, spare: usize) -> World {

@@ -13,6 +13,8 @@ pub enum Violation {
     Unreadable,
     /// Something of a lower term was acknowledged, or seen by a load, after a takeover that lacks it.
     NotFenced,
+    /// An image that a reader held was written.
+    HeldAndWritten,
     /// Two images were acknowledged of which neither contains the other.
     Forked,
 }
@@ -50,6 +52,12 @@ impl Journal {
     /// What the last takeover loaded.
     pub fn taken_over(&self) -> Option<Stamp> {
         self.takeover.map(|(_, index)| self.images[index as usize].stamp)
+    }
+
+    /// Whether `content` was ever to be the image `stamp`. The empty image is always there.
+    pub fn has(&self, stamp: Stamp, content: &[u8]) -> bool {
+        stamp == Stamp::EMPTY && content.is_empty()
+            || self.images.iter().any(|image| image.stamp == stamp && image.content == content)
     }
 
     /// A checkpoint of `content` was begun, in memory that was at `parent`.

@@ -36,6 +36,8 @@ pub struct Config {
     pub spare: usize,
     /// Slots of each replica.
     pub slots: u32,
+    /// Process 0 has a replica on its own node, too, which counts for nothing.
+    pub local: bool,
     /// Processes: the first owns the segment, each other may take it over once.
     pub processes: usize,
     /// Checkpoints that each process may begin, in order of the processes; the last number counts for all that follow.
@@ -64,6 +66,10 @@ pub struct Faults {
     pub give_ups: u8,
     /// A replica is repaired.
     pub repairs: u8,
+    /// A reader holds an image at a replica.
+    pub holds: u8,
+    /// A checkpoint changes the segment's length.
+    pub resizes: u8,
 }
 
 impl Config {
@@ -79,13 +85,24 @@ impl Config {
             memory_losses: 0,
             give_ups: 0,
             repairs: 0,
+            holds: 0,
+            resizes: 0,
         };
-        Self { in_sync: 2, spare: 0, slots: 2, processes: 2, commits: [1, 1, 1], faults, policy }
+        Self { in_sync: 2, spare: 0, slots: 2, local: false, processes: 2, commits: [1, 1, 1], faults, policy }
     }
 
     pub fn geometry(&self) -> Geometry {
         Geometry::miniature(BLOCK as u32, BLOCKS, self.slots)
     }
+}
+
+/// A reader that relies on a slot's standing still.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Hold {
+    process: usize,
+    member: Member,
+    slot: u32,
+    image: Stamp,
 }
 
 /// A cluster at one moment.
@@ -99,6 +116,7 @@ pub struct World {
     replicas: Vec<Replica>,
     processes: Vec<Process>,
     endpoints: Vec<Endpoint>,
+    holds: Vec<Hold>,
     faults: Faults,
     journal: Journal,
 }
@@ -109,7 +127,8 @@ impl World {
         #[cfg(feature = "sabotage")]
         super::leave_out_what_the_environment_says();
         let geometry = config.geometry();
-        let replicas: Vec<_> = (0..config.in_sync + config.spare).map(|r| Replica::new(r, &geometry)).collect();
+        let local = config.in_sync + config.spare;
+        let replicas: Vec<_> = (0..local + usize::from(config.local)).map(|r| Replica::new(r, &geometry)).collect();
         let in_sync = replicas[..config.in_sync].iter().map(Replica::member).collect();
         let record = Record { segment: SEGMENT, term: Term(1), owner: owner_id(0), in_sync };
         let commits = |p: usize| config.commits[p.min(2)];
@@ -124,11 +143,18 @@ impl World {
             replicas,
             processes,
             endpoints: Vec::new(),
+            holds: Vec::new(),
             faults: config.faults,
             journal: Journal::default(),
         };
         for r in 0..config.in_sync {
             world.step(Step::Connect(0, r));
+        }
+        if config.local {
+            let member = world.member(local);
+            let bases = vec![Some(Stamp::EMPTY); config.slots as usize];
+            world.processes[0].owning_mut().unwrap().owner.add_local(member, bases, None);
+            world.step(Step::Connect(0, local));
         }
         world.checkpoint(0, 0);
         assert_eq!(world.journal.acknowledged(), Some(Stamp::new(1, 1)), "the first checkpoint meets no fault");
@@ -227,6 +253,19 @@ impl World {
     /// Somebody restores the directory from an old copy.
     pub fn restore_directory(&mut self, copy: Versioned) {
         self.record = copy;
+    }
+
+    /// A slot that passes every check and is no checkpoint.
+    pub fn lie(&self) -> Option<(usize, Stamp)> {
+        let replicas = self.replicas.iter().enumerate();
+        let mut slots =
+            replicas.flat_map(|(r, replica)| (0..self.geometry.slots()).map(move |slot| (r, replica, slot)));
+        slots.find_map(|(r, replica, slot)| {
+            let view = replica.view(&self.geometry, slot);
+            let header = view.closed()?;
+            let (_, bytes) = self.read_image(header, &[(replica.member(), slot)]).ok()?;
+            (!self.journal.has(header.image, &bytes)).then_some((r, header.image))
+        })
     }
 
     /// Performs `steps` in turn; each must be possible.

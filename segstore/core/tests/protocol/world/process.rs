@@ -107,7 +107,8 @@ impl Process {
 }
 
 impl Owning {
-    pub fn new(start: Start, policy: Policy, changes: Changes, memory: Vec<u8>, built_on: Option<Index>) -> Self {
+    pub fn new(start: Start, policy: Policy, changes: Changes, mut memory: Vec<u8>, built_on: Option<Index>) -> Self {
+        memory.resize(BLOCKS as usize * BLOCK, 0);
         Self { owner: Owner::new(start, policy), changes, memory, built_on, attempt: None, header: None }
     }
 
@@ -116,6 +117,24 @@ impl Owning {
         let at = block as usize * BLOCK;
         self.memory[at..at + BLOCK].fill(value);
         self.changes.mark(block);
+        self.begin()
+    }
+
+    /// The application makes the segment one block long, or as long as it can be, and begins a checkpoint.
+    pub fn resize(&mut self) -> Option<Epoch> {
+        let whole = self.changes.geometry().capacity();
+        let length = if self.changes.length() == whole { BLOCK as u64 } else { whole };
+        self.memory[BLOCK..].fill(0);
+        self.changes.set_length(length);
+        self.begin()
+    }
+
+    /// The bytes of the application's state.
+    pub fn content(&self) -> &[u8] {
+        &self.memory[..self.changes.length() as usize]
+    }
+
+    fn begin(&mut self) -> Option<Epoch> {
         let epoch = self.owner.begin().ok()?;
         let memory = &self.memory;
         self.changes.seal(epoch, |i| &memory[i as usize * BLOCK..(i as usize + 1) * BLOCK]);

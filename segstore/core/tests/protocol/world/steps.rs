@@ -40,6 +40,12 @@ pub enum Step {
     Connect(usize, usize),
     /// The application changes a block and begins a checkpoint.
     Commit(usize, u32),
+    /// The application changes the segment's length and begins a checkpoint.
+    Resize(usize),
+    /// A reader has an owner hold its newest image at a replica.
+    Hold(usize, usize),
+    /// A reader is done.
+    Release(usize),
     /// The next write of an open endpoint lands.
     Deliver(usize, usize),
     /// The next write of an endpoint that its owner has given up, or died with, lands.
@@ -72,8 +78,10 @@ impl Step {
             Self::FenceLost(p, _) | Self::Cut(p, _) | Self::GiveUp(p) | Self::Kill(p) | Self::Repair(p, _) => {
                 p == process
             }
-            Self::DeliverLate(p, _) => p == process,
-            Self::RepairGoesOn(_) | Self::LateSwap(_) | Self::Restart(_) | Self::LoseMemory(_) => false,
+            Self::DeliverLate(p, _) | Self::Resize(p) | Self::Hold(p, _) => p == process,
+            Self::RepairGoesOn(_) | Self::LateSwap(_) | Self::Release(_) | Self::Restart(_) | Self::LoseMemory(_) => {
+                false
+            }
             progress => progress.is_progress_of(process),
         }
     }
@@ -113,6 +121,7 @@ impl World {
             }
         }
         steps.extend((0..self.late_swaps.len()).map(Step::LateSwap));
+        steps.extend((0..self.holds.len()).map(Step::Release));
         steps
     }
 
@@ -177,11 +186,21 @@ impl World {
         let reachable = |member: &&Member| self.member(replica_of(member)) == **member;
         steps.extend(unconnected.iter().filter(reachable).map(|member| Step::Connect(p, replica_of(member))));
         match owning.owner.attempt() {
-            None if process.commits > 0 => steps.extend((0..super::BLOCKS).map(|block| Step::Commit(p, block))),
+            None if process.commits > 0 => {
+                let blocks = 0..owning.changes.entries().len() as u32;
+                steps.extend(blocks.map(|block| Step::Commit(p, block)));
+                if self.faults.resizes > 0 {
+                    steps.push(Step::Resize(p));
+                }
+            }
             Some(_) if self.faults.give_ups > 0 && self.endpoints.iter().all(|e| !self.is_pushing(p, e)) => {
                 steps.push(Step::GiveUp(p));
             }
             _ => {}
+        }
+        if self.faults.holds > 0 {
+            let held = |r: &usize| owning.owner.clone().hold(self.member(*r)).is_some();
+            steps.extend((0..self.replicas.len()).filter(held).map(|r| Step::Hold(p, r)));
         }
         if self.faults.repairs > 0 && owning.owner.repair_source().is_some() {
             let out = |r: &usize| {
@@ -242,7 +261,19 @@ impl World {
             Step::FenceLost(p, r) => self.fence_lost(p, r),
             Step::Load(p) => self.load(p),
             Step::Connect(p, r) => self.connect(p, r),
-            Step::Commit(p, block) => self.commit(p, block),
+            Step::Commit(p, block) => self.commit(p, Some(block)),
+            Step::Resize(p) => {
+                self.faults.resizes -= 1;
+                self.commit(p, None);
+            }
+            Step::Hold(p, r) => {
+                self.faults.holds -= 1;
+                let member = self.member(r);
+                let owner = &mut self.processes[p].owning_mut().unwrap().owner;
+                let held = owner.hold(member);
+                self.holds.extend(held.map(|(slot, image)| super::Hold { process: p, member, slot, image }));
+            }
+            Step::Release(i) => self.release(i),
             Step::Deliver(p, r) => self.deliver(p, r, Endpoint::is_open),
             Step::DeliverLate(p, r) => self.deliver(p, r, |e| !e.is_open() && !e.in_flight.is_empty()),
             Step::Complete(p, r) => self.complete(p, r),
@@ -258,6 +289,7 @@ impl World {
             Step::Kill(p) => {
                 self.faults.kills -= 1;
                 self.processes[p].kill();
+                self.holds.retain(|hold| hold.process != p);
                 self.endpoints.iter_mut().filter(|e| e.process == p).for_each(|e| e.abandoned = true);
             }
             Step::Restart(r) => {
@@ -373,7 +405,7 @@ impl World {
     }
 
     #[allow(clippy::type_complexity, reason = "entries and bytes, or what is wrong where")]
-    fn read_image(
+    pub fn read_image(
         &self,
         header: &SlotHeader,
         sources: &[(Member, u32)],
@@ -415,15 +447,34 @@ impl World {
         self.take_actions(p);
     }
 
-    fn commit(&mut self, p: usize, block: u32) {
+    /// A reader believes what it read only if the owner is still the same (it asks the directory again).
+    fn release(&mut self, i: usize) {
+        let hold = self.holds.remove(i);
+        let same_owner = self.record.record.owner == super::owner_id(hold.process);
+        let replica = &self.replicas[replica_of(&hold.member)];
+        let stands = replica.view(&self.geometry, hold.slot).image() == Some(hold.image);
+        if same_owner && replica.member() == hold.member && !stands {
+            self.journal.broken(Violation::HeldAndWritten);
+        }
+        if let Some(owning) = self.processes[hold.process].owning_mut() {
+            owning.owner.release(hold.member, hold.slot);
+        }
+        self.take_actions(hold.process);
+    }
+
+    fn commit(&mut self, p: usize, block: Option<u32>) {
         let process = &mut self.processes[p];
         process.commits -= 1;
         let value = (p as u8 + 1) * 16 + process.commits;
         let owning = process.owning_mut().unwrap();
         let term = owning.owner.ownership().term;
-        if let Some(epoch) = owning.commit(block, value) {
+        let epoch = match block {
+            Some(block) => owning.commit(block, value),
+            None => owning.resize(),
+        };
+        if let Some(epoch) = epoch {
             let stamp = Stamp { term, epoch };
-            let image = self.journal.attempted(stamp, owning.built_on, &owning.memory);
+            let image = self.journal.attempted(stamp, owning.built_on, owning.content());
             owning.built_on = Some(image);
             owning.attempt = Some(image);
         }
@@ -470,6 +521,9 @@ impl World {
         let member = self.endpoints[at].member;
         if let Some(owning) = self.processes[p].owning_mut() {
             owning.owner.failed(member);
+            if !owning.owner.followers().any(|follower| follower == member) {
+                self.holds.retain(|hold| hold.member != member);
+            }
         }
         self.take_actions(p);
     }
@@ -602,6 +656,8 @@ impl World {
             OwnerAction::Removed(member) => {
                 let to_it = |e: &&mut Endpoint| e.process == p && e.member == member;
                 self.endpoints.iter_mut().filter(to_it).for_each(|e| e.abandoned = true);
+                // A reader that finds its replica removed, or its owner gone, starts again.
+                self.holds.retain(|hold| hold.member != member);
             }
             OwnerAction::Added(_) | OwnerAction::Fenced(_) => {}
         }
