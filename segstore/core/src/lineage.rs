@@ -4,15 +4,17 @@
 //! by their epochs alone. An image's lineage lists, for each earlier term that it descends from, the last epoch of that term that
 //! it contains.
 
+use std::sync::Arc;
+
 use crate::id::{Stamp, Term};
 
 /// How many ancestors a slot header has room for. Older ones are forgotten, which is safe: a slot whose term is not in the
 /// lineage is filled in full.
 pub const CAPACITY: usize = 51;
 
-/// The last epoch of each term that leads to an image, oldest first, terms rising.
+/// The last epoch of each term that leads to an image, oldest first, terms rising. Cheap to clone: every header carries it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
-pub struct Lineage(Vec<Stamp>);
+pub struct Lineage(Arc<[Stamp]>);
 
 /// A lineage read from memory that does not make sense.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -47,7 +49,7 @@ impl Lineage {
         }
         match entries.windows(2).find(|pair| pair[0].term >= pair[1].term || pair[0].epoch > pair[1].epoch) {
             Some(pair) => Err(LineageError::NotRising { before: pair[0], after: pair[1] }),
-            None => Ok(Self(entries)),
+            None => Ok(Self(entries.into())),
         }
     }
 
@@ -57,12 +59,8 @@ impl Lineage {
         if image == Stamp::EMPTY {
             return self.clone();
         }
-        let mut entries = self.0.clone();
-        entries.push(image);
-        if entries.len() > CAPACITY {
-            entries.remove(0);
-        }
-        Self(entries)
+        let forgotten = (self.0.len() + 1).saturating_sub(CAPACITY);
+        Self(self.0[forgotten..].iter().copied().chain([image]).collect())
     }
 
     /// Whether an image built on this lineage contains everything that `image` does. Every lineage contains the empty image.

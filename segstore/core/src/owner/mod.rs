@@ -482,7 +482,8 @@ impl Owner {
     }
 
     fn change_set(&mut self) {
-        if !self.directory.is_idle() {
+        let wanting = |f: &Follower| f.leaving || f.role == Role::Adding || self.is_failing(f);
+        if !self.directory.is_idle() || !self.followers.iter().any(wanting) {
             return;
         }
         let in_sync = self.desired_set();
