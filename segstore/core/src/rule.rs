@@ -68,6 +68,8 @@ rules! {
     RepairAllSlots = "repair-all-slots",
     /// A replica that was repaired is pushed every block modified since the copy began.
     PushSinceRepair = "push-since-repair",
+    /// Nothing reads working memory after the call has returned.
+    MemoryRests = "memory-rests",
     /// A slot that something reads is not written.
     RespectPins = "respect-pins",
     /// An older image is chosen only if it is proven that the newer one was not acknowledged.

@@ -9,7 +9,7 @@ use crate::rule::{self, Rule};
 pub(super) enum Role {
     /// In the directory's in-sync set: every acknowledgement waits for it.
     InSync,
-    /// Was repaired and gets the pushes; nothing waits for it.
+    /// Was repaired and gets the pushes; acknowledgements do not rely on it.
     Joining,
     /// Holds what is acknowledged; its add may stand in the directory or may not. Every acknowledgement waits for it.
     Adding,
@@ -58,13 +58,13 @@ impl Follower {
         Self { member, role, is_connected: false, leaving: false, slots, newest, push: None, failed_in: None }
     }
 
-    /// Whether acknowledgements wait for this replica.
+    /// Whether acknowledgements wait for this replica: because they rely on it, or because a push to it still reads working
+    /// memory, which the application may change once the call has returned.
     pub(super) fn is_awaited(&self) -> bool {
         match self.role {
             Role::InSync => true,
-            Role::Adding => rule::holds(Rule::WaitWhileAdding),
-            Role::Local => self.is_connected,
-            Role::Joining => false,
+            Role::Adding if rule::holds(Rule::WaitWhileAdding) => true,
+            Role::Adding | Role::Joining | Role::Local => self.is_busy() && rule::holds(Rule::MemoryRests),
         }
     }
 

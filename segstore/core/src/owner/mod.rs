@@ -69,11 +69,12 @@ pub enum Action {
         /// How many members of the in-sync set hold it.
         in_sync: usize,
     },
-    /// The replica has left the in-sync set.
+    /// The replica has left the in-sync set. End what is still under way to it.
     Removed(Member),
     /// The replica has come into the in-sync set.
     Added(Member),
-    /// Somebody else owns the segment: nothing will be acknowledged any more.
+    /// Somebody else owns the segment: nothing will be acknowledged any more. End what is under way to every replica before the
+    /// application hears of it.
     Fenced(Ownership),
 }
 
@@ -195,10 +196,7 @@ impl Owner {
     /// Ends the attempt without an acknowledgement: it stays pending, until a later one supersedes it. Every push of it that is
     /// still under way must have been ended, and reported as failed, before.
     pub fn give_up(&mut self) -> Option<Epoch> {
-        debug_assert!(
-            self.followers.iter().all(|f| !f.is_busy() || !f.is_awaited()),
-            "a push still reads working memory"
-        );
+        debug_assert!(self.followers.iter().all(|f| !f.is_busy()), "a push still reads working memory");
         let epoch = self.abandon()?;
         self.advance();
         Some(epoch)
@@ -544,7 +542,11 @@ impl Owner {
             }
         }
         let in_sync = &current.record.in_sync;
-        self.followers.retain(|f| f.role != Role::InSync || in_sync.contains(&f.member));
+        self.followers.retain(|f| match f.role {
+            Role::InSync => in_sync.contains(&f.member),
+            Role::Joining => !f.leaving,
+            Role::Adding | Role::Local => true,
+        });
         self.directory.settle(current);
         self.advance();
     }

@@ -395,6 +395,31 @@ fn an_idle_segment_is_repaired() {
     assert_kept(&world);
 }
 
+// ---- rule 14: working memory rests ----
+
+/// The only member in sync has the checkpoint, a replica that joins does not: its push still reads working memory.
+#[test]
+fn the_call_waits_for_whoever_reads_memory() {
+    let mut world = world(1, 1);
+    world.step(Repair(0, 1));
+    while world.is_enabled(RepairGoesOn(1)) {
+        world.step(RepairGoesOn(1));
+    }
+    world.step(Commit(0, 0));
+    world.land(0, 0);
+    world.run([Repaired(0), Connect(0, 1), Commit(0, 0)]);
+    world.land(0, 0);
+    if world.acknowledged() == Some(Stamp::new(1, 3)) {
+        world.step(Commit(0, 0)); // The application goes on, and changes the block that is being sent.
+    }
+    world.land(0, 1);
+    world.step(Directory(0));
+    assert_eq!(world.in_sync(), [0, 1]);
+    world.take_over(1, &[1]);
+    assert_eq!(world.taken_over(), Some(Stamp::new(1, 3)));
+    assert_kept(&world);
+}
+
 // ---- rule 13: bad blocks under a good header ----
 
 #[test]

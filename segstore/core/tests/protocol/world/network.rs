@@ -9,6 +9,9 @@ use segstore_core::id::Member;
 pub struct Write {
     pub at: usize,
     pub bytes: Vec<u8>,
+    /// Where in working memory the bytes stand. While the process lives and holds the endpoint, they are read when they are sent,
+    /// not when they were posted.
+    pub source: Option<usize>,
 }
 
 /// One connection from a process to a replica, as the network sees it: it outlives the process.

@@ -487,15 +487,18 @@ impl World {
 
     fn deliver(&mut self, p: usize, r: usize, which: impl Fn(&Endpoint) -> bool) {
         let Some(at) = self.endpoint(p, r, which) else { return };
-        let Some(Write { at, bytes }) = self.endpoints[at].in_flight.pop_front() else { return };
-        self.replicas[r].write(&self.geometry, at, &bytes);
+        let is_open = self.endpoints[at].is_open();
+        let Some(write) = self.endpoints[at].in_flight.pop_front() else { return };
+        let memory = self.processes[p].owning().filter(|_| is_open).map(|owning| &owning.memory);
+        let sent = write.source.and_then(|offset| memory?.get(offset..offset + write.bytes.len()));
+        self.replicas[r].write(&self.geometry, write.at, sent.unwrap_or(&write.bytes));
     }
 
     /// Of the next write from `p` to `r`, only the bytes in `part` land.
     pub fn tear(&mut self, p: usize, r: usize, part: std::ops::Range<usize>) {
         let Some(at) = self.endpoint(p, r, Endpoint::is_open) else { return };
-        let Some(Write { at, bytes }) = self.endpoints[at].in_flight.pop_front() else { return };
-        self.replicas[r].write(&self.geometry, at + part.start, &bytes[part]);
+        let Some(write) = self.endpoints[at].in_flight.pop_front() else { return };
+        self.replicas[r].write(&self.geometry, write.at + part.start, &write.bytes[part]);
     }
 
     /// How many bytes each write has that is in flight from `p` to `r`.
@@ -631,14 +634,15 @@ impl World {
                 let owning = self.processes[p].owning().unwrap();
                 let mut writes = Vec::new();
                 owning.checkpoint().plan(&owning.changes, target, &mut |at: u64, source: Source<'_>| {
-                    let bytes = match source {
-                        Source::Bytes(bytes) => bytes.to_vec(),
+                    let (bytes, source) = match source {
+                        Source::Bytes(bytes) => (bytes.to_vec(), None),
                         Source::Working { offset, length } => {
-                            owning.memory[offset as usize..(offset + length) as usize].to_vec()
+                            let (offset, length) = (offset as usize, length as usize);
+                            (owning.memory[offset..offset + length].to_vec(), Some(offset))
                         }
                     };
                     debug_assert!(at >= geometry.slot(0));
-                    writes.push(Write { at: at as usize, bytes });
+                    writes.push(Write { at: at as usize, bytes, source });
                 });
                 if let Some(at) = self.endpoint(p, replica_of(&member), |e| e.is_open() && e.member == member) {
                     self.endpoints[at].awaited = true;
@@ -659,7 +663,10 @@ impl World {
                 // A reader that finds its replica removed, or its owner gone, starts again.
                 self.holds.retain(|hold| hold.member != member);
             }
-            OwnerAction::Added(_) | OwnerAction::Fenced(_) => {}
+            OwnerAction::Fenced(_) => {
+                self.endpoints.iter_mut().filter(|e| e.process == p).for_each(|e| e.abandoned = true);
+            }
+            OwnerAction::Added(_) => {}
         }
     }
 }
