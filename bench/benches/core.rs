@@ -13,6 +13,7 @@ use segstore_core::slot::{verify_blocks, verify_table};
 
 const SEGMENT: SegmentId = SegmentId(1);
 const BLOCK: usize = 4096;
+const BLOCK_SIZE: u32 = 4096;
 
 struct Segment {
     owner: Owner,
@@ -22,7 +23,7 @@ struct Segment {
 
 impl Segment {
     fn new(capacity: u64) -> Self {
-        let geometry = Geometry::new(capacity, BLOCK as u32, 2).expect("a valid shape");
+        let geometry = Geometry::new(capacity, BLOCK_SIZE, 2).expect("a valid shape");
         let member = |n| Member { node: NodeId(n), incarnation: Incarnation(n) };
         let in_sync = vec![member(1), member(2)];
         let record = Record { segment: SEGMENT, term: Term(1), owner: OwnerId(1), in_sync: in_sync.clone() };
@@ -69,7 +70,7 @@ fn checksum(criterion: &mut Criterion) {
 
 fn verify(criterion: &mut Criterion) {
     const BLOCKS: usize = (64 << 20) / BLOCK;
-    let geometry = Geometry::new(64 << 20, BLOCK as u32, 2).expect("a valid shape");
+    let geometry = Geometry::new(64 << 20, BLOCK_SIZE, 2).expect("a valid shape");
     let image = vec![7; 64 << 20];
     let mut changes = Changes::empty(Key::of(SEGMENT), geometry);
     changes.set_length(geometry.capacity());
