@@ -1,0 +1,4 @@
+//! The daemon of a node: it arranges names, places, fences and repair, and hosts replica memory. It decides and delays no commit.
+#![forbid(unsafe_code)]
+
+pub mod directory;
