@@ -11,7 +11,7 @@ mod sim_only;
 mod suite;
 mod wrappers;
 
-use fixture::{ShmFixture, SimFixture};
+use fixture::{ShmFixture, SimFixture, TcpFixture};
 
 macro_rules! conformance {
     ($provider:ident over $fixture:ident: $($test:ident)*) => {
@@ -37,4 +37,5 @@ macro_rules! conformance {
 conformance! {
     shm over ShmFixture,
     sim over SimFixture,
+    tcp over TcpFixture,
 }
