@@ -64,11 +64,15 @@ impl Door {
     /// Lets in who waits outside; not more at a time than there is room for.
     pub(super) fn accept(&self, epoll: &Epoll) {
         let mut hall = self.hall();
-        hall.retry = None;
+        // What is not taken now gives no event of its own.
+        hall.retry = Some(Instant::now());
         for _ in 0..MAX_STRANGERS {
             match self.listener.accept() {
                 Ok((socket, from)) => hall.enter(socket, from, epoll),
-                Err(error) if error.kind() == Io::WouldBlock => break,
+                Err(error) if error.kind() == Io::WouldBlock => {
+                    hall.retry = None;
+                    break;
+                }
                 Err(error) if matches!(error.kind(), Io::ConnectionAborted | Io::Interrupted) => {}
                 // Out of descriptors, or the like.
                 Err(_) => {

@@ -118,18 +118,20 @@ impl TcpEndpoint {
         }
     }
 
-    /// Receives until a batch is done, or nothing more is there. After sending failed: until it is known why.
+    /// Receives until a batch is done, nothing more is there, or it was enough for one call. After sending failed: until it is known why.
     fn hear(&mut self) -> Result<(), Error> {
+        let mut budget = BUDGET;
         loop {
             self.take()?;
-            if self.done > self.reported && self.unsent.is_none() {
+            if budget == 0 || self.done > self.reported && self.unsent.is_none() {
                 return Ok(());
             }
             let Some(stream) = &self.stream else { return Ok(()) };
             // SAFETY: a long answer goes to the local range of a batch in flight: not reported, because its `DONE` comes
             // after it, and not aborted, which forgets it.
-            match unsafe { self.inbox.receive(stream, BUDGET) } {
+            match unsafe { self.inbox.receive(stream, budget) } {
                 Ok(received) if received.bytes > 0 => {
+                    budget = budget.saturating_sub(received.bytes);
                     if received.drained && self.unsent.is_none() {
                         return self.take();
                     }
@@ -200,10 +202,11 @@ impl TcpEndpoint {
         // The low half of the target's count: it is at most a ring behind this side's.
         #[expect(clippy::cast_possible_truncation, reason = "the arithmetic is modulo 2^32")]
         let untaken = u64::from((self.notified as u32).wrapping_sub(head.len.get()));
-        if untaken > RING || self.notified - untaken.min(self.notified) < self.taken {
+        let taken = self.notified.checked_sub(untaken).filter(|&taken| untaken <= RING && taken >= self.taken);
+        let Some(taken) = taken else {
             return Err(protocol(&format!("the target's count of notifications makes no sense: {}", head.len)));
-        }
-        (self.done, self.taken) = (done, self.notified - untaken);
+        };
+        (self.done, self.taken) = (done, taken);
         Ok(())
     }
 

@@ -76,6 +76,8 @@ pub enum Fault {
     },
     /// More notifications than the peer was told there is room for.
     Notifications,
+    /// The target's region stands on other memory now.
+    Moved,
 }
 
 impl Fault {
@@ -96,6 +98,7 @@ impl Fault {
             Fault::Range { grant, offset, len } => (12, grant, len, offset),
             Fault::Alignment { grant, offset } => (13, grant, 0, offset),
             Fault::Notifications => (14, 0, 0, 0),
+            Fault::Moved => (15, 0, 0, 0),
         };
         Head { flags: reason, ..Head::new(kind::REFUSED).at(grant, len, value) }
     }
@@ -118,6 +121,7 @@ impl Fault {
             12 => Fault::Range { grant, offset: value, len },
             13 => Fault::Alignment { grant, offset: value },
             14 => Fault::Notifications,
+            15 => Fault::Moved,
             _ => return None,
         })
     }
@@ -128,6 +132,7 @@ impl Fault {
             Fault::Revoked | Fault::Token => ErrorKind::Revoked,
             Fault::Version { .. } => ErrorKind::Incompatible,
             Fault::Silent => ErrorKind::TimedOut,
+            Fault::Moved => ErrorKind::Moved,
             Fault::Grant { .. } | Fault::Rights { .. } | Fault::Range { .. } => ErrorKind::Denied,
             _ => ErrorKind::Protocol,
         }
@@ -155,7 +160,7 @@ impl std::fmt::Display for Fault {
             Fault::Version { got } => {
                 write!(f, "a knock of version {got}; the target speaks version {VERSION}: upgrade the older")
             }
-            Fault::Silent => write!(f, "a connection did not knock in time"),
+            Fault::Silent => write!(f, "a connection was closed, or its time was up, before it knocked"),
             Fault::Mark { got } => write!(f, "a frame starts with {got:#04x}: the stream is out of step"),
             Fault::Kind { got } => write!(f, "a request of unknown kind {got}"),
             Fault::Flags { kind, got } => write!(f, "a {} with unknown flags {got:#04x}", name(kind)),
@@ -173,6 +178,7 @@ impl std::fmt::Display for Fault {
                 write!(f, "a compare and swap at offset {offset} of grant {grant}: it must be a multiple of 8")
             }
             Fault::Notifications => write!(f, "more notifications than there is room for"),
+            Fault::Moved => write!(f, "the target's region stands on other memory now: connect again"),
         }
     }
 }

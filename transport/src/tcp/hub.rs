@@ -169,13 +169,15 @@ impl Hub {
             Err(error) => return self.options.tell(from, &error),
         };
         let connection = Box::new(Connection::new(stream, from));
-        let connected = match expected.and_then(|admission| admission.upgrade()) {
+        let opened = match expected.and_then(|admission| admission.upgrade()) {
             Some(admission) => admission.connect(connection).map(|()| self.know(knocked.number, &admission)),
-            None => Err(connection),
+            None => {
+                connection.end(Some(Fault::Token));
+                Err(Fault::Token.error())
+            }
         };
-        if let Err(connection) = connected {
-            connection.end(Some(Fault::Token));
-            self.options.tell(from, &Fault::Token.error());
+        if let Err(error) = opened {
+            self.options.tell(from, &error);
         }
     }
 
@@ -185,8 +187,8 @@ impl Hub {
         admission.number.store(number, Ordering::Release);
         peers.insert(number, admission.clone());
         drop(peers);
-        // A revoke that came before has found no number to forget.
-        if admission.is_revoking() {
+        // Whoever ended it before has found no number to forget.
+        if admission.is_over() {
             self.forget(admission);
         }
         self.queue.add(admission);

@@ -11,9 +11,9 @@ use super::queue::Listing;
 use super::stream::Span;
 use super::wire::{Head, Swap, Token, encode_grants};
 use crate::contract::driver::PeerDriver;
-use crate::memory::Memory;
+use crate::memory::{Memory, Tenant};
 use crate::sync::{AtomicBool, AtomicU64, Ordering, fence as barrier};
-use crate::{Error, Grant, Keep, PeerStatistics, Result, Revocation, Rights};
+use crate::{Error, ErrorKind, Grant, Keep, PeerStatistics, Result, Revocation, Rights};
 
 /// What one peer was admitted to.
 pub(super) struct Admission {
@@ -66,21 +66,38 @@ impl Admission {
         }
     }
 
-    /// Takes the connection of whom presented the token, the first time and in time; else gives it back.
-    pub(super) fn connect(&self, mut connection: Box<Connection>) -> std::result::Result<(), Box<Connection>> {
+    /// Takes the connection of whom presented the token, the first time and in time; else ends it.
+    pub(super) fn connect(self: &Arc<Admission>, mut connection: Box<Connection>) -> Result<()> {
+        // Before the link is locked: `leave` comes with the memory's lock held.
+        let told = self.ask_to_be_told();
         let mut link = self.link();
-        if !matches!(*link, Link::Expected) || self.is_revoking() {
-            return Err(connection);
-        }
-        if Instant::now() > self.until {
-            *link = Link::Over;
-            self.fail(Fault::Token.error());
-            return Err(connection);
+        let moved = self.failure.get().is_some_and(|error| error.kind() == ErrorKind::Moved);
+        let refused = match (&*link, told) {
+            (Link::Expected, Err(error)) => Some((None, error)),
+            (Link::Expected, Ok(())) if Instant::now() <= self.until && !self.is_revoking() => None,
+            _ if moved => Some((Some(Fault::Moved), Fault::Moved.error())),
+            _ => Some((Some(Fault::Token), Fault::Token.error())),
+        };
+        if let Some((fault, error)) = refused {
+            // Another's attempt with a used token does not end the one that stands.
+            if matches!(*link, Link::Expected) {
+                *link = Link::Over;
+                self.fail(error.clone());
+            }
+            connection.end(fault);
+            return Err(error);
         }
         let grants = self.grants.iter().map(|grant| (grant.memory.len() as u64, grant.rights));
         connection.welcome(&encode_grants(grants));
         *link = Link::Connected(connection);
         Ok(())
+    }
+
+    /// Memory that is also shared between processes may move: what is received meanwhile would be lost.
+    fn ask_to_be_told(self: &Arc<Admission>) -> Result<()> {
+        let tenant: Arc<dyn Tenant> = self.clone();
+        let mut changeable = self.grants.iter().filter(|grant| grant.rights.can_change());
+        changeable.try_for_each(|grant| grant.memory.mapping().share(&tenant).map(drop))
     }
 
     /// Lets the connection do its work. `Err`: it is over; with the reason if it ended by this turn.
@@ -99,11 +116,17 @@ impl Admission {
             End::Fault(fault) => (fault.error(), Some(fault)),
             End::Lost(error) => (error, None),
         };
+        // Known here before the initiator can know it.
+        self.fail(error.clone());
         if let Link::Connected(connection) = std::mem::replace(&mut *link, Link::Over) {
             connection.end(fault);
         }
-        self.fail(error.clone());
         Err(Some((from, error)))
+    }
+
+    /// Whether nobody is connected, nor can be any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_revoking() || self.over.load(Ordering::Acquire)
     }
 
     pub(super) fn is_revoking(&self) -> bool {
@@ -167,6 +190,20 @@ impl Admission {
         self.notifications.ring();
         barrier(Ordering::SeqCst);
         revocation
+    }
+}
+
+impl Tenant for Admission {
+    /// When it returns, nothing is received into the memory; what was acknowledged before is in it.
+    fn leave(&self) {
+        let mut link = self.link();
+        let was = std::mem::replace(&mut *link, Link::Over);
+        if !matches!(was, Link::Over) {
+            self.fail(Fault::Moved.error());
+        }
+        if let Link::Connected(connection) = was {
+            connection.end(Some(Fault::Moved));
+        }
     }
 }
 

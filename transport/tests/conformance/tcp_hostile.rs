@@ -187,6 +187,9 @@ fn every_wrong_knock_is_refused() {
     assert_eq!(late.complete(&reply).unwrap_err().kind(), ErrorKind::Revoked);
     assert_eq!(expired.failure().unwrap().kind(), ErrorKind::Revoked);
     assert!(!expired.is_alive());
+    while heard.lock().unwrap().len() < 5 {
+        std::thread::yield_now(); // The sink is told last.
+    }
     let (kinds, revoked) = (heard.lock().unwrap().clone(), ErrorKind::Revoked);
     assert_eq!(kinds, [ErrorKind::Incompatible, ErrorKind::Protocol, revoked, revoked, revoked]);
 }
@@ -205,6 +208,24 @@ fn silent_strangers_keep_nobody_out() {
             let _ = socket.write_all(b"x");
             assert_eq!(refusal(socket), Fault::Silent);
         }
+    });
+}
+
+/// A peer that asks and never listens is not read from any more, instead of being remembered without end.
+#[test]
+fn who_does_not_listen_is_not_heard() {
+    const MUCH: usize = 64 << 20;
+    watched("who_does_not_listen_is_not_heard", || {
+        let mut setting = Setting::new();
+        let mut raw = setting.connect();
+        raw.socket.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+        let asking = Head::new(kind::READ).at(0, 4096, 0).as_bytes().repeat(4096);
+        let mut asked = 0;
+        while let Ok(count) = raw.socket.write(&asking) {
+            asked += count;
+            assert!(asked < MUCH, "the target takes requests without end");
+        }
+        setting.others_go_on();
     });
 }
 
@@ -263,6 +284,7 @@ fn wrong_answers_break_the_endpoint() {
         (done(1), "done before its answer"),
         (done(u64::MAX), "more batches than were posted"),
         (Head::new(kind::DONE).at(0, 1, 0), "more notifications taken than sent"),
+        (Head::new(kind::DONE).at(0, u32::MAX - 4, 0), "fewer notifications taken than none"),
         (Head::new(kind::DATA).at(0, 63, 0), "a shorter answer"),
         (Head::new(kind::DATA).at(0, 65, 0), "a longer answer"),
         (Head::new(kind::DATA).at(0, u32::MAX, 0), "a huge answer"),

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use segstore_transport::shm::Shm;
 use segstore_transport::tcp::Tcp;
 use segstore_transport::{
     Domain, ErrorKind, Grant, Memory, Operation, Peer, Post, Provider, Region, Revocation, Rights, Server,
@@ -12,6 +13,7 @@ use segstore_transport::{
 
 use crate::fixture::{Fixture, Pair, TcpFixture, bytes, connect, fill, run, watched};
 use crate::process::Second;
+use crate::suite::stream;
 
 fn region(domain: &Domain, len: usize) -> Region {
     domain.register(&Memory::anonymous(len).unwrap(), Rights::ALL).unwrap()
@@ -146,6 +148,7 @@ fn sleeping_needs_no_other_wake_up() {
     const LONG: Duration = Duration::from_secs(3600);
     watched("sleeping_needs_no_other_wake_up", || {
         let (target, region, initiator, local) = by_hand(16 << 20);
+        let (last, _peer) = connect_by_hand(&initiator, &target, &region);
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -173,8 +176,12 @@ fn sleeping_needs_no_other_wake_up() {
                 assert_eq!(peer.poll_notification(), Some(7));
             }
             run(&mut endpoint, &notify).result.unwrap();
+            drop(endpoint);
+            while peer.is_alive() {
+                std::thread::yield_now();
+            }
             stop.store(true, Ordering::Release);
-            drop(endpoint); // Its end is what wakes the thread for the last time.
+            drop(last); // What wakes the thread for the last time.
         });
     });
 }
@@ -234,6 +241,37 @@ fn several_threads_serve() {
                         }
                     });
                 }
+            });
+        }
+    });
+}
+
+/// Memory that is shared with processes and granted over TCP: when it moves, the TCP peer is told, and nothing that it
+/// completed is lost.
+#[test]
+fn memory_that_moves_ends_the_connection() {
+    watched("memory_that_moves_ends_the_connection", || {
+        let (fixture, shared) = (TcpFixture::new(), Shm::new().open().unwrap());
+        let memory = Memory::anonymous(4096).unwrap();
+        let over_tcp = fixture.target().register(&memory, Rights::ALL).unwrap();
+        let over_shm = shared.register(&memory, Rights::ALL).unwrap();
+        let initiator = fixture.initiator();
+        let local = region(&initiator, 8);
+        for round in 0..300 {
+            memory.store_u64(0, 0, Ordering::SeqCst).unwrap();
+            let (mut endpoint, peer) = connect(&initiator, fixture.target(), &[(&over_tcp, Rights::ALL)]);
+            let (_mapped, mapper) = connect(&shared, &shared, &[(&over_shm, Rights::ALL)]);
+            std::thread::scope(|scope| {
+                let writer = scope.spawn(|| stream(&mut endpoint, &local));
+                while memory.load_u64(0, Ordering::Acquire).unwrap() < round % 7 {
+                    std::hint::spin_loop();
+                }
+                assert_eq!(mapper.revoke().unwrap(), Revocation::FreshBacking { copied: 4096 });
+                let (completed, error) = writer.join().unwrap();
+                assert_eq!(error, ErrorKind::Moved);
+                let there = memory.load_u64(0, Ordering::SeqCst).unwrap();
+                assert!(there >= completed, "round {round}: {completed} completed, but {there} is there");
+                assert_eq!(peer.failure().unwrap().kind(), ErrorKind::Moved);
             });
         }
     });
