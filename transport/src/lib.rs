@@ -1,5 +1,5 @@
-//! One-sided access to the memory of other processes and nodes: shared memory today, TCP and RDMA verbs to follow, and
-//! a seeded simulation for tests. This crate knows nothing of what the bytes mean.
+//! One-sided access to the memory of other processes and nodes: shared memory, TCP, RDMA verbs to follow, and a
+//! seeded simulation for tests. This crate knows nothing of what the bytes mean.
 //!
 //! # Nouns
 //! A [`Provider`] opens a [`Domain`]. A domain registers [`Memory`] as [`Region`]s. The target *admits* a peer to some of
@@ -58,9 +58,11 @@ compile_error!("offsets into memory are 64 bits wide here: build for a 64-bit ta
 
 pub mod contract;
 pub mod memory;
+mod random;
 pub mod shm;
 pub mod sim;
 mod sync;
+pub mod tcp;
 pub mod wrap;
 
 pub use contract::{

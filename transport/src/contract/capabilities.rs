@@ -25,6 +25,8 @@ pub struct Capabilities {
     pub max_message: usize,
     /// The most batches in flight on an endpoint.
     pub max_outstanding: usize,
+    /// The most notifications in a batch.
+    pub max_notifications: usize,
     /// The most regions that one peer may be granted.
     pub max_grants: usize,
     /// `compare_swap` works, and is atomic against every other access of this provider and of the target's processor.
@@ -50,6 +52,7 @@ impl Capabilities {
             max_batch: usize::MAX,
             max_message: usize::MAX,
             max_outstanding: 128,
+            max_notifications: usize::MAX,
             max_grants: 64,
             atomics: true,
             notifications: true,

@@ -109,6 +109,11 @@ pub trait PeerDriver: Send + Sync {
     /// Whether the peer is connected, or may still connect, as far as is known.
     fn is_alive(&self) -> bool;
 
+    /// Why the connection ended, if it did so by itself and that is known.
+    fn failure(&self) -> Option<Error> {
+        None
+    }
+
     /// The oldest notification not taken yet.
     fn poll_notification(&self) -> Option<u64>;
 

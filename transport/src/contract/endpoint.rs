@@ -140,6 +140,7 @@ impl Endpoint {
     /// Checks every operation and lays the batch out for the driver.
     fn prepare(&mut self, batch: &[Operation<'_>]) -> Result<()> {
         self.work.clear();
+        let mut notifications = 0;
         for operation in batch {
             match *operation {
                 Operation::Write { local, remote } => {
@@ -156,6 +157,7 @@ impl Endpoint {
                     self.supports(self.limits.notifications, "notifications")?;
                     self.split(local, place, |local, remote| Work::Write { local, remote })?;
                     self.work.push(Work::Notify { value });
+                    notifications += 1;
                 }
                 Operation::CompareSwap { local, remote, expected, new } => {
                     let place = self.place(remote, 8, Rights::ATOMIC)?;
@@ -166,6 +168,12 @@ impl Endpoint {
                 }
                 Operation::Flush => self.work.push(Work::Flush),
             }
+        }
+        if notifications > self.limits.max_notifications {
+            return Err(Error::invalid(format!(
+                "the batch has {notifications} notifications, the limit is {}: post it in parts",
+                self.limits.max_notifications
+            )));
         }
         match self.work.len() {
             0 => Err(Error::invalid("the batch has nothing to do: post at least one operation that moves a byte")),

@@ -91,6 +91,12 @@ impl Peer {
         self.driver.is_alive()
     }
 
+    /// Why the connection ended, if it did so by itself: what was wrong with what the peer sent, or how it was lost.
+    /// `None` where the provider cannot know.
+    pub fn failure(&self) -> Option<Error> {
+        self.driver.failure()
+    }
+
     /// The oldest notification not taken yet. Any thread may take; each value is given once.
     pub fn poll_notification(&self) -> Option<u64> {
         self.driver.poll_notification()

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::domain::random;
 use super::peer::Admission;
 use super::socket::{self, Listener};
 use super::wire::{Knock, Token};
+use crate::random::random;
 use crate::sync::{AtomicBool, Ordering};
 use crate::{Error, Result};
 

@@ -16,7 +16,7 @@ use crate::{Error, ErrorKind, Result};
 pub(super) const LEN: usize = SLOTS + 8 * SLOT_COUNT;
 /// Notifications that fit.
 pub(super) const RING: u64 = SLOT_COUNT as u64;
-const SLOT_COUNT: usize = 1024;
+pub(super) const SLOT_COUNT: usize = 1024;
 
 // One cache line for each word that another side writes.
 const FENCE: usize = 64;

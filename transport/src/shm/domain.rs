@@ -7,9 +7,10 @@ use super::agent::Agent;
 use super::dial::ShmDial;
 use super::peer::{Admission, ShmPeer};
 use super::region::ShmRegion;
-use super::wire::{Hello, Reply, Token};
+use super::wire::{Hello, Reply};
 use crate::contract::driver::{DialDriver, DomainDriver, PeerDriver, RegionDriver};
 use crate::memory::Memory;
+use crate::random::random;
 use crate::{Capabilities, Error, ErrorKind, Grant, Result, Rights};
 
 pub(super) struct ShmDomain {
@@ -71,20 +72,4 @@ fn boot_id() -> Result<[u8; 16]> {
     let number =
         number.map_err(|_| Error::operation(ErrorKind::System, format!("{path} holds {text:?}, not an id")))?;
     Ok(number.to_be_bytes())
-}
-
-/// Random bytes from the kernel: what nobody can guess.
-pub(super) fn random() -> Result<Token> {
-    let mut bytes = Token::default();
-    let mut filled = 0;
-    while filled < bytes.len() {
-        // SAFETY: the pointer and the length describe the rest of `bytes`.
-        let got = unsafe { nix::libc::getrandom(bytes[filled..].as_mut_ptr().cast(), bytes.len() - filled, 0) };
-        match nix::errno::Errno::result(got) {
-            Ok(got) => filled += got.unsigned_abs(),
-            Err(nix::Error::EINTR) => {}
-            Err(error) => return Err(Error::system("getting random bytes", error)),
-        }
-    }
-    Ok(bytes)
 }

@@ -57,6 +57,7 @@ fn capabilities() -> Capabilities {
     Capabilities {
         max_batch: 1 << 16,
         max_grants: wire::MAX_GRANTS,
+        max_notifications: control::SLOT_COUNT,
         revoke: RevokeKind::FreshBacking,
         ..Capabilities::full(NAME)
     }

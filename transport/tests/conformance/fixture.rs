@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use segstore_transport::shm::Shm;
 use segstore_transport::sim::{Node, Sim, Weather};
+use segstore_transport::tcp::Tcp;
 use segstore_transport::{
     Completion, Domain, Endpoint, Grant, Memory, Operation, Peer, Post, Provider, Region, Rights, Server,
     ServerOptions, Wait,
@@ -85,6 +86,30 @@ impl Drop for SimFixture {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         self.threads.0.take().unwrap().join().unwrap();
+    }
+}
+
+pub(crate) struct TcpFixture {
+    target: Domain,
+    _server: Server,
+}
+
+impl Fixture for TcpFixture {
+    const ROUNDS: usize = 2000;
+
+    fn new() -> TcpFixture {
+        let target = Tcp::listening_on(([127, 0, 0, 1], 0)).open().unwrap();
+        let _server = Server::start(&target, &ServerOptions::default()).unwrap();
+        TcpFixture { target, _server }
+    }
+
+    fn target(&self) -> &Domain {
+        &self.target
+    }
+
+    fn initiator(&self) -> Domain {
+        // Hostile replies name places that never answer.
+        Tcp::dialing_only().connect_within(Duration::from_secs(1)).open().unwrap()
     }
 }
 

@@ -9,9 +9,11 @@ mod process;
 mod shm_only;
 mod sim_only;
 mod suite;
+mod tcp_hostile;
+mod tcp_only;
 mod wrappers;
 
-use fixture::{ShmFixture, SimFixture};
+use fixture::{ShmFixture, SimFixture, TcpFixture};
 
 macro_rules! conformance {
     ($provider:ident over $fixture:ident: $($test:ident)*) => {
@@ -25,11 +27,11 @@ macro_rules! conformance {
     };
     ($($provider:ident over $fixture:ident,)*) => {
         $(conformance! { $provider over $fixture:
-            order completion flush reads back_pressure notifications notification_back_pressure compare_swap_contention
+            order completion flush reads reads_before_writes both_ways_full back_pressure notifications notification_back_pressure compare_swap_contention
             bounds rights grants_are_checked foreign_regions empty_batches sizes one_gibibyte many_endpoints leases
             errors_latch abort drop_gives_up revoke_is_final revoke_before_connecting revoke_under_a_stream
             revoke_from_several_threads completed_writes_survive_revoke hostile_hello hostile_reply reply_used_twice
-            wait_modes deadline server_threads two_regions
+            wait_modes deadline server_threads two_regions too_many_notifications
         })*
     };
 }
@@ -37,4 +39,5 @@ macro_rules! conformance {
 conformance! {
     shm over ShmFixture,
     sim over SimFixture,
+    tcp over TcpFixture,
 }

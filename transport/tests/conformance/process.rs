@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use segstore_transport::{Grant, Memory, Provider, Rights, shm::Shm};
+use segstore_transport::{Domain, Grant, Memory, Provider, Rights, Server, ServerOptions, shm::Shm, tcp::Tcp};
 
 use crate::suite::stream;
 
@@ -91,15 +91,16 @@ fn second_process() {
     let fd = std::os::fd::AsFd::as_fd(&stdin).try_clone_to_owned().unwrap();
     let mut channel = UnixStream::from(fd);
     match role.as_str() {
-        "writer" => while writer(&mut channel).is_ok() {},
-        "target" => target(&mut channel).unwrap(),
+        "writer" => while writer(&Shm::new().open().unwrap(), &mut channel).is_ok() {},
+        "target" => target(&Shm::new().open().unwrap(), &mut channel).unwrap(),
+        "tcp-writer" => while writer(&Tcp::dialing_only().open().unwrap(), &mut channel).is_ok() {},
+        "tcp-target" => target(&Tcp::listening_on(([127, 0, 0, 1], 0)).open().unwrap(), &mut channel).unwrap(),
         other => panic!("no role {other}"),
     }
 }
 
 /// Connects, writes numbers as fast as it goes until that fails, and tells the last that completed; then the next round.
-fn writer(channel: &mut UnixStream) -> std::io::Result<()> {
-    let domain = Shm::new().open().unwrap();
+fn writer(domain: &Domain, channel: &mut UnixStream) -> std::io::Result<()> {
     let dialing = domain.dial().unwrap();
     send(channel, dialing.hello())?;
     let (completed, error) = match dialing.complete(&receive(channel)?) {
@@ -114,9 +115,9 @@ fn writer(channel: &mut UnixStream) -> std::io::Result<()> {
     send(channel, format!("{error:?}").as_bytes())
 }
 
-/// Admits one peer and then does nothing.
-fn target(channel: &mut UnixStream) -> std::io::Result<()> {
-    let domain = Shm::new().open().unwrap();
+/// Admits one peer and then only serves.
+fn target(domain: &Domain, channel: &mut UnixStream) -> std::io::Result<()> {
+    let _server = Server::start(domain, &ServerOptions::default()).unwrap();
     let region = domain.register(&Memory::anonymous(4096).unwrap(), Rights::ALL).unwrap();
     let hello = receive(channel)?;
     let (_peer, reply) = domain.admit(&hello, &[Grant { region: &region, rights: Rights::ALL }]).unwrap();

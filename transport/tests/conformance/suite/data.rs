@@ -1,6 +1,6 @@
 //! What arrives: order, completion, sizes, atomics.
 
-use segstore_transport::{Completion, Memory, Operation, Rights};
+use segstore_transport::{Completion, Memory, Operation, Post, Rights};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -70,6 +70,49 @@ pub(crate) fn reads<F: Fixture>() {
     run(&mut pair.endpoint, &batch).result.unwrap();
     let got = bytes(pair.local.memory());
     assert_eq!((&got[1000..1005], &got[1005..1008], &got[1008..2000]), (&there[5..10], &b"new"[..], &there[13..1005]));
+}
+
+/// A read brings what was there before a later write of the same batch, however long both are.
+pub(crate) fn reads_before_writes<F: Fixture>() {
+    const LEN: usize = 8 << 20;
+    let mut pair = Pair::<F>::new(2 * LEN);
+    let there = fill(&pair.region, 11);
+    let written = fill(&pair.local, 12);
+    let batch = [
+        Operation::read(pair.local.slice(0, LEN).unwrap(), 0, 0),
+        Operation::write(pair.local.slice(LEN, LEN).unwrap(), 0, 0),
+        Operation::Flush,
+    ];
+    run(&mut pair.endpoint, &batch).result.unwrap();
+    assert!(bytes(pair.local.memory())[..LEN] == there[..LEN], "a read saw a later write");
+    assert!(bytes(pair.region.memory())[..LEN] == written[LEN..]);
+}
+
+/// Reads and writes that fill every buffer of both sides come to an end, in the order posted.
+pub(crate) fn both_ways_full<F: Fixture>() {
+    const LEN: usize = 1 << 20;
+    let mut pair = Pair::<F>::new(16 * LEN);
+    let (there, _) = (fill(&pair.region, 13), fill(&pair.local, 14));
+    let mut next = 0;
+    for id in 0..48 {
+        let (read, write) = (id % 8 * LEN, (8 + id % 8) * LEN);
+        let batch = [
+            Operation::read(pair.local.slice(read, LEN).unwrap(), 0, read as u64),
+            Operation::write(pair.local.slice(write, LEN).unwrap(), 0, write as u64),
+        ];
+        while let Err(blocked) = pair.endpoint.post(&batch, id as u64) {
+            assert_eq!(blocked, Post::WouldBlock);
+            assert_eq!(wait(&mut pair.endpoint), Some(Completion { id: next, result: Ok(()) }));
+            next += 1;
+        }
+    }
+    while let Some(done) = wait(&mut pair.endpoint) {
+        assert_eq!(done, Completion { id: next, result: Ok(()) });
+        next += 1;
+    }
+    assert!(bytes(pair.local.memory())[..8 * LEN] == there[..8 * LEN]);
+    run(&mut pair.endpoint, &[Operation::Flush]).result.unwrap();
+    assert!(bytes(pair.region.memory())[8 * LEN..] == bytes(pair.local.memory())[8 * LEN..]);
 }
 
 /// Every length around the powers of two, at odd places, arrives exactly.

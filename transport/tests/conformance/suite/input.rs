@@ -2,9 +2,9 @@
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use segstore_transport::{ErrorKind, Grant, Memory, Operation, Post, Rights, Scope};
+use segstore_transport::{ErrorKind, Grant, Memory, Operation, Post, Rights, Scope, Wait};
 
-use crate::fixture::{Fixture, Pair, bytes, connect, fill, run};
+use crate::fixture::{Fixture, Pair, bytes, connect, fill, run, skip};
 
 fn invalid(result: Result<(), Post>) {
     match result {
@@ -95,6 +95,23 @@ pub(crate) fn empty_batches<F: Fixture>() {
     invalid(pair.endpoint.post(&[], 0));
     invalid(pair.endpoint.post(&[Operation::write(pair.local.slice(0, 0).unwrap(), 0, 0)], 0));
     run(&mut pair.endpoint, &[Operation::Flush]).result.unwrap();
+}
+
+/// More notifications than a batch can carry are an error, not back-pressure that never ends.
+pub(crate) fn too_many_notifications<F: Fixture>() {
+    let mut pair = Pair::<F>::new(64);
+    let max = pair.initiator.capabilities().max_notifications;
+    if max == usize::MAX {
+        return skip("too_many_notifications", "no limit");
+    }
+    let notify = Operation::write_notify(pair.local.slice(0, 0).unwrap(), 0, 0, 1);
+    invalid(pair.endpoint.post(&vec![notify; max + 1], 0));
+    for _ in 0..5 {
+        run(&mut pair.endpoint, &vec![notify; max]).result.unwrap();
+        for _ in 0..max {
+            assert_eq!(pair.peer.wait_notification(Wait::default(), None), Some(1));
+        }
+    }
 }
 
 fn hostile(mut check: impl FnMut(Vec<u8>), good: &[u8]) {

@@ -1,47 +1,32 @@
-//! Shared memory against plain copies, two processes, in one run: `cargo run --release --example measure`.
-//!
-//! Rows are taken in turn, many times, and medians are printed, because the distance of a machine's cores may change
-//! within minutes; the cache-line round trip stands beside them. The second process is the target.
+//! Shared memory against plain copies.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use segstore_transport::memory::copy_non_temporal;
 use segstore_transport::shm::Shm;
-use segstore_transport::{Endpoint, Grant, Memory, Operation, Provider, Region, Rights, Wait, pin_thread};
+use segstore_transport::{Endpoint, Grant, Memory, Operation, Peer, Provider, Region, Rights, Wait};
 
-type Failure = Box<dyn std::error::Error>;
+use crate::{Failure, Second, TURNS, answer, hex, median, time, unhex};
 
 const BULK: usize = 64 << 20;
 /// Where the target answers the cache-line probe.
 const PROBE: usize = BULK;
-const LEN: usize = BULK + 4096;
-const TURNS: usize = 31;
+pub(crate) const LEN: usize = BULK + 4096;
 
-fn main() -> Result<(), Failure> {
-    if std::env::args().nth(1).as_deref() == Some("target") { target() } else { initiator() }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Result<Vec<u8>, Failure> {
-    let text = text.trim();
-    (0..text.len() / 2).map(|at| Ok(u8::from_str_radix(&text[2 * at..2 * at + 2], 16)?)).collect()
-}
-
-/// Admits the initiator, answers its probes, and leaves when the initiator does.
-fn target() -> Result<(), Failure> {
-    let _ = pin_thread(1); // Where there is only one processor, the probe shows it.
+/// The target's side: admits the initiator whose hello is the next line.
+pub(crate) fn admit() -> Result<(Region, Peer), Failure> {
     let domain = Shm::new().open()?;
     let region = domain.register(&Memory::anonymous(LEN)?, Rights::ALL)?;
     let mut line = String::new();
     std::io::stdin().read_line(&mut line)?;
     let (peer, reply) = domain.admit(&unhex(&line)?, &[Grant { region: &region, rights: Rights::ALL }])?;
-    println!("{}", hex(&reply));
+    answer(&hex(&reply))?;
+    Ok((region, peer))
+}
+
+/// Answers probes until there are no more.
+pub(crate) fn answer_probes(region: &Region, peer: &Peer) -> Result<(), Failure> {
     let mut answered = 0;
     while peer.is_alive() {
         let asked = region.memory().load_u64(PROBE, Ordering::Acquire)?;
@@ -54,20 +39,22 @@ fn target() -> Result<(), Failure> {
         }
         std::hint::spin_loop();
     }
+    region.memory().store_u64(PROBE, 0, Ordering::SeqCst)?;
     Ok(())
 }
 
-fn initiator() -> Result<(), Failure> {
-    let _ = pin_thread(0);
-    let mut second =
-        Command::new(std::env::current_exe()?).arg("target").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+/// The initiator's side.
+pub(crate) fn connect(second: &mut Second) -> Result<(Endpoint, Region), Failure> {
     let domain = Shm::new().open()?;
     let dialing = domain.dial()?;
-    let mut reply = String::new();
-    writeln!(second.stdin.as_mut().ok_or("no pipe")?, "{}", hex(dialing.hello()))?;
-    BufReader::new(second.stdout.as_mut().ok_or("no pipe")?).read_line(&mut reply)?;
-    let mut endpoint = dialing.complete(&unhex(&reply)?)?;
-    let local = domain.register(&Memory::anonymous(LEN)?, Rights::LOCAL)?;
+    let reply = second.ask(&hex(dialing.hello()))?;
+    let endpoint = dialing.complete(&unhex(&reply)?)?;
+    Ok((endpoint, domain.register(&Memory::anonymous(LEN)?, Rights::LOCAL)?))
+}
+
+pub(crate) fn measure() -> Result<(), Failure> {
+    let mut second = Second::start("shm-target")?;
+    let (mut endpoint, local) = connect(&mut second)?;
     // Every page is there before anything is measured.
     local.memory().write_at(0, &vec![1; LEN])?;
     write(&mut endpoint, &local, 0, LEN, 1)?;
@@ -94,9 +81,14 @@ fn initiator() -> Result<(), Failure> {
     println!("\nbatch of 4 writes of 1 KiB, posted and completed: {batch:.3} us");
     let probe = probe(&mut endpoint, &local)?;
     println!("cache line at the end: {probe:.2} us");
+    end_probes(&mut endpoint, &local)
+}
+
+/// No more probes for now.
+pub(crate) fn end_probes(endpoint: &mut Endpoint, local: &Region) -> Result<(), Failure> {
     local.memory().store_u64(PROBE, u64::MAX, Ordering::Relaxed)?;
     endpoint.post(&[Operation::write(local.slice(PROBE, 8)?, 0, PROBE as u64)], 0)?;
-    second.wait()?;
+    endpoint.poll().ok_or("not completed")?.result?;
     Ok(())
 }
 
@@ -149,23 +141,8 @@ fn row(
     Ok(())
 }
 
-/// Microseconds for one of `times`.
-fn time(times: usize, mut act: impl FnMut() -> Result<(), Failure>) -> Result<f64, Failure> {
-    let start = Instant::now();
-    for _ in 0..times {
-        act()?;
-    }
-    #[expect(clippy::cast_precision_loss, reason = "a count of thousands")]
-    Ok(start.elapsed().as_secs_f64() * 1e6 / times as f64)
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
 /// A word there and back: median microseconds.
-fn probe(endpoint: &mut Endpoint, local: &Region) -> Result<f64, Failure> {
+pub(crate) fn probe(endpoint: &mut Endpoint, local: &Region) -> Result<f64, Failure> {
     let mut rounds = Vec::new();
     let before = local.memory().load_u64(PROBE + 128, Ordering::Relaxed)?;
     for number in before..before + 2000 {
