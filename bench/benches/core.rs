@@ -41,11 +41,11 @@ impl Segment {
         self.changes.seal(epoch, |_| &self.block);
         let checkpoint = Checkpoint::new(&self.owner.header(epoch, &self.changes));
         while let Some(action) = self.owner.poll() {
-            if let Action::Push { member, target, .. } = action {
+            if let Action::Push { member, epoch, target } = action {
                 checkpoint.plan(&self.changes, target, &mut |at: u64, source: Source<'_>| {
                     black_box((at, source));
                 });
-                self.owner.completed(member);
+                self.owner.completed(member, epoch);
             }
         }
     }

@@ -69,6 +69,12 @@ impl Lineage {
         image == Stamp::EMPTY || self.last_epoch_of(image.term).is_some_and(|last| image.epoch <= last.epoch)
     }
 
+    /// Whether the lineage reaches back to `term`: if not, what it does not contain may only have been forgotten.
+    #[must_use]
+    pub fn knows(&self, term: Term) -> bool {
+        self.0.len() < CAPACITY || self.0.first().is_some_and(|oldest| oldest.term <= term)
+    }
+
     /// The newest image of `term` that this lineage contains.
     #[must_use]
     pub fn last_epoch_of(&self, term: Term) -> Option<Stamp> {
@@ -103,7 +109,8 @@ mod tests {
             lineage = lineage.extended_by(Stamp::new(n, n));
         }
         assert_eq!(lineage.entries().len(), CAPACITY);
-        assert!(!lineage.contains(Stamp::new(3, 3)));
+        assert!(!lineage.contains(Stamp::new(3, 3)) && !lineage.knows(Term(3)));
+        assert!(lineage.knows(Term(4)));
         assert!(lineage.contains(Stamp::new(4, 4)));
     }
 

@@ -1,7 +1,8 @@
 //! The directory's record of a segment, and its compare-and-swap.
 //!
 //! The record says who owns the segment and which replicas hold every acknowledged checkpoint. It changes only by
-//! compare-and-swap on its version; the directory raises the version with each change.
+//! compare-and-swap on the whole of it; the directory raises its version with each change. (The version alone would do, but for a
+//! directory that was restored from an old copy, in which versions come again.)
 
 use crate::id::{Member, OwnerId, SegmentId, Term};
 use crate::rule::{self, Rule};
@@ -63,7 +64,7 @@ impl Versioned {
     /// The record has changed; `self` is as before.
     pub fn apply(&mut self, swap: Swap) -> Result<(), Conflict> {
         let unchanged = if rule::holds(Rule::WholeRecord) {
-            self.version == swap.expected.version
+            *self == swap.expected
         } else {
             self.record.term <= swap.new.term && swap.expected.record.term == self.record.term
         };

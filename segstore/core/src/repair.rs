@@ -77,7 +77,7 @@ impl Repair {
     /// Copies the image `base`, or what follows it, in pieces of `chunk` blocks.
     #[must_use]
     pub fn new(geometry: Geometry, base: Stamp, chunk: u32) -> Self {
-        Self { geometry, base, chunk, stage: Stage::Invalidate, head: None }
+        Self { geometry, base, chunk: chunk.max(1), stage: Stage::Invalidate, head: None }
     }
 
     /// What the copy is at least.
@@ -134,7 +134,9 @@ impl Repair {
     /// The source's slot looks like this.
     pub fn source_head(&mut self, view: SlotView) {
         self.stage = match self.stage {
-            Stage::Head if view.image() == Some(self.base) => {
+            // The owner may have gone on meanwhile; whatever it closed there contains the base.
+            Stage::Head if view.image().is_some_and(|image| image >= self.base) => {
+                self.base = view.image().unwrap_or(self.base);
                 self.head = Some(view);
                 self.copy_from(0)
             }

@@ -10,7 +10,7 @@ use crate::id::{Member, OwnerId, Stamp};
 use crate::layout::{Ownership, SlotHeader};
 use crate::lineage::Lineage;
 use crate::owner::Start;
-use crate::record::{RecordVersion, Swap, Versioned};
+use crate::record::{Record, RecordVersion, Swap, Versioned};
 use crate::replica::{Refused, Request};
 use crate::rule::{self, Rule};
 use crate::slot::{Damage, SlotView};
@@ -104,6 +104,10 @@ enum Stage {
     /// A replica knows of a later term: another claimant, or a directory that went back?
     Doubting(Member, Ownership),
     Loading,
+    /// No good copy: or did somebody who came later overwrite it?
+    Unreadable,
+    /// The claim is being taken back, so that the next one is refused as well.
+    Retreating(Failure),
     /// The set stays as it is, so no write tells whether another claimant came meanwhile: ask.
     Confirming(Swap),
     Sealing(Swap),
@@ -116,6 +120,8 @@ enum Stage {
 pub struct Takeover {
     owner: OwnerId,
     stage: Stage,
+    /// The record before the claim.
+    before: Option<Record>,
     /// The record as claimed.
     claimed: Option<Versioned>,
     answers: Vec<(Member, Result<Vec<SlotView>, Unusable>)>,
@@ -135,6 +141,7 @@ impl Takeover {
         Self {
             owner,
             stage: Stage::Reading,
+            before: None,
             claimed: None,
             answers: Vec::new(),
             chosen: None,
@@ -164,7 +171,10 @@ impl Takeover {
             Stage::Reading => self.claim(&current),
             Stage::ClaimUnknown(_) if ours => self.hold(current),
             Stage::ClaimUnknown(swap) => self.claim_again(&swap, &current),
-            Stage::Doubting(member, remembered) => self.settle_doubt(&current, member, remembered),
+            Stage::Doubting(member, remembered) => self.settle_doubt(current, member, remembered),
+            Stage::Retreating(failure) => self.fail(failure),
+            Stage::Unreadable if ours => self.fail(self.nothing_to_load()),
+            Stage::Unreadable => self.overtaken(&current),
             Stage::Confirming(swap) | Stage::SealUnknown(swap) if ours => self.seal_again(&swap, current),
             Stage::Confirming(_) | Stage::SealUnknown(_) => self.overtaken(&current),
             other => self.stage = other,
@@ -176,6 +186,7 @@ impl Takeover {
         match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Claiming(swap) => self.hold(Versioned { version, record: swap.new }),
             Stage::Sealing(swap) => self.finish(Versioned { version, record: swap.new }),
+            Stage::Retreating(failure) => self.fail(failure),
             other => self.stage = other,
         }
     }
@@ -189,6 +200,7 @@ impl Takeover {
             Stage::Sealing(swap) if ours => self.seal_again(&swap, current),
             Stage::Claiming(swap) => self.claim_again(&swap, &current),
             Stage::Sealing(_) => self.overtaken(&current),
+            Stage::Retreating(failure) => self.fail(failure),
             other => self.stage = other,
         }
     }
@@ -198,13 +210,14 @@ impl Takeover {
         self.stage = match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Claiming(swap) => Stage::ClaimUnknown(swap),
             Stage::Sealing(swap) => Stage::SealUnknown(swap),
-            other => other,
+            other => other, // Of a claim that is taken back, nothing hangs on the answer.
         };
         self.actions.push_back(Action::ReadRecord);
     }
 
     fn claim(&mut self, current: &Versioned) {
         let swap = Swap { expected: current.clone(), new: current.record.claimed_by(self.owner) };
+        self.before = Some(current.record.clone());
         self.stage = Stage::Claiming(swap.clone());
         self.actions.push_back(Action::Swap(swap));
     }
@@ -232,12 +245,20 @@ impl Takeover {
         }
     }
 
-    fn settle_doubt(&mut self, current: &Versioned, member: Member, remembered: Ownership) {
-        if current.record.owner != self.owner && current.record.term >= remembered.term {
-            return self.overtaken(current);
+    fn settle_doubt(&mut self, current: Versioned, member: Member, remembered: Ownership) {
+        let ours = current.record.owner == self.owner;
+        if !ours && current.record.term >= remembered.term {
+            return self.overtaken(&current);
         }
-        let record = holder(current);
-        self.fail(Failure::DirectoryWentBack { record, member, remembered });
+        let failure = Failure::DirectoryWentBack { record: holder(&current), member, remembered };
+        match self.before.take().filter(|_| ours) {
+            // Left as it is, the claim's term would let the next claimant pass for newer than what the replica remembers.
+            Some(before) => {
+                self.stage = Stage::Retreating(failure);
+                self.actions.push_back(Action::Swap(Swap { expected: current, new: before }));
+            }
+            None => self.fail(failure),
+        }
     }
 
     fn overtaken(&mut self, current: &Versioned) {
@@ -270,6 +291,10 @@ impl Takeover {
 
     fn answered(&mut self, member: Member, answer: Result<Vec<SlotView>, Unusable>) {
         let Some(claimed) = &self.claimed else { return };
+        let is_news = !self.answers.iter().any(|(answered, _)| *answered == member);
+        if !is_news || !claimed.record.in_sync.contains(&member) {
+            return;
+        }
         self.answers.push((member, answer));
         if self.stage == Stage::Fencing && self.answers.len() == claimed.record.in_sync.len() {
             self.choose();
@@ -306,6 +331,12 @@ impl Takeover {
         }
     }
 
+    /// The copy of `member` turned out to be damaged, whether or not another was loaded instead: it is in sync no more.
+    pub fn damaged(&mut self, member: Member, why: &Unusable) {
+        let answers = self.answers.iter_mut().filter(|(answered, _)| *answered == member);
+        answers.for_each(|(_, answer)| *answer = Err(why.clone()));
+    }
+
     /// The image is loaded and verified.
     pub fn loaded(&mut self) {
         let (Stage::Loading, Some(claimed), Some(chosen)) = (&self.stage, &self.claimed, &self.chosen) else { return };
@@ -331,7 +362,8 @@ impl Takeover {
         if self.is_proven_unacknowledged(image) {
             self.choose();
         } else {
-            self.fail(self.nothing_to_load());
+            self.stage = Stage::Unreadable;
+            self.actions.push_back(Action::ReadRecord);
         }
     }
 

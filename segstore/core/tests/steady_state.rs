@@ -69,7 +69,7 @@ impl Segment {
         let mut acknowledged = false;
         while let Some(action) = self.owner.poll() {
             match action {
-                Action::Push { member, target, .. } => {
+                Action::Push { member, epoch, target } => {
                     checkpoint.plan(&self.changes, target, &mut |_: u64, source: Source<'_>| {
                         writes += 1;
                         bytes += match source {
@@ -77,7 +77,7 @@ impl Segment {
                             Source::Working { length, .. } => usize::try_from(length).expect("fits"),
                         };
                     });
-                    self.owner.completed(member);
+                    self.owner.completed(member, epoch);
                 }
                 Action::Committed { .. } => acknowledged = true,
                 other => panic!("nothing fails here: {other:?}"),

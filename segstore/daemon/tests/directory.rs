@@ -1,5 +1,7 @@
 //! What every directory promises, on the embedded one; and what becomes of its file when things go wrong.
 
+#![expect(clippy::unwrap_used, reason = "a test that meets the unexpected ends")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! The head of a replica: whose it is, its shape, and the highest term that it has seen.
 //!
-//! The term is what keeps an old owner out, over restarts of the daemon too. It stands in two lines that are written in turn, so
-//! that a daemon that is killed in the middle of a store leaves the other line whole.
+//! The term is what keeps an old owner out, over restarts of the daemon too. It stands in two lines that are written one after the
+//! other: a daemon that is killed in the middle of a store leaves one whole, and damage to one line forgets nothing.
 
 use zerocopy::little_endian::{U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -146,14 +146,16 @@ impl ReplicaHead {
         })
     }
 
-    /// Where to store `new`, and what: the line that does not hold the highest term so far. `head` is the head as it stands.
+    /// How to store `new`: two stores, in this order, each of which must have been made before the next begins. The first goes to
+    /// the line that does not hold the highest term so far. `head` is the head as it stands.
     #[must_use]
-    pub fn store(segment: SegmentId, head: &[u8; BYTES], new: Ownership) -> (u64, [u8; LINE]) {
+    pub fn store(segment: SegmentId, head: &[u8; BYTES], new: Ownership) -> [(usize, [u8; LINE]); 2] {
         let key = Key::of(segment);
         let (first, second) = head[IDENTITY..].split_at(LINE);
         let first_is_older = decode_term_line(key, first) < decode_term_line(key, second);
-        let place = if first_is_older { IDENTITY } else { IDENTITY + LINE };
-        (place as u64, term_line(key, new))
+        let line = term_line(key, new);
+        let places = [IDENTITY, IDENTITY + LINE];
+        if first_is_older { [(places[0], line), (places[1], line)] } else { [(places[1], line), (places[0], line)] }
     }
 }
 

@@ -48,6 +48,11 @@ impl Directory {
         read
     }
 
+    /// Whether a read was asked for, and `current` is not from before what is known.
+    pub(super) fn awaits(&self, current: &Versioned) -> bool {
+        matches!(self.state, State::Reading | State::Unsettled(_)) && current.version >= self.record.version
+    }
+
     /// Begins the change to another in-sync set.
     pub(super) fn swap_to(&mut self, in_sync: Vec<Member>) -> Swap {
         let swap = Swap { expected: self.record.clone(), new: self.record.record.with_in_sync(in_sync) };

@@ -41,21 +41,21 @@ pub(super) struct Follower {
     pub(super) role: Role,
     /// Whether there is an endpoint to push through.
     pub(super) is_connected: bool,
+    /// The endpoint is gone, or could not be had. Before the first answer a replica is neither connected nor failed.
+    pub(super) has_failed: bool,
     /// To be removed even if no attempt needs it.
     pub(super) leaving: bool,
     slots: Vec<Slot>,
     /// The slot that holds the newest acknowledged image, or a newer one that may stand in for it.
     newest: Option<u32>,
     push: Option<Push>,
-    /// The attempt that failed here: it is not repeated under its number.
-    failed_in: Option<Epoch>,
 }
 
 impl Follower {
     /// `bases` says for each slot what it can be brought up to date from.
     pub(super) fn new(member: Member, role: Role, bases: Vec<Option<Stamp>>, newest: Option<u32>) -> Self {
         let slots = bases.into_iter().map(|base| Slot { base, pins: 0 }).collect();
-        Self { member, role, is_connected: false, leaving: false, slots, newest, push: None, failed_in: None }
+        Self { member, role, is_connected: false, has_failed: false, leaving: false, slots, newest, push: None }
     }
 
     /// Whether acknowledgements wait for this replica: because they rely on it, or because a push to it still reads working
@@ -88,9 +88,10 @@ impl Follower {
         self.newest
     }
 
-    /// Starts the push of `epoch`, if the replica can take it now: the target, or `None`.
+    /// Starts the push of `epoch`, if the replica can take it now: the target, or `None`. A push that failed is repeated when
+    /// the replica is connected again: the same bytes into the same slot, and the earlier endpoint is revoked by then.
     pub(super) fn start(&mut self, epoch: Epoch) -> Option<Target> {
-        let taken = self.push.is_some_and(|push| push.epoch == epoch) || self.failed_in == Some(epoch);
+        let taken = self.push.is_some_and(|push| push.epoch == epoch);
         if !self.is_connected || self.is_busy() || taken {
             return None;
         }
@@ -109,21 +110,25 @@ impl Follower {
         free.max_by_key(|(index, slot)| (slot.base, std::cmp::Reverse(*index))).map(|(index, _)| index)
     }
 
-    /// The push under way has completed; its image stands in the replica. Returns its epoch.
-    pub(super) fn complete(&mut self, image: impl Fn(Epoch) -> Stamp) -> Option<Epoch> {
-        let push = self.push.as_mut().filter(|push| !push.done)?;
-        push.done = true;
-        self.slots[push.slot as usize].base = Some(image(push.epoch));
-        Some(push.epoch)
+    /// The push of this image, if it is the one under way, has completed.
+    pub(super) fn complete(&mut self, image: Stamp) {
+        if let Some(push) = self.push.as_mut().filter(|push| !push.done && push.epoch == image.epoch) {
+            push.done = true;
+            self.slots[push.slot as usize].base = Some(image);
+        }
+    }
+
+    pub(super) fn connect(&mut self) {
+        self.is_connected = true;
+        self.has_failed = false;
     }
 
     /// The endpoint is gone. What was under way may have left anything of its blocks in the slot; all of them are above the
     /// slot's base, so the base stands.
     pub(super) fn disconnect(&mut self) {
         self.is_connected = false;
-        if let Some(push) = self.push.take_if(|push| !push.done) {
-            self.failed_in = Some(push.epoch);
-        }
+        self.has_failed = true;
+        self.push.take_if(|push| !push.done);
     }
 
     /// From now on the slot that `epoch` was pushed to is the one to spare.

@@ -138,8 +138,23 @@ pub struct Owner {
     abandoned: Vec<RangeInclusive<Epoch>>,
     followers: Vec<Follower>,
     directory: Directory,
+    holds: Vec<Hold>,
+    holds_given: u64,
     fenced: Option<Ownership>,
     actions: VecDeque<Action>,
+}
+
+/// A slot that stands still for a reader.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Hold {
+    /// What releases it.
+    pub number: u64,
+    /// The replica.
+    pub member: Member,
+    /// The slot.
+    pub slot: u32,
+    /// What it holds.
+    pub image: Stamp,
 }
 
 impl Owner {
@@ -160,6 +175,8 @@ impl Owner {
             abandoned: Vec::new(),
             followers: followers.collect(),
             directory: Directory::new(start.record),
+            holds: Vec::new(),
+            holds_given: 0,
             fenced: None,
             actions: VecDeque::with_capacity(8),
         }
@@ -189,17 +206,25 @@ impl Owner {
             self.next = epoch.next();
         }
         self.attempt = Some(epoch);
+        if self.in_sync_followers().any(|f| f.has_failed) {
+            self.directory.doubt();
+        }
         self.advance();
         Ok(epoch)
     }
 
-    /// Ends the attempt without an acknowledgement: it stays pending, until a later one supersedes it. Every push of it that is
-    /// still under way must have been ended, and reported as failed, before.
-    pub fn give_up(&mut self) -> Option<Epoch> {
-        debug_assert!(self.followers.iter().all(|f| !f.is_busy()), "a push still reads working memory");
-        let epoch = self.abandon()?;
+    /// Ends the attempt without an acknowledgement: it stays pending, until a later one supersedes it.
+    ///
+    /// # Errors
+    /// Pushes to these replicas still read working memory: end them, report them as failed, and try again.
+    pub fn give_up(&mut self) -> Result<Option<Epoch>, Vec<Member>> {
+        let busy: Vec<_> = self.followers.iter().filter(|f| f.is_busy()).map(|f| f.member).collect();
+        if !busy.is_empty() {
+            return Err(busy);
+        }
+        let epoch = self.abandon();
         self.advance();
-        Some(epoch)
+        Ok(epoch)
     }
 
     fn abandon(&mut self) -> Option<Epoch> {
@@ -211,17 +236,19 @@ impl Owner {
         Some(epoch)
     }
 
-    /// A push has completed: the replica's memory has it.
-    pub fn completed(&mut self, member: Member) {
-        let term = self.ownership.term;
+    /// The push of `epoch` to a replica has completed: its memory has it. Completions of endpoints that were reported as failed
+    /// must not be reported.
+    pub fn completed(&mut self, member: Member, epoch: Epoch) {
+        let image = Stamp { term: self.ownership.term, epoch };
         if let Some(follower) = self.follower_mut(member) {
-            follower.complete(|epoch| Stamp { term, epoch });
+            follower.complete(image);
             self.advance();
         }
     }
 
     /// The endpoint to a replica is gone, for whatever reason.
     pub fn failed(&mut self, member: Member) {
+        self.actions.retain(|action| !matches!(action, Action::Push { member: to, .. } if *to == member));
         if let Some(follower) = self.follower_mut(member) {
             follower.disconnect();
             if follower.role == Role::Local {
@@ -244,7 +271,7 @@ impl Owner {
     /// An endpoint to a replica was opened in this term.
     pub fn connected(&mut self, member: Member) {
         if let Some(follower) = self.follower_mut(member) {
-            follower.is_connected = true;
+            follower.connect();
             self.advance();
         }
     }
@@ -269,32 +296,45 @@ impl Owner {
 
     /// A repair has ended: every slot of `member` has the blocks that were last modified up to `base`. With `closed`, that slot
     /// is the whole image `base`, closed. The replica gets the next pushes, and is added once it holds what is acknowledged.
-    pub fn repaired(&mut self, member: Member, slots: u32, base: Stamp, closed: Option<u32>) {
-        if self.contains(base) && self.follower_mut(member).is_none() {
+    ///
+    /// What was copied for another ownership counts for nothing: `false`.
+    pub fn repaired(&mut self, by: Ownership, member: Member, slots: u32, base: Stamp, closed: Option<u32>) -> bool {
+        // A replica that was repaired again holds nothing of what it held.
+        self.followers.retain(|f| f.member != member || f.role != Role::Joining);
+        let counts = by == self.ownership && self.contains(base) && self.follower_mut(member).is_none();
+        if counts {
             let base = if rule::holds(Rule::PushSinceRepair) { base } else { self.acknowledged };
             let bases = vec![Some(base); slots as usize];
             self.followers.push(Follower::new(member, Role::Joining, bases, closed));
         }
+        counts
     }
 
     /// Takes in a replica on the owner's own node, which counts for nothing.
     pub fn add_local(&mut self, member: Member, bases: Vec<Option<Stamp>>, newest: Option<u32>) {
-        self.followers.push(Follower::new(member, Role::Local, bases, newest));
+        if self.follower_mut(member).is_none() {
+            self.followers.push(Follower::new(member, Role::Local, bases, newest));
+        }
     }
 
-    /// Keeps the slot of `member` that holds the newest acknowledged image until it is released: the slot and the image.
-    pub fn hold(&mut self, member: Member) -> Option<(u32, Stamp)> {
-        let acknowledged = self.acknowledged;
-        let follower = self.follower_mut(member).filter(|f| f.newest_image() == Some(acknowledged))?;
+    /// Keeps the slot of `member` that holds the newest acknowledged image until it is released.
+    pub fn hold(&mut self, member: Member) -> Option<Hold> {
+        let image = self.acknowledged;
+        let follower = self.follower_mut(member).filter(|f| f.newest_image() == Some(image))?;
         let slot = follower.newest_slot()?;
         follower.pin(slot);
-        Some((slot, acknowledged))
+        self.holds_given += 1;
+        let hold = Hold { number: self.holds_given, member, slot, image };
+        self.holds.push(hold);
+        Some(hold)
     }
 
-    /// Ends a hold.
-    pub fn release(&mut self, member: Member, slot: u32) {
-        if let Some(follower) = self.follower_mut(member) {
-            follower.unpin(slot);
+    /// Ends the hold of that number. One that is not there, or no longer, is no error: readers are not trusted to count.
+    pub fn release(&mut self, number: u64) {
+        let Some(at) = self.holds.iter().position(|hold| hold.number == number) else { return };
+        let hold = self.holds.swap_remove(at);
+        if let Some(follower) = self.follower_mut(hold.member) {
+            follower.unpin(hold.slot);
             self.advance();
         }
     }
@@ -325,6 +365,9 @@ impl Owner {
     /// The record as the directory has it.
     pub fn record_read(&mut self, current: Versioned) {
         let ours = current.record.owner == self.ownership.owner;
+        if ours && !self.directory.awaits(&current) {
+            return; // An answer that was given before, or is older than what is known.
+        }
         if ours && self.directory.may_still_land(&current) {
             // Only a change of the version keeps the one under way from landing later.
             let in_sync = self.desired_set();
@@ -382,6 +425,11 @@ impl Owner {
     /// Every replica that takes part.
     pub fn followers(&self) -> impl Iterator<Item = Member> + '_ {
         self.followers.iter().map(|f| f.member)
+    }
+
+    /// Replicas that were neither reached nor given up so far: checkpoints wait for one or the other.
+    pub fn connecting(&self) -> impl Iterator<Item = Member> + '_ {
+        self.followers.iter().filter(|f| !f.is_connected && !f.has_failed).map(|f| f.member)
     }
 
     /// Replicas without an endpoint.
@@ -469,7 +517,8 @@ impl Owner {
         }
         let own = self.acknowledged.term == self.ownership.term;
         let enough = [self.attempt, own.then_some(self.acknowledged.epoch)];
-        for follower in self.followers.iter_mut().filter(|f| f.role == Role::Joining && f.is_connected) {
+        let candidates = self.followers.iter_mut().filter(|f| f.role == Role::Joining && f.is_connected && !f.leaving);
+        for follower in candidates {
             if let Some(epoch) = enough.into_iter().flatten().find(|&epoch| follower.has_done(epoch)) {
                 follower.spare(epoch);
                 follower.role = Role::Adding;
@@ -498,16 +547,17 @@ impl Owner {
     /// Whether the attempt under way cannot complete because of this replica.
     fn is_failing(&self, follower: &Follower) -> bool {
         let done = self.attempt.is_none_or(|epoch| follower.has_done(epoch));
-        follower.role == Role::InSync && !follower.is_connected && !done
+        follower.role == Role::InSync && follower.has_failed && !done
     }
 
-    /// The in-sync set as it should be: without what fails the attempt under way, with what is being added.
+    /// The in-sync set as it should be: without what fails the attempt under way, with what is being added. Nobody is removed if
+    /// nothing could be acknowledged afterwards: a link that comes back is cheaper than a full copy.
     fn desired_set(&self) -> Vec<Member> {
         let stays = |f: &Follower| f.role == Role::InSync && !f.leaving && !self.is_failing(f);
         let joins = |f: &Follower| f.role == Role::Adding && f.is_connected && !f.leaving;
         let mut desired: Vec<_> = self.followers.iter().filter(|f| stays(f) || joins(f)).map(|f| f.member).collect();
         let someone_stays = self.followers.iter().any(|f| stays(f) && f.is_connected);
-        if !someone_stays && rule::holds(Rule::KeepTheLast) {
+        if (!someone_stays && rule::holds(Rule::KeepTheLast)) || !self.is_enough(desired.len()) {
             let all = self.followers.iter().filter(|f| f.role == Role::InSync || joins(f));
             desired = all.map(|f| f.member).collect();
         }

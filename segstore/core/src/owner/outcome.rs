@@ -30,9 +30,13 @@ pub enum Blocked {
     /// Replicas failed; the directory has not confirmed their removal.
     #[error("the directory has not confirmed the removal of {}", members(.0))]
     Removal(Vec<Member>),
-    /// The only replicas that hold what is acknowledged are out of reach, and the last is never removed.
-    #[error("out of reach, and the last in sync: {}", members(.0))]
-    Last(Vec<Member>),
+    /// These replicas are out of reach, and nobody is removed if nothing could be acknowledged without them: they are the last, or
+    /// needed for the policy's minimum.
+    #[error("out of reach, and needed: {}", members(.0))]
+    Needed(Vec<Member>),
+    /// These replicas were neither reached nor given up so far.
+    #[error("being connected: {}", members(.0))]
+    Connecting(Vec<Member>),
     /// Too few replicas are in sync.
     #[error("{in_sync} replicas in sync, the policy asks for {minimum}")]
     BelowMinimum {
@@ -71,14 +75,17 @@ impl Owner {
     pub fn blocked(&self) -> Option<Blocked> {
         let epoch = self.attempt?;
         let awaited = || self.followers.iter().filter(|f| f.is_awaited() && !f.has_done(epoch));
-        let gone: Vec<_> = awaited().filter(|f| !f.is_connected).map(|f| f.member).collect();
+        let connecting: Vec<_> = awaited().filter(|f| !f.is_connected && !f.has_failed).map(|f| f.member).collect();
+        let gone: Vec<_> = awaited().filter(|f| f.has_failed).map(|f| f.member).collect();
         let busy: Vec<_> = awaited().filter(|f| f.is_busy()).map(|f| f.member).collect();
         let held: Vec<_> = awaited().filter(|f| f.is_connected && !f.is_busy()).map(|f| f.member).collect();
         let in_sync = self.in_sync().len();
         Some(if !gone.is_empty() && self.desired_set() == self.in_sync() {
-            Blocked::Last(gone)
+            Blocked::Needed(gone)
         } else if !gone.is_empty() {
             Blocked::Removal(gone)
+        } else if !connecting.is_empty() {
+            Blocked::Connecting(connecting)
         } else if !busy.is_empty() {
             Blocked::Replicas(busy)
         } else if !held.is_empty() {
@@ -89,9 +96,9 @@ impl Owner {
         })
     }
 
-    /// What became of an image of an earlier term, seen from this one: part of what was taken over, or gone.
+    /// What became of an image of an earlier term, seen from this one; `None` if that is too long ago to be known.
     #[must_use]
-    pub fn has_taken_over(&self, image: Stamp) -> bool {
-        self.lineage.contains(image)
+    pub fn was_taken_over(&self, image: Stamp) -> Option<bool> {
+        self.lineage.knows(image.term).then(|| self.lineage.contains(image))
     }
 }

@@ -117,19 +117,21 @@ fn a_slot_that_is_read_is_not_written() {
     let mut owner = new_owner(1);
     owner.begin().unwrap();
     pushes(&mut owner);
-    owner.completed(member(0));
-    let (held, image) = owner.hold(member(0)).unwrap();
-    assert_eq!(image, Stamp::new(1, 1));
+    owner.completed(member(0), Epoch(1));
+    let hold = owner.hold(member(0)).unwrap();
+    assert_eq!(hold.image, Stamp::new(1, 1));
     // The next checkpoint goes beside it; the one after that has nowhere to go.
     owner.begin().unwrap();
     let (_, target) = pushes(&mut owner)[0];
-    assert_ne!(target.slot, held);
-    owner.completed(member(0));
+    assert_ne!(target.slot, hold.slot);
+    owner.completed(member(0), Epoch(2));
     owner.begin().unwrap();
     assert_eq!(pushes(&mut owner), []);
     assert_eq!(owner.blocked(), Some(Blocked::Held(vec![member(0)])));
-    owner.release(member(0), held);
-    assert_eq!(pushes(&mut owner)[0].1.slot, held);
+    owner.release(hold.number + 7); // There is no such hold.
+    assert_eq!(pushes(&mut owner), []);
+    owner.release(hold.number);
+    assert_eq!(pushes(&mut owner)[0].1.slot, hold.slot);
 }
 
 #[test]

@@ -6,6 +6,7 @@
     reason = "the worlds here are tiny and their mistakes are ours"
 )]
 
+mod answers;
 mod crash_points;
 mod decisions;
 mod golden;

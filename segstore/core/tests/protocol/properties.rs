@@ -175,15 +175,19 @@ proptest! {
         rising.sort_unstable();
         rising.dedup();
         for term in rising {
-            let (at, line) = ReplicaHead::store(SEGMENT, &bytes, ownership(term));
-            let at = at as usize;
-            let mut torn = bytes;
-            torn[at..at + torn_at].copy_from_slice(&line[..torn_at]);
-            let found = ReplicaHead::decode(&torn).expect("one line is always whole").remembered;
-            prop_assert!(found == remembered || found == ownership(term), "{found:?}");
-            bytes[at..at + 64].copy_from_slice(&line);
-            remembered = ownership(term);
-            prop_assert_eq!(ReplicaHead::decode(&bytes), Ok(ReplicaHead { remembered, ..head }));
+            for (at, line) in ReplicaHead::store(SEGMENT, &bytes, ownership(term)) {
+                let mut torn = bytes;
+                torn[at..at + torn_at].copy_from_slice(&line[..torn_at]);
+                let found = ReplicaHead::decode(&torn).expect("one line is always whole").remembered;
+                prop_assert!(found == remembered || found == ownership(term), "{found:?}");
+                bytes[at..at + 64].copy_from_slice(&line);
+                remembered = ownership(term);
+            }
+            for damaged_at in [128 + torn_at.min(63), 192 + torn_at.min(63)] {
+                let mut damaged = bytes;
+                damaged[damaged_at] ^= 1;
+                prop_assert_eq!(ReplicaHead::decode(&damaged), Ok(ReplicaHead { remembered, ..head }));
+            }
         }
         prop_assert_eq!(bytes.len(), replica_head::BYTES);
     }

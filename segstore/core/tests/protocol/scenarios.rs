@@ -28,7 +28,7 @@ const ANY: Faults = Faults {
 };
 
 fn world(in_sync: usize, spare: usize) -> World {
-    World::new(&Config { in_sync, spare, processes: 3, commits: [9, 9, 9], faults: ANY, ..Config::small() })
+    World::new(&Config { in_sync, spare, processes: 4, commits: [9, 9, 9], faults: ANY, ..Config::small() })
 }
 
 fn owner(world: &World, p: usize) -> &segstore_core::owner::Owner {
@@ -169,6 +169,21 @@ fn the_newest_acknowledged_image_is_spared() {
     assert_kept(&world);
 }
 
+/// The link is back before the attempt has ended: the same number brings the same bytes into the same slot.
+#[test]
+fn an_attempt_ends_when_the_link_is_back() {
+    let mut world = world(2, 0);
+    world.step(Commit(0, 0));
+    world.land(0, 0);
+    world.run([Cut(0, 1), ReplyLate(0), Connect(0, 1)]);
+    world.settle(0);
+    assert_eq!(world.acknowledged(), Some(Stamp::new(1, 2)));
+    let mut world = super::scenarios::world(1, 0);
+    world.run([Commit(0, 0), Cut(0, 0), Connect(0, 0)]);
+    world.settle(0);
+    assert_eq!(world.acknowledged(), Some(Stamp::new(1, 2)));
+}
+
 // ---- rule 5: only the owner changes the set ----
 
 fn with_repaired_spare() -> World {
@@ -245,7 +260,7 @@ fn the_last_member_is_never_removed() {
     let mut world = world(1, 0);
     world.run([Commit(0, 0), Cut(0, 0), Directory(0)]);
     assert_eq!(world.in_sync(), [0]);
-    assert_eq!(owner(&world, 0).blocked(), Some(Blocked::Last(vec![world.member(0)])));
+    assert_eq!(owner(&world, 0).blocked(), Some(Blocked::Needed(vec![world.member(0)])));
     world.take_over(1, &[0]);
     assert_eq!(world.taken_over(), Some(Stamp::new(1, 1)));
     assert_kept(&world);
@@ -274,6 +289,26 @@ fn a_lost_answer_is_settled_by_reading() {
     world.run([TakeOver(1), Directory(1), Step::ReplyLost(1)]);
     world.finish_takeover(1, &[0, 1]);
     assert_eq!(owner(&world, 1).ownership().term.0, 2);
+    assert_kept(&world);
+}
+
+/// A is cut off from its replicas, one after the other, but not from the directory. B takes over.
+#[test]
+fn an_owner_that_is_cut_off_learns_that_it_was_replaced() {
+    let mut world = world(2, 0);
+    let answer = |world: &mut World| {
+        while world.is_enabled(Directory(0)) {
+            world.step(Directory(0));
+        }
+    };
+    world.run([Commit(0, 0), Cut(0, 0)]);
+    answer(&mut world);
+    world.run([Cut(0, 1)]);
+    answer(&mut world);
+    world.take_over(1, &[0, 1]);
+    world.run([GiveUp(0), Commit(0, 0)]);
+    answer(&mut world);
+    assert!(owner(&world, 0).fenced().is_some());
     assert_kept(&world);
 }
 
@@ -446,6 +481,38 @@ fn another_replica_is_asked_for_a_damaged_one() {
     assert_kept(&world);
 }
 
+/// The damaged copy must not become the base of later checkpoints: whoever is damaged is in sync no more.
+#[test]
+fn damage_that_was_seen_is_not_carried_on() {
+    let mut world = world(2, 0);
+    world.checkpoint(0, 0);
+    world.damage(0, Stamp::new(1, 2), 0);
+    world.take_over(1, &[0, 1]);
+    assert_eq!(world.in_sync(), [1]);
+    world.settle(1);
+    world.checkpoint(1, 1);
+    world.checkpoint(1, 1);
+    world.take_over(2, &[0, 1]);
+    assert_eq!(world.taken_over(), Some(Stamp::new(2, 4)));
+    assert_kept(&world);
+}
+
+/// C overwrites what B is loading: B was overtaken, and nothing is damaged.
+#[test]
+fn an_overtaken_claimant_says_so() {
+    let mut world = world(2, 0);
+    world.run([TakeOver(1), Directory(1), Directory(1), Fence(1, 0), Fence(1, 1)]);
+    world.take_over(2, &[0, 1]);
+    world.settle(2);
+    world.checkpoint(2, 0);
+    world.checkpoint(2, 0);
+    world.step(Load(1));
+    world.settle(1);
+    let Stage::Failed(why) = world.process(1) else { panic!("{:?}", world.process(1)) };
+    assert!(why.contains("took the segment over"), "{why}");
+    assert_kept(&world);
+}
+
 /// Epoch 2 stands at replica 0 alone, damaged. Replica 1 was in sync and never held it: it was not acknowledged.
 #[test]
 fn a_damaged_image_that_was_never_acknowledged_is_passed_over() {
@@ -473,6 +540,10 @@ fn a_directory_from_an_old_copy_is_refused() {
     world.take_over(2, &[0, 1]);
     let Stage::Failed(why) = world.process(2) else { panic!("the takeover went on with an old directory") };
     assert!(why.contains("the directory went back"), "{why}");
+    // Nor is the next one let pass because the first has raised the directory's term.
+    world.take_over(3, &[0, 1]);
+    let Stage::Failed(why) = world.process(3) else { panic!("the second takeover went on with an old directory") };
+    assert!(why.contains("the directory went back"), "{why}");
 }
 
 // ---- rule 19: below the minimum ----
@@ -485,12 +556,20 @@ fn below_the_minimum_nothing_is_acknowledged_until_repair() {
     world.step(Commit(0, 0));
     world.land(0, 0);
     world.run([Cut(0, 1), Directory(0)]);
-    assert_eq!(world.in_sync(), [0]);
+    assert_eq!(world.in_sync(), [0, 1], "without it nothing could be acknowledged, so it is not removed");
     assert_eq!(world.acknowledged(), Some(Stamp::new(1, 1)));
-    assert_eq!(owner(&world, 0).blocked(), Some(Blocked::BelowMinimum { in_sync: 1, minimum: 2 }));
+    assert_eq!(owner(&world, 0).blocked(), Some(Blocked::Needed(vec![world.member(1)])));
+    let mut reconnected = world.clone();
+    reconnected.settle(0);
+    assert_eq!(reconnected.acknowledged(), Some(Stamp::new(1, 2)), "the link is back: nothing was lost");
     // The attempt waits; a replica is repaired meanwhile and gets the attempt itself.
-    world.step(Repair(0, 2));
-    world.settle(0);
+    world.run([Repair(0, 2)]);
+    while world.is_enabled(RepairGoesOn(2)) {
+        world.step(RepairGoesOn(2));
+    }
+    world.run([Repaired(0), Connect(0, 2)]);
+    world.land(0, 2);
+    world.step(Directory(0));
     assert_eq!(world.in_sync(), [0, 2]);
     assert_eq!(world.acknowledged(), Some(Stamp::new(1, 2)));
     world.take_over(1, &[2]);

@@ -15,7 +15,7 @@ pub use steps::Step;
 
 use segstore_core::id::{Incarnation, Member, NodeId, OwnerId, SegmentId, Stamp, Term};
 use segstore_core::layout::{Geometry, Key};
-use segstore_core::owner::{BelowMinimum, Policy};
+use segstore_core::owner::{BelowMinimum, Hold, Policy};
 use segstore_core::record::{Record, RecordVersion, Swap, Versioned};
 
 use journal::Journal;
@@ -96,15 +96,6 @@ impl Config {
     }
 }
 
-/// A reader that relies on a slot's standing still.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-struct Hold {
-    process: usize,
-    member: Member,
-    slot: u32,
-    image: Stamp,
-}
-
 /// A cluster at one moment.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct World {
@@ -116,7 +107,8 @@ pub struct World {
     replicas: Vec<Replica>,
     processes: Vec<Process>,
     endpoints: Vec<Endpoint>,
-    holds: Vec<Hold>,
+    /// Readers, with the process that they asked, which rely on a slot's standing still.
+    holds: Vec<(usize, Hold)>,
     faults: Faults,
     journal: Journal,
 }
@@ -263,7 +255,7 @@ impl World {
         slots.find_map(|(r, replica, slot)| {
             let view = replica.view(&self.geometry, slot);
             let header = view.closed()?;
-            let (_, bytes) = self.read_image(header, &[(replica.member(), slot)]).ok()?;
+            let (_, bytes, _) = self.read_image(header, &[(replica.member(), slot)]).ok()?;
             (!self.journal.has(header.image, &bytes)).then_some((r, header.image))
         })
     }

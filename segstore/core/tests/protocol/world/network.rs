@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use segstore_core::id::Member;
+use segstore_core::id::{Epoch, Member};
 
 /// Bytes on their way to a replica.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -22,8 +22,8 @@ pub struct Endpoint {
     /// The life of the replica that it was opened to.
     pub member: Member,
     pub in_flight: VecDeque<Write>,
-    /// The process waits for a completion.
-    pub awaited: bool,
+    /// The push of which the process waits for the completion.
+    pub awaited: Option<Epoch>,
     /// The process has given it up; what is in flight may still land.
     pub abandoned: bool,
     /// The replica lets nothing more in.
@@ -32,7 +32,7 @@ pub struct Endpoint {
 
 impl Endpoint {
     pub fn new(process: usize, replica: usize, member: Member) -> Self {
-        Self { process, replica, member, in_flight: VecDeque::new(), awaited: false, abandoned: false, revoked: false }
+        Self { process, replica, member, in_flight: VecDeque::new(), awaited: None, abandoned: false, revoked: false }
     }
 
     /// Nothing can come of it any more.

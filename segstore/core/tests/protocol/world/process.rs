@@ -2,7 +2,7 @@
 
 use segstore_core::changes::Changes;
 use segstore_core::id::{Epoch, Member, Stamp};
-use segstore_core::layout::{Geometry, SlotHeader};
+use segstore_core::layout::{Geometry, Ownership, SlotHeader};
 use segstore_core::owner::{Owner, Policy, Start};
 use segstore_core::push::Checkpoint;
 use segstore_core::record::{Swap, Versioned};
@@ -54,8 +54,8 @@ pub struct Process {
     pub load: Option<(SlotHeader, Vec<(Member, u32)>)>,
     /// What a takeover has loaded: the changes and the bytes.
     pub loaded: Option<(Changes, Vec<u8>)>,
-    /// Repairs that ended, with their replica, base and closed slot.
-    pub repaired: Vec<(Member, Stamp, Option<u32>)>,
+    /// Repairs that ended, with their owner, replica, base and closed slot.
+    pub repaired: Vec<(Ownership, Member, Stamp, Option<u32>)>,
 }
 
 impl Process {

@@ -16,6 +16,7 @@ use super::{SEGMENT, incarnation, key, node_id};
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct RepairJob {
     pub process: usize,
+    by: Ownership,
     pub source: Member,
     pub source_slot: u32,
     pub repair: Repair,
@@ -27,7 +28,7 @@ pub struct RepairJob {
 /// What came of a repair's step.
 pub enum Repaired {
     Continues,
-    Finished { base: Stamp, closed: Option<u32> },
+    Finished { by: Ownership, base: Stamp, closed: Option<u32> },
     Failed,
 }
 
@@ -133,9 +134,10 @@ impl Replica {
         self.write(geometry, at + header::OFFSET, header.encode(key()).as_slice());
     }
 
-    pub fn begin_repair(&mut self, process: usize, source: (Member, u32), repair: Repair) {
+    pub fn begin_repair(&mut self, (process, by): (usize, Ownership), source: (Member, u32), repair: Repair) {
         self.repair = Some(RepairJob {
             process,
+            by,
             source: source.0,
             source_slot: source.1,
             repair,
@@ -181,7 +183,8 @@ impl Replica {
                 job.repair.advance();
             }
             RepairStep::Finished => {
-                return Repaired::Finished { base: job.repair.base(), closed: job.closed.then_some(0) };
+                let closed = job.closed.then_some(0);
+                return Repaired::Finished { by: job.by, base: job.repair.base(), closed };
             }
             RepairStep::SourceChanged => return Repaired::Failed,
         }

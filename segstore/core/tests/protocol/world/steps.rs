@@ -38,6 +38,8 @@ pub enum Step {
     Load(usize),
     /// An owner opens an endpoint to a replica.
     Connect(usize, usize),
+    /// An owner learns that a replica that it wants to connect to has lost its memory.
+    OutOfReach(usize, usize),
     /// The application changes a block and begins a checkpoint.
     Commit(usize, u32),
     /// The application changes the segment's length and begins a checkpoint.
@@ -90,6 +92,7 @@ impl Step {
     pub fn is_progress_of(self, process: usize) -> bool {
         match self {
             Self::Directory(p) | Self::Load(p) | Self::Repaired(p) => p == process,
+            Self::OutOfReach(p, _) => p == process,
             Self::Fence(p, _) | Self::Connect(p, _) | Self::Deliver(p, _) | Self::Complete(p, _) => p == process,
             Self::RepairGoesOn(_) => true,
             _ => false,
@@ -185,6 +188,8 @@ impl World {
         let unconnected: Vec<_> = owning.owner.disconnected().collect();
         let reachable = |member: &&Member| self.member(replica_of(member)) == **member;
         steps.extend(unconnected.iter().filter(reachable).map(|member| Step::Connect(p, replica_of(member))));
+        let gone = |member: &Member| self.member(replica_of(member)) != *member;
+        steps.extend(owning.owner.connecting().filter(gone).map(|member| Step::OutOfReach(p, replica_of(&member))));
         match owning.owner.attempt() {
             None if process.commits > 0 => {
                 let blocks = 0..owning.changes.entries().len() as u32;
@@ -208,14 +213,14 @@ impl World {
                 !owning.owner.in_sync().contains(&member)
                     && !owning.owner.followers().any(|follower| follower == member)
                     && self.replicas[*r].repair.is_none()
-                    && !process.repaired.iter().any(|(repaired, _, _)| *repaired == member)
+                    && !process.repaired.iter().any(|(_, repaired, _, _)| *repaired == member)
             };
             steps.extend((0..self.replicas.len()).filter(out).map(|r| Step::Repair(p, r)));
         }
     }
 
     fn is_pushing(&self, p: usize, endpoint: &Endpoint) -> bool {
-        endpoint.process == p && endpoint.awaited && endpoint.is_open()
+        endpoint.process == p && endpoint.awaited.is_some() && endpoint.is_open()
     }
 
     fn enabled_for_endpoint(&self, endpoint: &Endpoint, steps: &mut Vec<Step>) {
@@ -223,10 +228,10 @@ impl World {
         if !endpoint.in_flight.is_empty() {
             steps.push(if endpoint.is_open() { Step::Deliver(p, r) } else { Step::DeliverLate(p, r) });
         }
-        if endpoint.is_open() && (endpoint.revoked || endpoint.awaited && endpoint.in_flight.is_empty()) {
+        if endpoint.is_open() && (endpoint.revoked || endpoint.awaited.is_some() && endpoint.in_flight.is_empty()) {
             steps.push(Step::Complete(p, r));
         }
-        if endpoint.is_open() && endpoint.awaited && !endpoint.revoked && self.faults.cuts > 0 {
+        if endpoint.is_open() && endpoint.awaited.is_some() && !endpoint.revoked && self.faults.cuts > 0 {
             steps.push(Step::Cut(p, r));
         }
     }
@@ -261,6 +266,13 @@ impl World {
             Step::FenceLost(p, r) => self.fence_lost(p, r),
             Step::Load(p) => self.load(p),
             Step::Connect(p, r) => self.connect(p, r),
+            Step::OutOfReach(p, r) => {
+                let present = self.member(r);
+                let owner = &mut self.processes[p].owning_mut().unwrap().owner;
+                let gone = owner.connecting().find(|member| replica_of(member) == r && *member != present);
+                owner.failed(gone.unwrap());
+                self.take_actions(p);
+            }
             Step::Commit(p, block) => self.commit(p, Some(block)),
             Step::Resize(p) => {
                 self.faults.resizes -= 1;
@@ -271,7 +283,7 @@ impl World {
                 let member = self.member(r);
                 let owner = &mut self.processes[p].owning_mut().unwrap().owner;
                 let held = owner.hold(member);
-                self.holds.extend(held.map(|(slot, image)| super::Hold { process: p, member, slot, image }));
+                self.holds.extend(held.map(|hold| (p, hold)));
             }
             Step::Release(i) => self.release(i),
             Step::Deliver(p, r) => self.deliver(p, r, Endpoint::is_open),
@@ -283,13 +295,13 @@ impl World {
             }
             Step::GiveUp(p) => {
                 self.faults.give_ups -= 1;
-                self.processes[p].owning_mut().unwrap().owner.give_up();
+                self.processes[p].owning_mut().unwrap().owner.give_up().unwrap();
                 self.take_actions(p);
             }
             Step::Kill(p) => {
                 self.faults.kills -= 1;
                 self.processes[p].kill();
-                self.holds.retain(|hold| hold.process != p);
+                self.holds.retain(|(process, _)| *process != p);
                 self.endpoints.iter_mut().filter(|e| e.process == p).for_each(|e| e.abandoned = true);
             }
             Step::Restart(r) => {
@@ -392,7 +404,8 @@ impl World {
         let process = &mut self.processes[p];
         if let Stage::TakingOver(takeover) = &mut process.stage {
             match loaded {
-                Ok((entries, bytes)) => {
+                Ok((entries, bytes, damaged)) => {
+                    damaged.into_iter().for_each(|(member, why)| takeover.damaged(member, &why));
                     let epoch = header.image.epoch;
                     let changes = Changes::of_image(key(), self.geometry, header.length, entries, epoch);
                     process.loaded = Some((changes, bytes));
@@ -404,12 +417,12 @@ impl World {
         self.take_actions(p);
     }
 
-    #[allow(clippy::type_complexity, reason = "entries and bytes, or what is wrong where")]
+    #[allow(clippy::type_complexity, reason = "entries, bytes and what was wrong elsewhere, or only that")]
     pub fn read_image(
         &self,
         header: &SlotHeader,
         sources: &[(Member, u32)],
-    ) -> Result<(Vec<Entry>, Vec<u8>), Vec<(Member, Unusable)>> {
+    ) -> Result<(Vec<Entry>, Vec<u8>, Vec<(Member, Unusable)>), Vec<(Member, Unusable)>> {
         let mut unusable = Vec::new();
         let count = self.geometry.blocks_of(header.length);
         for &(member, slot) in sources {
@@ -422,7 +435,7 @@ impl World {
             let bytes = replica.blocks(&self.geometry, slot, 0, count);
             let block = |i: u32| &bytes[i as usize * BLOCK..(i as usize + 1) * BLOCK];
             match verify_table(header, &entries).and_then(|()| verify_blocks(SEGMENT, &entries, block)) {
-                Ok(()) => return Ok((entries, bytes.to_vec())),
+                Ok(()) => return Ok((entries, bytes.to_vec(), unusable)),
                 Err(why) => unusable.push((member, Unusable::Damaged(header.image, why))),
             }
         }
@@ -449,17 +462,17 @@ impl World {
 
     /// A reader believes what it read only if the owner is still the same (it asks the directory again).
     fn release(&mut self, i: usize) {
-        let hold = self.holds.remove(i);
-        let same_owner = self.record.record.owner == super::owner_id(hold.process);
+        let (process, hold) = self.holds.remove(i);
+        let same_owner = self.record.record.owner == super::owner_id(process);
         let replica = &self.replicas[replica_of(&hold.member)];
         let stands = replica.view(&self.geometry, hold.slot).image() == Some(hold.image);
         if same_owner && replica.member() == hold.member && !stands {
             self.journal.broken(Violation::HeldAndWritten);
         }
-        if let Some(owning) = self.processes[hold.process].owning_mut() {
-            owning.owner.release(hold.member, hold.slot);
+        if let Some(owning) = self.processes[process].owning_mut() {
+            owning.owner.release(hold.number);
         }
-        self.take_actions(hold.process);
+        self.take_actions(process);
     }
 
     fn commit(&mut self, p: usize, block: Option<u32>) {
@@ -512,9 +525,10 @@ impl World {
         if self.endpoints[at].revoked {
             return self.disconnect(p, r);
         }
-        self.endpoints[at].awaited = false;
         let member = self.endpoints[at].member;
-        self.processes[p].owning_mut().unwrap().owner.completed(member);
+        if let Some(epoch) = self.endpoints[at].awaited.take() {
+            self.processes[p].owning_mut().unwrap().owner.completed(member, epoch);
+        }
         self.take_actions(p);
     }
 
@@ -525,7 +539,7 @@ impl World {
         if let Some(owning) = self.processes[p].owning_mut() {
             owning.owner.failed(member);
             if !owning.owner.followers().any(|follower| follower == member) {
-                self.holds.retain(|hold| hold.member != member);
+                self.holds.retain(|(_, hold)| hold.member != member);
             }
         }
         self.take_actions(p);
@@ -548,7 +562,7 @@ impl World {
         let request = Request { segment: SEGMENT, incarnation: self.replicas[r].incarnation(), asker };
         if self.request(r, &request).is_ok() {
             let repair = Repair::new(self.geometry, base, 1);
-            self.replicas[r].begin_repair(p, (source, slot), repair);
+            self.replicas[r].begin_repair((p, asker), (source, slot), repair);
         }
     }
 
@@ -556,18 +570,18 @@ impl World {
         let Some(job) = &self.replicas[r].repair else { return };
         let (process, source) = (job.process, self.replicas[replica_of(&job.source)].clone());
         let replica = &mut self.replicas[r];
-        if let Repaired::Finished { base, closed } = replica.step_repair(&self.geometry, &source) {
+        if let Repaired::Finished { by, base, closed } = replica.step_repair(&self.geometry, &source) {
             let member = replica.member();
             if !matches!(self.processes[process].stage, Stage::Killed | Stage::Failed(_)) {
-                self.processes[process].repaired.push((member, base, closed));
+                self.processes[process].repaired.push((by, member, base, closed));
             }
         }
     }
 
     fn join_repaired(&mut self, p: usize) {
-        let (member, base, closed) = self.processes[p].repaired.remove(0);
+        let (by, member, base, closed) = self.processes[p].repaired.remove(0);
         let slots = self.geometry.slots();
-        self.processes[p].owning_mut().unwrap().owner.repaired(member, slots, base, closed);
+        self.processes[p].owning_mut().unwrap().owner.repaired(by, member, slots, base, closed);
         self.take_actions(p);
     }
 
@@ -629,7 +643,7 @@ impl World {
 
     fn act_for_owner(&mut self, p: usize, action: OwnerAction) {
         match action {
-            OwnerAction::Push { member, target, .. } => {
+            OwnerAction::Push { member, epoch, target } => {
                 let geometry = self.geometry;
                 let owning = self.processes[p].owning().unwrap();
                 let mut writes = Vec::new();
@@ -645,7 +659,7 @@ impl World {
                     writes.push(Write { at: at as usize, bytes, source });
                 });
                 if let Some(at) = self.endpoint(p, replica_of(&member), |e| e.is_open() && e.member == member) {
-                    self.endpoints[at].awaited = true;
+                    self.endpoints[at].awaited = Some(epoch);
                     if !self.endpoints[at].revoked {
                         self.endpoints[at].in_flight.extend(writes);
                     }
@@ -661,7 +675,7 @@ impl World {
                 let to_it = |e: &&mut Endpoint| e.process == p && e.member == member;
                 self.endpoints.iter_mut().filter(to_it).for_each(|e| e.abandoned = true);
                 // A reader that finds its replica removed, or its owner gone, starts again.
-                self.holds.retain(|hold| hold.member != member);
+                self.holds.retain(|(_, hold)| hold.member != member);
             }
             OwnerAction::Fenced(_) => {
                 self.endpoints.iter_mut().filter(|e| e.process == p).for_each(|e| e.abandoned = true);
