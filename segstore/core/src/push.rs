@@ -1,8 +1,8 @@
 //! One checkpoint into one slot, as an ordered list of one-sided writes.
 //!
 //! The order is the protocol's: the slot is marked open; then come the table entries, so that whoever finds the slot open sees in
-//! its own table which blocks may have been touched; then the blocks; then the header, which closes it. A crash between any two
-//! bytes of this leaves a slot that nobody believes, and the other slot whole.
+//! its own table which blocks may have been touched; then the blocks; then the header; then the slot is marked closed. A crash
+//! between any two bytes of this leaves a slot that nobody believes, and the other slot whole.
 
 use crate::changes::Changes;
 use crate::id::Stamp;
@@ -65,7 +65,7 @@ impl Checkpoint {
     /// Hands out the writes that bring `target` to this checkpoint.
     pub fn plan(&self, changes: &Changes, target: Target, writes: &mut impl Writes) {
         if rule::holds(Rule::OpenMark) {
-            self.mark(changes, target, writes);
+            self.mark(changes, target, false, writes);
         }
         if !rule::holds(Rule::HeaderLast) {
             self.close(changes, target, writes);
@@ -77,22 +77,20 @@ impl Checkpoint {
             blocks(changes, target, writes);
             entries(changes, target, writes);
         }
-        if !rule::holds(Rule::OpenMark) {
-            self.mark(changes, target, writes);
-        }
         if rule::holds(Rule::HeaderLast) {
             self.close(changes, target, writes);
         }
     }
 
-    fn mark(&self, changes: &Changes, target: Target, writes: &mut impl Writes) {
-        let mark = Mark { opened_for: self.image, former: target.base };
+    fn mark(&self, changes: &Changes, target: Target, is_closed: bool, writes: &mut impl Writes) {
+        let mark = Mark { image: self.image, former: target.base, is_closed };
         writes.write(changes.geometry().slot(target.slot), Source::Bytes(&mark.encode(self.key)));
     }
 
     fn close(&self, changes: &Changes, target: Target, writes: &mut impl Writes) {
         let at = changes.geometry().slot(target.slot) + header::OFFSET as u64;
         writes.write(at, Source::Bytes(self.header.as_slice()));
+        self.mark(changes, target, true, writes);
     }
 }
 

@@ -34,7 +34,7 @@ rules! {
     OpenMark = "open-mark",
     /// A push writes a block's table entry before the block.
     EntriesBeforeBlocks = "entries-before-blocks",
-    /// A push writes the header last.
+    /// A push writes header and closing mark after everything else.
     HeaderLast = "header-last",
     /// A slot that is open or off the owner's lineage is filled in full.
     FillTouchedSlots = "fill-touched-slots",

@@ -15,12 +15,16 @@ use crate::rule::{self, Rule};
 pub enum SlotView {
     /// A whole image, as far as its head can tell; table and blocks have checksums of their own.
     Closed(SlotHeader),
-    /// A push began and did not end, or the head is damaged.
-    Open {
-        /// What the push was about to do, where the mark is intact.
+    /// A push began and did not end.
+    Open(Mark),
+    /// Nothing was ever written here, or a repair has invalidated it.
+    Blank,
+    /// The mark, or the header under a closed mark, is damaged.
+    Damaged {
+        /// The mark, where it is intact.
         mark: Option<Mark>,
-        /// The header that stands there, where it is intact: that of the image before.
-        previous: Option<SlotHeader>,
+        /// The header, where it is intact.
+        header: Option<SlotHeader>,
     },
 }
 
@@ -33,9 +37,11 @@ impl SlotView {
         debug_assert_eq!(mark_bytes.len(), header::OFFSET);
         let mark = Mark::decode(key, mark_bytes);
         match (mark, SlotHeader::decode(key, segment, geometry, rest)) {
-            (Some(mark), Some(header)) if header.image == mark.opened_for => Self::Closed(header),
+            (Some(mark), Some(header)) if mark.is_closed && header.image == mark.image => Self::Closed(header),
             (_, Some(header)) if !rule::holds(Rule::VerifySlots) => Self::Closed(header),
-            (mark, previous) => Self::Open { mark, previous },
+            (Some(mark), _) if !mark.is_closed => Self::Open(mark),
+            (None, None) if head.iter().all(|byte| *byte == 0) => Self::Blank,
+            (mark, header) => Self::Damaged { mark, header },
         }
     }
 
@@ -44,7 +50,7 @@ impl SlotView {
     pub fn closed(&self) -> Option<&SlotHeader> {
         match self {
             Self::Closed(header) => Some(header),
-            Self::Open { .. } => None,
+            Self::Open(_) | Self::Blank | Self::Damaged { .. } => None,
         }
     }
 
@@ -54,6 +60,16 @@ impl SlotView {
         self.closed().map(|header| header.image)
     }
 
+    /// The header of an image that is worth loading: of a closed slot, or under a mark that is damaged. In that case only the
+    /// checksums of table and blocks tell whether the image is whole.
+    #[must_use]
+    pub fn candidate(&self) -> Option<&SlotHeader> {
+        match self {
+            Self::Closed(header) | Self::Damaged { mark: None, header: Some(header) } => Some(header),
+            Self::Open(_) | Self::Blank | Self::Damaged { .. } => None,
+        }
+    }
+
     /// The epoch from which an owner on `lineage` can fill this slot by difference; `None`: it must be filled in full, since it
     /// was touched by a push that is not on the lineage, or one that never ended.
     #[must_use]
@@ -61,24 +77,35 @@ impl SlotView {
         match self {
             Self::Closed(header) if !rule::holds(Rule::LineageDecides) => Some(header.image),
             Self::Closed(header) => Some(header.image).filter(|&image| lineage.contains(image)),
-            Self::Open { .. } if rule::holds(Rule::FillTouchedSlots) => None,
-            Self::Open { mark, .. } => mark.and_then(|mark| mark.former),
+            Self::Open(mark) if !rule::holds(Rule::FillTouchedSlots) => mark.former,
+            Self::Open(_) | Self::Blank | Self::Damaged { .. } => None,
         }
     }
 
-    /// Whether this slot proves that it never held `image` as a whole: it was closed below it, or its header still is that of an
-    /// older image.
+    /// The newest image that the slot can ever have held as a whole; `None` if that is not known.
     #[must_use]
-    pub fn never_held(&self, image: Stamp) -> bool {
+    pub fn upper_bound(&self) -> Option<Stamp> {
         match self {
-            Self::Closed(header) => header.image < image,
-            Self::Open { mark, previous } => {
-                // Damage may look like a push that never ended. Only a header that stands where it always stood, with a mark that
-                // names it, tells the two apart.
-                let intact = previous.as_ref().map(|header| header.image).filter(|&stamp| stamp < image);
-                intact.is_some() && mark.is_some_and(|mark| mark.former == intact)
+            Self::Closed(header) => Some(header.image),
+            // The push never ended, so its image never stood here. What was there before may have.
+            Self::Open(mark) => mark.former,
+            Self::Blank => Some(Stamp::EMPTY),
+            Self::Damaged { mark, header } => {
+                mark.map(|mark| mark.image).max(header.as_ref().map(|header| header.image))
             }
         }
+    }
+
+    /// Whether this slot proves that it never held `image` as a whole, nor anything newer.
+    #[must_use]
+    pub fn never_held(&self, image: Stamp) -> bool {
+        self.upper_bound().is_some_and(|bound| bound < image)
+    }
+
+    /// Whether damage may hide an image above `image` here.
+    #[must_use]
+    pub fn may_hide_above(&self, image: Stamp) -> bool {
+        matches!(self, Self::Damaged { .. }) && self.upper_bound().is_none_or(|bound| bound > image)
     }
 }
 

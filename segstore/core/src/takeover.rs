@@ -54,6 +54,9 @@ pub enum Unusable {
     /// It holds no whole image.
     #[error("holds no whole image")]
     NoImage,
+    /// The head of a slot is damaged: what stands in it is not known.
+    #[error("the head of its slot {0} is damaged")]
+    HeadDamaged(u32),
     /// It holds the image, damaged.
     #[error("holds {0}, but {1}")]
     Damaged(Stamp, Damage),
@@ -74,6 +77,14 @@ pub enum Failure {
         /// The image.
         image: Stamp,
         /// What is wrong with each replica.
+        replicas: Vec<(Member, Unusable)>,
+    },
+    /// The newest image that can be read may not be the newest that was acknowledged.
+    #[error("something newer than {readable} may have been acknowledged: {}", members(.replicas))]
+    Hidden {
+        /// The newest image that can be read.
+        readable: Stamp,
+        /// Where something newer may stand.
         replicas: Vec<(Member, Unusable)>,
     },
     /// The directory was restored from an old copy.
@@ -127,6 +138,10 @@ pub struct Takeover {
     answers: Vec<(Member, Result<Vec<SlotView>, Unusable>)>,
     /// The image that was chosen.
     chosen: Option<SlotHeader>,
+    /// The slot that it is loaded from, if that one's mark is damaged.
+    unmarked: Option<(Member, u32)>,
+    /// Such slots that turned out to hold nothing whole.
+    tried: Vec<(Member, u32)>,
     /// Images of which no good copy was found.
     given_up: Vec<Stamp>,
     /// What was wrong with the copies.
@@ -145,6 +160,8 @@ impl Takeover {
             claimed: None,
             answers: Vec::new(),
             chosen: None,
+            unmarked: None,
+            tried: Vec::new(),
             given_up: Vec::new(),
             unreadable: Vec::new(),
             actions: VecDeque::from([Action::ReadRecord]),
@@ -310,14 +327,49 @@ impl Takeover {
 
     /// Loads the newest image that was not given up.
     fn choose(&mut self) {
-        let images = self.slots().filter_map(|(_, _, slot)| slot.closed());
+        let images = self.slots().filter_map(|(_, _, slot)| slot.candidate());
         let newest = images.filter(|header| !self.given_up.contains(&header.image)).max_by_key(|header| header.image);
         let Some(header) = newest.cloned() else { return self.fail(self.nothing_to_load()) };
-        let holds_it = self.slots().filter(|(_, _, slot)| slot.image() == Some(header.image));
-        let sources = holds_it.map(|(member, index, _)| (member, index)).collect();
+        if let Some(hidden) = self.hidden_above(header.image) {
+            return self.fail(hidden);
+        }
+        let mut sources: Vec<_> = self.closed_on(header.image).collect();
+        self.unmarked = None;
+        if sources.is_empty() {
+            // Whether such a slot is whole is known only once all of it was read from there: one at a time.
+            self.unmarked = self.unmarked_on(header.image);
+            sources.extend(self.unmarked);
+        }
         self.stage = Stage::Loading;
         self.chosen = Some(header.clone());
         self.actions.push_back(Action::Load { header, sources });
+    }
+
+    fn closed_on(&self, image: Stamp) -> impl Iterator<Item = (Member, u32)> {
+        let closed = self.slots().filter(move |(_, _, slot)| slot.image() == Some(image));
+        closed.map(|(member, index, _)| (member, index))
+    }
+
+    /// A slot whose mark is damaged, whose header says `image`, and which was not tried.
+    fn unmarked_on(&self, image: Stamp) -> Option<(Member, u32)> {
+        let says_so =
+            |slot: &SlotView| slot.closed().is_none() && slot.candidate().map(|header| header.image) == Some(image);
+        let mut places = self.slots().filter(|(_, _, slot)| says_so(slot)).map(|(member, index, _)| (member, index));
+        places.find(|place| !self.tried.contains(place))
+    }
+
+    /// Damaged heads that may hide something above `readable`, if no member in sync proves that there is nothing.
+    fn hidden_above(&self, readable: Stamp) -> Option<Failure> {
+        let hiding = self.slots().filter(|(_, _, slot)| slot.may_hide_above(readable));
+        let replicas: Vec<_> = hiding.map(|(member, index, _)| (member, Unusable::HeadDamaged(index))).collect();
+        let at_most = |slot: &SlotView| slot.upper_bound().is_some_and(|bound| bound <= readable);
+        let is_proven = self.fenced_members().any(|slots| slots.iter().all(at_most));
+        let is_hidden = !replicas.is_empty() && !is_proven && rule::holds(Rule::ProveOlder);
+        is_hidden.then_some(Failure::Hidden { readable, replicas })
+    }
+
+    fn fenced_members(&self) -> impl Iterator<Item = &Vec<SlotView>> {
+        self.answers.iter().filter_map(|(_, answer)| answer.as_ref().ok())
     }
 
     fn nothing_to_load(&self) -> Failure {
@@ -358,6 +410,10 @@ impl Takeover {
             return;
         };
         self.unreadable.extend(sources);
+        self.tried.extend(self.unmarked);
+        if self.unmarked.is_some() && self.unmarked_on(image).is_some() {
+            return self.choose();
+        }
         self.given_up.push(image);
         if self.is_proven_unacknowledged(image) {
             self.choose();
@@ -369,15 +425,17 @@ impl Takeover {
 
     /// Whether some in-sync member never held `image`: then it was never acknowledged, and an older one may be chosen.
     fn is_proven_unacknowledged(&self, image: Stamp) -> bool {
-        let fenced = self.answers.iter().filter_map(|(_, answer)| answer.as_ref().ok());
-        let mut fenced = fenced.filter(|slots| slots.iter().all(|slot| slot.never_held(image)));
-        fenced.next().is_some() || !rule::holds(Rule::ProveOlder)
+        let is_proven = self.fenced_members().any(|slots| slots.iter().all(|slot| slot.never_held(image)));
+        is_proven || !rule::holds(Rule::ProveOlder)
     }
 
     // ---- the seal ----
 
     /// The fenced members whose newest whole image is `image`.
     fn holders(&self, image: Stamp) -> Vec<Member> {
+        if let Some((member, _)) = self.unmarked {
+            return vec![member];
+        }
         let fenced = self.answers.iter().filter_map(|(member, answer)| Some((member, answer.as_ref().ok()?)));
         let holders = fenced.filter(|(_, slots)| slots.iter().filter_map(SlotView::image).max() == Some(image));
         holders.map(|(member, _)| *member).collect()
@@ -416,8 +474,13 @@ impl Takeover {
 
     fn follower(&self, member: Member, image: Stamp, lineage: &Lineage) -> (Member, Vec<Option<Stamp>>, u32) {
         let slots = || self.slots().filter(move |(holder, _, _)| *holder == member);
-        let newest = slots().find(|(_, _, slot)| slot.image() == Some(image)).map_or(0, |(_, index, _)| index);
-        (member, slots().map(|(_, _, slot)| slot.base(lineage)).collect(), newest)
+        let is_newest = |(holder, index, slot): &(Member, u32, &SlotView)| {
+            slot.image() == Some(image) || self.unmarked == Some((*holder, *index))
+        };
+        let newest = slots().find(is_newest).map_or(0, |(_, index, _)| index);
+        let base =
+            |place: (Member, u32, &SlotView)| if is_newest(&place) { Some(image) } else { place.2.base(lineage) };
+        (member, slots().map(base).collect(), newest)
     }
 }
 

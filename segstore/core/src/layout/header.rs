@@ -1,4 +1,4 @@
-//! A slot's header: written last by a push, it closes the slot and says what the image is.
+//! A slot's header: what the image is. A push writes it when everything else stands; the mark that follows closes the slot.
 //!
 //! The lineage follows the fixed part; only as many of its entries are written as there are.
 

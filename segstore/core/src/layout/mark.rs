@@ -1,8 +1,8 @@
-//! A slot's open mark: the first 64 bytes of a slot, written first by every push.
+//! A slot's mark: the first 64 bytes of a slot, written first and last by every push.
 //!
-//! It names the image that the push brings and the image that stood there before. A slot is *closed* when its header carries the
-//! stamp that the mark names; until then it is *open*. The mark and the former stamp stand in one cache line of their own, so
-//! that they survive whatever happens to the header.
+//! It names the image that the push brings and the image that stood there before, and says whether the push is over. Without the
+//! second writing a header that was damaged could not be told from one that was cut off: the one hides an image that may have been
+//! acknowledged, the other proves that it was not.
 
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -15,6 +15,7 @@ use crate::id::{Epoch, Stamp, Term};
 pub const BYTES: usize = 64;
 const MAGIC: u32 = u32::from_le_bytes(*b"MARK");
 const FORMER_KNOWN: u64 = 1;
+const CLOSED: u64 = 2;
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -34,13 +35,15 @@ const _: () =
     assert!(size_of::<Raw>() == BYTES, "a mark is one cache line: it must not tear where the fabric does not");
 const CHECKED: usize = BYTES - 8;
 
-/// What a push is about to do to a slot.
+/// What a push is doing to a slot, or has done.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Mark {
     /// The image that the push brings.
-    pub opened_for: Stamp,
+    pub image: Stamp,
     /// The image that the slot held before, where the owner knew it.
     pub former: Option<Stamp>,
+    /// The push is over: everything of it stands.
+    pub is_closed: bool,
 }
 
 impl Mark {
@@ -51,11 +54,11 @@ impl Mark {
         let mut raw = Raw {
             magic: MAGIC.into(),
             version: VERSION.into(),
-            term: self.opened_for.term.0.into(),
-            epoch: self.opened_for.epoch.0.into(),
+            term: self.image.term.0.into(),
+            epoch: self.image.epoch.0.into(),
             former_term: former.term.0.into(),
             former_epoch: former.epoch.0.into(),
-            flags: if self.former.is_some() { FORMER_KNOWN.into() } else { 0.into() },
+            flags: self.flags().into(),
             reserved: 0.into(),
             checksum: 0.into(),
         };
@@ -69,9 +72,16 @@ impl Mark {
         let raw: &Raw = zerocopy::transmute_ref!(bytes);
         let intact = raw.checksum.get() == key.structure(&bytes[..CHECKED]);
         (intact && raw.magic.get() == MAGIC && raw.version.get() == VERSION).then(|| Self {
-            opened_for: stamp(raw.term, raw.epoch),
+            image: stamp(raw.term, raw.epoch),
             former: (raw.flags.get() & FORMER_KNOWN != 0).then(|| stamp(raw.former_term, raw.former_epoch)),
+            is_closed: raw.flags.get() & CLOSED != 0,
         })
+    }
+
+    fn flags(&self) -> u64 {
+        let former = if self.former.is_some() { FORMER_KNOWN } else { 0 };
+        let closed = if self.is_closed { CLOSED } else { 0 };
+        former | closed
     }
 }
 

@@ -61,7 +61,7 @@ fn head(mark: Mark, header: &SlotHeader) -> [u8; SLOT_HEAD] {
 }
 
 #[test]
-fn a_push_writes_mark_entries_blocks_header() {
+fn a_push_writes_mark_entries_blocks_header_mark() {
     prepare();
     let geometry = geometry();
     let mut changes = Changes::empty(Key::of(SEGMENT), geometry);
@@ -76,7 +76,10 @@ fn a_push_writes_mark_entries_blocks_header() {
     Checkpoint::new(&header(image)).plan(&changes, target, &mut |at: u64, source: Source<'_>| {
         let at = at - geometry.slot(1);
         places.push(match source {
-            Source::Bytes(_) if at == 0 => "mark".to_string(),
+            Source::Bytes(bytes) if at == 0 => {
+                let mark = Mark::decode(Key::of(SEGMENT), bytes.first_chunk().unwrap()).unwrap();
+                if mark.is_closed { "closed".to_string() } else { "open".to_string() }
+            }
             Source::Bytes(_) if at == header::OFFSET as u64 => "header".to_string(),
             Source::Bytes(bytes) => format!("{} entry at {}", bytes.len() / 16, (at - SLOT_HEAD as u64) / 16),
             Source::Working { offset, length } => {
@@ -85,7 +88,8 @@ fn a_push_writes_mark_entries_blocks_header() {
             }
         });
     });
-    assert_eq!(places, ["mark", "1 entry at 0", "1 entry at 2", "1 block at 0", "1 block at 2", "header"]);
+    let order = ["open", "1 entry at 0", "1 entry at 2", "1 block at 0", "1 block at 2", "header", "closed"];
+    assert_eq!(places, order);
 }
 
 #[test]
@@ -98,17 +102,24 @@ fn a_slot_off_the_lineage_has_no_base() {
 }
 
 #[test]
-fn a_slot_is_closed_only_by_the_header_that_its_mark_names() {
+fn a_slot_is_closed_only_by_its_mark_and_the_header_that_it_names() {
     let (before, after) = (Stamp::new(1, 4), Stamp::new(1, 6));
     let parse = |mark, header: &SlotHeader| SlotView::parse(SEGMENT, &geometry(), &head(mark, header));
     prepare();
-    let mark = Mark { opened_for: after, former: Some(before) };
-    let open = parse(mark, &header(before));
-    assert_eq!(open, SlotView::Open { mark: Some(mark), previous: Some(header(before)) });
-    assert!(open.never_held(after) && !open.never_held(before));
-    assert_eq!(parse(mark, &header(after)).image(), Some(after));
-    let other = SlotView::parse(SegmentId(78), &geometry(), &head(mark, &header(after)));
-    assert_eq!(other, SlotView::Open { mark: None, previous: None }, "another segment's slot");
+    let open = Mark { image: after, former: Some(before), is_closed: false };
+    for header in [header(before), header(after)] {
+        let view = parse(open, &header);
+        assert_eq!(view, SlotView::Open(open), "the push never ended");
+        assert!(view.never_held(after) && !view.never_held(before));
+    }
+    let closed = Mark { is_closed: true, ..open };
+    assert_eq!(parse(closed, &header(after)).image(), Some(after));
+    let damaged = parse(closed, &header(before));
+    assert_eq!(damaged.image(), None);
+    assert!(damaged.may_hide_above(before) && !damaged.never_held(after));
+    let other = SlotView::parse(SegmentId(78), &geometry(), &head(closed, &header(after)));
+    assert_eq!(other, SlotView::Damaged { mark: None, header: None }, "another segment's slot");
+    assert_eq!(SlotView::parse(SEGMENT, &geometry(), &[0; SLOT_HEAD]), SlotView::Blank);
 }
 
 #[test]

@@ -34,7 +34,7 @@ fn header() -> SlotHeader {
 
 #[test]
 fn mark_of_version_1() {
-    let mark = Mark { opened_for: Stamp::new(7, 0x1234), former: Some(Stamp::new(7, 0x1232)) };
+    let mark = Mark { image: Stamp::new(7, 0x1234), former: Some(Stamp::new(7, 0x1232)), is_closed: true };
     assert_eq!(dump(&mark.encode(Key::of(SEGMENT))), include_str!("../golden/mark.v1.hex"));
 }
 

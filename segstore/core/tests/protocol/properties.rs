@@ -139,7 +139,7 @@ proptest! {
         let empty = SlotHeader::of_empty_segment(SEGMENT, &geometry);
         let header = SlotHeader { image, lineage, length, owner: OwnerId(5), table_sum: 6, ..empty };
         let mut head = [0; SLOT_HEAD];
-        head[..64].copy_from_slice(&Mark { opened_for: image, former: None }.encode(key));
+        head[..64].copy_from_slice(&Mark { image, former: None, is_closed: true }.encode(key));
         let encoded = header.encode(key);
         let used = header::OFFSET + encoded.as_slice().len();
         head[header::OFFSET..used].copy_from_slice(encoded.as_slice());
@@ -156,7 +156,8 @@ proptest! {
     fn arbitrary_bytes_are_no_slot_and_no_replica(bytes in vec(any::<u8>(), 0..2048)) {
         let geometry = Geometry::new(4096, 1024, 2).expect("a valid shape");
         if let Some(head) = bytes.first_chunk() {
-            prop_assert_eq!(SlotView::parse(SEGMENT, &geometry, head), SlotView::Open { mark: None, previous: None });
+            let view = SlotView::parse(SEGMENT, &geometry, head);
+            prop_assert_eq!(view, SlotView::Damaged { mark: None, header: None });
         }
         prop_assert!(ReplicaHead::decode(&bytes).is_err());
     }

@@ -481,6 +481,38 @@ fn another_replica_is_asked_for_a_damaged_one() {
     assert_kept(&world);
 }
 
+/// One bit in a slot's head must not make an acknowledged image look like a push that never ended.
+#[test]
+fn a_damaged_head_does_not_bring_back_an_older_image() {
+    for at in [20, 64 + 20] {
+        for reachable in [&[0, 1][..], &[0]] {
+            let mut world = world(2, 0);
+            world.checkpoint(0, 0);
+            world.damage_head(0, Stamp::new(1, 2), at);
+            world.damage_head(1, Stamp::new(1, 2), at);
+            world.take_over(1, reachable);
+            let loaded = world.taken_over();
+            assert!(loaded.is_none() || loaded == Some(Stamp::new(1, 2)), "byte {at}: {loaded:?}");
+            if let Stage::Failed(why) = world.process(1) {
+                assert!(why.contains("may have been acknowledged"), "{why}");
+            }
+        }
+    }
+}
+
+/// Replica 0's head is damaged, replica 1 is whole: that is what there are replicas for.
+#[test]
+fn a_damaged_head_is_passed_over_where_another_is_whole() {
+    for at in [20, 64 + 20] {
+        let mut world = world(2, 0);
+        world.checkpoint(0, 0);
+        world.damage_head(0, Stamp::new(1, 2), at);
+        world.take_over(1, &[0, 1]);
+        assert_eq!(world.taken_over(), Some(Stamp::new(1, 2)), "byte {at}");
+        assert_kept(&world);
+    }
+}
+
 /// The damaged copy must not become the base of later checkpoints: whoever is damaged is in sync no more.
 #[test]
 fn damage_that_was_seen_is_not_carried_on() {

@@ -237,6 +237,15 @@ impl World {
         self.replicas[r].write(&geometry, at as usize, &[byte]);
     }
 
+    /// Flips a bit in the head of whichever slot of `r` holds `image`.
+    pub fn damage_head(&mut self, r: usize, image: Stamp, at: usize) {
+        let geometry = self.geometry;
+        let views = self.replicas[r].views(&geometry);
+        let slot = views.iter().position(|view| view.image() == Some(image)).unwrap() as u32;
+        let byte = self.replicas[r].head(slot)[at] ^ 1;
+        self.replicas[r].write(&geometry, geometry.slot(slot) as usize + at, &[byte]);
+    }
+
     /// The directory as it is, for [`World::restore_directory`].
     pub fn copy_of_directory(&self) -> Versioned {
         self.record.clone()

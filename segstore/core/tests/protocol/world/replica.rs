@@ -113,8 +113,11 @@ impl Replica {
     }
 
     pub fn view(&self, geometry: &Geometry, slot: u32) -> SlotView {
-        let head = self.slots[slot as usize].first_chunk::<{ SLOT_HEAD }>().unwrap();
-        SlotView::parse(SEGMENT, geometry, head)
+        SlotView::parse(SEGMENT, geometry, self.head(slot))
+    }
+
+    pub fn head(&self, slot: u32) -> &[u8; SLOT_HEAD] {
+        self.slots[slot as usize].first_chunk().unwrap()
     }
 
     pub fn entries(&self, geometry: &Geometry, slot: u32, first: u32, count: u32) -> Vec<Entry> {
@@ -130,7 +133,7 @@ impl Replica {
 
     fn close(&mut self, geometry: &Geometry, slot: u32, header: &SlotHeader) {
         let at = geometry.slot(slot) as usize;
-        self.write(geometry, at, &Mark { opened_for: header.image, former: None }.encode(key()));
+        self.write(geometry, at, &Mark { image: header.image, former: None, is_closed: true }.encode(key()));
         self.write(geometry, at + header::OFFSET, header.encode(key()).as_slice());
     }
 
