@@ -59,6 +59,7 @@ compile_error!("offsets into memory are 64 bits wide here: build for a 64-bit ta
 pub mod contract;
 pub mod memory;
 mod random;
+mod setup;
 pub mod shm;
 pub mod sim;
 mod sync;

@@ -89,12 +89,6 @@ impl Changes {
         &self.table[..self.geometry.blocks_of(self.length) as usize]
     }
 
-    /// How many blocks the next epoch will have changed.
-    #[must_use]
-    pub fn marked(&self) -> usize {
-        self.marked.len()
-    }
-
     /// Says that `block` changes.
     pub fn mark(&mut self, block: BlockIndex) {
         if self.is_marked.insert(block) {

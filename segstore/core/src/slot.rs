@@ -3,7 +3,7 @@
 //! A slot's memory may hold anything: a push that was cut off at any byte, another segment's image, damage. It is parsed once,
 //! here, into a view that later code trusts.
 
-use crate::id::{Epoch, SegmentId, Stamp};
+use crate::id::{SegmentId, Stamp};
 use crate::layout::geometry::SLOT_HEAD;
 use crate::layout::table::table_sum;
 use crate::layout::{BlockIndex, Entry, Geometry, Key, Mark, SlotHeader, header, mark};
@@ -148,10 +148,4 @@ pub fn verify_blocks<'a>(
 #[must_use]
 pub fn stood_still(before: &SlotView, after: &SlotView) -> bool {
     !rule::holds(Rule::VerifySlots) || (before == after && before.closed().is_some())
-}
-
-/// The newest epoch below which nothing in `entries` was changed: what a table says of the image it describes.
-#[must_use]
-pub fn newest_change(entries: &[Entry]) -> Epoch {
-    entries.iter().map(Entry::modified).max().unwrap_or_default()
 }

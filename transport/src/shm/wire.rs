@@ -3,10 +3,12 @@
 use zerocopy::little_endian::{U16, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::setup::Messages;
 use crate::{Error, ErrorKind, Result, Rights};
 
 /// The version of all of it.
 pub const VERSION: u16 = 1;
+const MESSAGES: Messages = Messages { provider: "shm", version: VERSION };
 /// The most regions of one peer: their descriptors travel in one message, and Linux allows 253.
 pub const MAX_GRANTS: usize = 64;
 /// The longest socket address (the system's own limit).
@@ -104,8 +106,8 @@ impl Hello {
     /// # Errors
     /// `Protocol` or `Incompatible`.
     pub fn parse(bytes: &[u8]) -> Result<Hello> {
-        let hello = Hello::read_from_bytes(bytes).map_err(|_| length("hello", bytes))?;
-        check("hello", (hello.magic, Hello::MAGIC), hello.version)?;
+        let hello = Hello::read_from_bytes(bytes).map_err(|_| MESSAGES.length("hello", bytes))?;
+        MESSAGES.check("hello", (hello.magic, Hello::MAGIC), hello.version.get())?;
         Ok(hello)
     }
 }
@@ -125,10 +127,10 @@ impl Reply {
     /// # Errors
     /// `Protocol` or `Incompatible`.
     pub fn parse(bytes: &[u8]) -> Result<Reply> {
-        let (header, address) = ReplyHeader::read_from_prefix(bytes).map_err(|_| length("reply", bytes))?;
-        check("reply", (header.magic, Reply::MAGIC), header.version)?;
+        let (header, address) = ReplyHeader::read_from_prefix(bytes).map_err(|_| MESSAGES.length("reply", bytes))?;
+        MESSAGES.check("reply", (header.magic, Reply::MAGIC), header.version.get())?;
         if address.len() != usize::from(header.address_len.get()) || !(2..=MAX_ADDRESS).contains(&address.len()) {
-            return Err(length("reply", bytes));
+            return Err(MESSAGES.length("reply", bytes));
         }
         Ok(Reply { token: header.token, address: address.to_vec() })
     }
@@ -147,8 +149,8 @@ impl Knock {
     /// # Errors
     /// `Protocol` or `Incompatible`.
     pub fn parse(bytes: &[u8]) -> Result<Knock> {
-        let knock = Knock::read_from_bytes(bytes).map_err(|_| length("knock", bytes))?;
-        check("knock", (knock.magic, Knock::MAGIC), knock.version)?;
+        let knock = Knock::read_from_bytes(bytes).map_err(|_| MESSAGES.length("knock", bytes))?;
+        MESSAGES.check("knock", (knock.magic, Knock::MAGIC), knock.version.get())?;
         Ok(knock)
     }
 }
@@ -171,13 +173,13 @@ pub fn encode_welcome(grants: &[Welcomed]) -> Vec<u8> {
 /// # Errors
 /// `Protocol` or `Incompatible`.
 pub fn parse_welcome(bytes: &[u8]) -> Result<Vec<Welcomed>> {
-    let (header, rest) = WelcomeHeader::read_from_prefix(bytes).map_err(|_| length("welcome", bytes))?;
-    check("welcome", (header.magic, WELCOME), header.version)?;
+    let (header, rest) = WelcomeHeader::read_from_prefix(bytes).map_err(|_| MESSAGES.length("welcome", bytes))?;
+    MESSAGES.check("welcome", (header.magic, WELCOME), header.version.get())?;
     let count = usize::from(header.count.get());
     if !(1..=MAX_GRANTS).contains(&count) || rest.len() != count * size_of::<WelcomeGrant>() {
-        return Err(length("welcome", bytes));
+        return Err(MESSAGES.length("welcome", bytes));
     }
-    let grants = <[WelcomeGrant]>::ref_from_bytes(rest).map_err(|_| length("welcome", bytes))?;
+    let grants = <[WelcomeGrant]>::ref_from_bytes(rest).map_err(|_| MESSAGES.length("welcome", bytes))?;
     grants.iter().map(check_grant).collect()
 }
 
@@ -191,22 +193,6 @@ fn check_grant(grant: &WelcomeGrant) -> Result<Welcomed> {
             format!("a welcome grants {len} bytes at {offset} with rights {:#x}: the target is broken", grant.rights),
         )),
     }
-}
-
-fn check(what: &str, magic: ([u8; 4], [u8; 4]), version: U16) -> Result<()> {
-    if magic.0 != magic.1 {
-        let text = format!("a shm {what} starts with {:?}, not {:?}: is this another provider's?", magic.0, magic.1);
-        return Err(Error::operation(ErrorKind::Protocol, text));
-    }
-    if version.get() != VERSION {
-        let text = format!("a shm {what} of version {version}; this side speaks version {VERSION}: upgrade the older");
-        return Err(Error::operation(ErrorKind::Incompatible, text));
-    }
-    Ok(())
-}
-
-fn length(what: &str, bytes: &[u8]) -> Error {
-    Error::operation(ErrorKind::Protocol, format!("a shm {what} of {} bytes has the wrong length", bytes.len()))
 }
 
 #[cfg(test)]

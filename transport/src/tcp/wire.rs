@@ -7,10 +7,12 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::fault::Fault;
+use crate::setup::Messages;
 use crate::{Error, ErrorKind, Result, Rights};
 
 /// The version of all of it.
 pub const VERSION: u16 = 1;
+const MESSAGES: Messages = Messages { provider: "tcp", version: VERSION };
 /// The most regions of one peer.
 pub const MAX_GRANTS: usize = 64;
 /// The most addresses of a reply.
@@ -160,8 +162,8 @@ impl Hello {
     /// # Errors
     /// `Protocol` or `Incompatible`.
     pub fn parse(bytes: &[u8]) -> Result<Hello> {
-        let hello = Hello::read_from_bytes(bytes).map_err(|_| length("hello", bytes))?;
-        check("hello", (hello.magic, Hello::MAGIC), hello.version)?;
+        let hello = Hello::read_from_bytes(bytes).map_err(|_| MESSAGES.length("hello", bytes))?;
+        MESSAGES.check("hello", (hello.magic, Hello::MAGIC), hello.version.get())?;
         Ok(hello)
     }
 }
@@ -215,13 +217,13 @@ impl Reply {
     /// # Errors
     /// `Protocol` or `Incompatible`.
     pub fn parse(bytes: &[u8]) -> Result<Reply> {
-        let (header, rest) = ReplyHeader::read_from_prefix(bytes).map_err(|_| length("reply", bytes))?;
-        check("reply", (header.magic, Reply::MAGIC), header.version)?;
+        let (header, rest) = ReplyHeader::read_from_prefix(bytes).map_err(|_| MESSAGES.length("reply", bytes))?;
+        MESSAGES.check("reply", (header.magic, Reply::MAGIC), header.version.get())?;
         let count = usize::from(header.count.get());
         if !(1..=MAX_ADDRESSES).contains(&count) || rest.len() != count * size_of::<Address>() {
-            return Err(length("reply", bytes));
+            return Err(MESSAGES.length("reply", bytes));
         }
-        let addresses = <[Address]>::ref_from_bytes(rest).map_err(|_| length("reply", bytes))?;
+        let addresses = <[Address]>::ref_from_bytes(rest).map_err(|_| MESSAGES.length("reply", bytes))?;
         Ok(Reply { token: header.token, addresses: addresses.iter().map(Address::socket).collect() })
     }
 }
@@ -307,9 +309,9 @@ pub fn encode_grants(grants: impl Iterator<Item = (u64, Rights)>) -> Vec<u8> {
 /// # Errors
 /// `Protocol`.
 pub fn parse_grants(bytes: &[u8]) -> Result<Vec<(u64, Rights)>> {
-    let grants = <[WelcomeGrant]>::ref_from_bytes(bytes).map_err(|_| length("welcome", bytes))?;
+    let grants = <[WelcomeGrant]>::ref_from_bytes(bytes).map_err(|_| MESSAGES.length("welcome", bytes))?;
     if !(1..=MAX_GRANTS).contains(&grants.len()) {
-        return Err(length("welcome", bytes));
+        return Err(MESSAGES.length("welcome", bytes));
     }
     let check = |grant: &WelcomeGrant| match Rights::from_bits(grant.rights) {
         Some(rights) if grant.len.get() > 0 && i64::try_from(grant.len.get()).is_ok() => Ok((grant.len.get(), rights)),
@@ -319,22 +321,6 @@ pub fn parse_grants(bytes: &[u8]) -> Result<Vec<(u64, Rights)>> {
         )),
     };
     grants.iter().map(check).collect()
-}
-
-fn check(what: &str, magic: ([u8; 4], [u8; 4]), version: U16) -> Result<()> {
-    if magic.0 != magic.1 {
-        let text = format!("a tcp {what} starts with {:?}, not {:?}: is this another provider's?", magic.0, magic.1);
-        return Err(Error::operation(ErrorKind::Protocol, text));
-    }
-    if version.get() != VERSION {
-        let text = format!("a tcp {what} of version {version}; this side speaks version {VERSION}: upgrade the older");
-        return Err(Error::operation(ErrorKind::Incompatible, text));
-    }
-    Ok(())
-}
-
-fn length(what: &str, bytes: &[u8]) -> Error {
-    Error::operation(ErrorKind::Protocol, format!("a tcp {what} of {} bytes has the wrong length", bytes.len()))
 }
 
 #[cfg(test)]

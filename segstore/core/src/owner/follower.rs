@@ -118,6 +118,11 @@ impl Follower {
         }
     }
 
+    /// Neither reached nor given up so far.
+    pub(super) fn is_connecting(&self) -> bool {
+        !self.is_connected && !self.has_failed
+    }
+
     pub(super) fn connect(&mut self) {
         self.is_connected = true;
         self.has_failed = false;

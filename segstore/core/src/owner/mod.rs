@@ -429,7 +429,7 @@ impl Owner {
 
     /// Replicas that were neither reached nor given up so far: checkpoints wait for one or the other.
     pub fn connecting(&self) -> impl Iterator<Item = Member> + '_ {
-        self.followers.iter().filter(|f| !f.is_connected && !f.has_failed).map(|f| f.member)
+        self.followers.iter().filter(|f| f.is_connecting()).map(|f| f.member)
     }
 
     /// Replicas without an endpoint.
@@ -537,8 +537,7 @@ impl Owner {
         if in_sync != self.in_sync() {
             let swap = self.directory.swap_to(in_sync);
             self.actions.push_back(Action::Swap(swap));
-        } else if self.attempt.is_some() && self.followers.iter().any(|f| self.is_failing(f)) && self.directory.check()
-        {
+        } else if self.followers.iter().any(|f| self.is_failing(f)) && self.directory.check() {
             // Nothing can be removed, so no swap would tell that another owner came: ask.
             self.actions.push_back(Action::ReadRecord);
         }

@@ -75,7 +75,7 @@ impl Owner {
     pub fn blocked(&self) -> Option<Blocked> {
         let epoch = self.attempt?;
         let awaited = || self.followers.iter().filter(|f| f.is_awaited() && !f.has_done(epoch));
-        let connecting: Vec<_> = awaited().filter(|f| !f.is_connected && !f.has_failed).map(|f| f.member).collect();
+        let connecting: Vec<_> = awaited().filter(|f| f.is_connecting()).map(|f| f.member).collect();
         let gone: Vec<_> = awaited().filter(|f| f.has_failed).map(|f| f.member).collect();
         let busy: Vec<_> = awaited().filter(|f| f.is_busy()).map(|f| f.member).collect();
         let held: Vec<_> = awaited().filter(|f| f.is_connected && !f.is_busy()).map(|f| f.member).collect();

@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
 use crate::directory::{Change, DirectoryError, Entry, LeaseId, Revision, Value};
 
@@ -86,8 +86,6 @@ impl Store {
     pub(super) fn list(&self, prefix: &str) -> Result<(Vec<Entry>, Revision), DirectoryError> {
         let transaction = self.database()?.begin_read().map_err(refused)?;
         let table = transaction.open_table(ENTRIES).map_err(refused)?;
-        let about = transaction.open_table(ABOUT).map_err(refused)?;
-        let revision = about.get("revision").map_err(refused)?.map_or(0, |row| row.value());
         let mut entries = Vec::new();
         for row in table.range(prefix..).map_err(refused)? {
             let (key, value) = row.map_err(refused)?;
@@ -96,7 +94,11 @@ impl Store {
             }
             entries.push(entry(key.value(), value.value()));
         }
-        Ok((entries, Revision(revision)))
+        Ok((entries, revision(&transaction)?))
+    }
+
+    pub(super) fn revision(&self) -> Result<Revision, DirectoryError> {
+        revision(&self.database()?.begin_read().map_err(refused)?)
     }
 
     pub(super) fn leases(&self) -> Result<Vec<(LeaseId, Duration)>, DirectoryError> {
@@ -194,6 +196,11 @@ impl Batch {
         self.transaction.open_table(ABOUT).map_err(refused)?.insert(name, value).map_err(refused)?;
         Ok(())
     }
+}
+
+fn revision(transaction: &ReadTransaction) -> Result<Revision, DirectoryError> {
+    let about = transaction.open_table(ABOUT).map_err(refused)?;
+    Ok(Revision(about.get("revision").map_err(refused)?.map_or(0, |row| row.value())))
 }
 
 fn entry(key: &str, (revision, lease, value): (u64, u64, &[u8])) -> Entry {

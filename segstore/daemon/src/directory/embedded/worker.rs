@@ -141,7 +141,7 @@ impl Worker {
         }
         self.watchers.clear();
         self.kept.clear();
-        self.kept_after = self.store.list("")?.1;
+        self.kept_after = self.store.revision()?;
         Ok(())
     }
 
