@@ -1,6 +1,24 @@
 //! What things are called. Identifiers are random and 128 bits wide; terms and epochs count.
+//!
+//! In messages an identifier is 32 hexadecimal digits.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::str::FromStr;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Text that is no identifier.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0:?} is no identifier: one is 32 hexadecimal digits")]
+pub struct IdError(String);
+
+fn identifier(text: &str) -> Result<u128, IdError> {
+    let is_whole = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let number = is_whole.then(|| u128::from_str_radix(text, 16).ok()).flatten();
+    number.ok_or_else(|| IdError(text.to_owned()))
+}
 
 macro_rules! identifier {
     ($(#[$doc:meta])* $name:ident) => {
@@ -17,6 +35,27 @@ macro_rules! identifier {
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 write!(f, "{:032x}", self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdError;
+
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                identifier(text).map(Self)
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = Cow::<str>::deserialize(deserializer)?;
+                identifier(&text).map(Self).map_err(D::Error::custom)
             }
         }
     };
@@ -41,11 +80,11 @@ identifier! {
 }
 
 /// The number of an ownership; every takeover raises it. Zero: nobody has owned the segment yet.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize)]
 pub struct Term(pub u64);
 
 /// The number of a checkpoint; rises in a segment's life, may skip. Zero: the empty image that every segment starts from.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize)]
 pub struct Epoch(pub u64);
 
 impl Term {
@@ -77,7 +116,7 @@ impl fmt::Display for Epoch {
 }
 
 /// What orders images: the term first, then the epoch.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Stamp {
     /// The ownership that made the image.
     pub term: Term,
@@ -109,7 +148,7 @@ impl fmt::Debug for Stamp {
 }
 
 /// A replica as the in-sync set names it: a place and the life of the memory there.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Member {
     /// The node that holds the memory.
     pub node: NodeId,
@@ -120,5 +159,19 @@ pub struct Member {
 impl fmt::Display for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "replica {} on node {}", self.incarnation, self.node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identifier_is_32_hexadecimal_digits() {
+        let node = NodeId(0xab << 100);
+        assert_eq!(node.to_string().parse(), Ok(node));
+        for wrong in ["", "ab", "+0000000000000000000000000000001", "0000000000000000000000000000000g"] {
+            assert_eq!(wrong.parse::<NodeId>(), Err(IdError(wrong.to_owned())));
+        }
     }
 }

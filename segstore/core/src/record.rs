@@ -4,11 +4,13 @@
 //! compare-and-swap on the whole of it; the directory raises its version with each change. (The version alone would do, but for a
 //! directory that was restored from an old copy, in which versions come again.)
 
+use serde::{Deserialize, Serialize};
+
 use crate::id::{Member, OwnerId, SegmentId, Term};
 use crate::rule::{self, Rule};
 
 /// What the directory knows of a segment as far as the protocol needs it.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Record {
     /// The segment's life.
     pub segment: SegmentId,
@@ -21,11 +23,11 @@ pub struct Record {
 }
 
 /// Counts the changes of a record.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct RecordVersion(pub u64);
 
 /// A record as the directory holds it.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Versioned {
     /// What a compare-and-swap must name.
     pub version: RecordVersion,
@@ -34,7 +36,7 @@ pub struct Versioned {
 }
 
 /// A change that is to happen only if the record is still the one that was read.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Swap {
     /// The record that was read.
     pub expected: Versioned,

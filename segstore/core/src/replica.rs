@@ -3,6 +3,8 @@
 //! A replica serves one writer at a time: the newest term that it has heard of, and of that term the endpoint opened last. It
 //! stores the term in replica memory before it acts on it, so the promise holds over restarts.
 
+use serde::{Deserialize, Serialize};
+
 use crate::id::{Incarnation, SegmentId};
 use crate::layout::Ownership;
 use crate::rule::{self, Rule};
@@ -19,7 +21,7 @@ pub struct Replica {
 }
 
 /// A request to a replica: to be fenced, to open an endpoint for writing, or to begin a repair.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Request {
     /// Which life of the segment is meant.
     pub segment: SegmentId,
@@ -39,7 +41,8 @@ pub struct Granted {
 }
 
 /// Why a replica refuses.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
 pub enum Refused {
     /// Another owner came later.
     #[error("term {} is over: the replica has seen term {}", .asked.term, .remembered.term)]

@@ -3,6 +3,7 @@
 //! The term is what keeps an old owner out, over restarts of the daemon too. It stands in two lines that are written one after the
 //! other: a daemon that is killed in the middle of a store leaves one whole, and damage to one line forgets nothing.
 
+use serde::{Deserialize, Serialize};
 use zerocopy::little_endian::{U32, U64, U128};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -46,7 +47,7 @@ const _: () = assert!(size_of::<RawOwnership>() == LINE, "a term line is one cac
 const _: () = assert!(IDENTITY + 2 * LINE == BYTES, "identity and term lines fill the head");
 
 /// The highest term that a replica has seen, and whose it is.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Ownership {
     /// The term.
     pub term: Term,

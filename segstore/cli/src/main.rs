@@ -1,0 +1,4 @@
+//! `segctl`: what operators type.
+#![forbid(unsafe_code)]
+
+fn main() {}

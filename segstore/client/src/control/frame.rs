@@ -1,0 +1,70 @@
+//! How a message stands on the wire: four bytes of length, little endian, then JSON.
+
+use std::io;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::message::{Answer, Demand, Fault, Report, Request};
+
+/// The longest frame, in bytes without its length.
+pub const MAX_FRAME: usize = 1 << 20;
+
+/// What a client sends.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToDaemon {
+    /// A request, under a number that its answer carries.
+    Request(u64, Request),
+    /// The answer to a demand.
+    Report(u64, Result<Report, Fault>),
+}
+
+/// What a daemon sends.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToClient {
+    /// The answer to a request.
+    Answer(u64, Result<Answer, Fault>),
+    /// A demand, under a number that its report carries.
+    Demand(u64, Demand),
+}
+
+/// The bytes of a message: length and JSON.
+///
+/// # Errors
+/// The message is longer than [`MAX_FRAME`].
+pub fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; 4];
+    serde_json::to_writer(&mut bytes, message)?;
+    let length = check(bytes.len() - 4)?;
+    bytes[..4].copy_from_slice(&length.to_le_bytes());
+    Ok(bytes)
+}
+
+/// How many bytes follow a frame's first four.
+///
+/// # Errors
+/// More than [`MAX_FRAME`].
+pub fn length(head: [u8; 4]) -> io::Result<usize> {
+    let length = u32::from_le_bytes(head) as usize;
+    check(length).map(|_| length)
+}
+
+fn check(length: usize) -> io::Result<u32> {
+    let fits = u32::try_from(length).ok().filter(|_| length <= MAX_FRAME);
+    fits.ok_or_else(|| {
+        let text = format!("a frame of {length} bytes: the longest has {MAX_FRAME}; this is no peer of ours");
+        io::Error::new(io::ErrorKind::InvalidData, text)
+    })
+}
+
+/// The message in a frame's JSON.
+///
+/// # Errors
+/// It is no such message.
+pub fn decode<T: DeserializeOwned>(json: &[u8]) -> io::Result<T> {
+    serde_json::from_slice(json).map_err(|error| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("a message that makes no sense here: {error}"))
+    })
+}

@@ -1,0 +1,2 @@
+//! Named segments of memory that survive the node they live on.
+pub mod control;

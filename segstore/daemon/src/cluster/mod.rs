@@ -1,0 +1,74 @@
+//! What the cluster keeps in its directory, and under which names.
+//!
+//! | key | value | lives |
+//! |---|---|---|
+//! | `nodes/<id>` | [`NodeEntry`] | as long as the node's lease |
+//! | `segments/<name>` | [`SegmentEntry`] | until the segment is removed |
+//! | `holders/<name>` | [`Holder`] | as long as the holder's session, and its node's lease |
+//!
+//! Values are JSON: a newer daemon may add fields, each with a default.
+
+mod entry;
+
+pub use entry::{NodeEntry, SegmentEntry};
+
+use segstore::control::message::{Fault, FaultKind, Holder};
+use segstore_core::id::NodeId;
+
+/// The longest name of a segment, in bytes.
+pub const MAX_NAME: usize = 255;
+
+/// Where a node stands.
+#[must_use]
+pub fn node_key(node: NodeId) -> String {
+    format!("nodes/{node}")
+}
+
+/// Where a segment stands.
+#[must_use]
+pub fn segment_key(name: &str) -> String {
+    format!("segments/{name}")
+}
+
+/// Where a segment's [`Holder`] stands.
+#[must_use]
+pub fn holder_key(name: &str) -> String {
+    format!("holders/{name}")
+}
+
+/// Checks a segment's name: 1 to 255 bytes of `[A-Za-z0-9._/-]`, no empty or `..` part.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_name(name: &str) -> Result<(), Fault> {
+    let wrong = |why: &str| {
+        let shown: String = name.chars().take(80).collect();
+        Err(Fault::new(FaultKind::Invalid, format!("the name {shown:?} {why}")))
+    };
+    if name.is_empty() || name.len() > MAX_NAME {
+        return wrong(&format!("has {} bytes: a name has 1 to {MAX_NAME}", name.len()));
+    }
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '/' | '-');
+    if let Some(c) = name.chars().find(|c| !is_allowed(*c)) {
+        return wrong(&format!("contains {c:?}: letters, digits, and . _ / - are allowed"));
+    }
+    if name.split('/').any(|part| part.is_empty() || part == "..") {
+        return wrong("has an empty or `..` part between its slashes");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_checked() {
+        for good in ["a", "orders/eu-1", "A.b_c", &"x".repeat(255)] {
+            assert_eq!(check_name(good), Ok(()));
+        }
+        for wrong in ["", "a b", "ä", "/a", "a//b", "a/", "../a", "a/../b", &"x".repeat(256)] {
+            assert!(check_name(wrong).is_err_and(|fault| fault.kind == FaultKind::Invalid), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! The messages between daemons. JSON, as between client and daemon: a newer one may add fields, each with a default.
+
+use segstore::control::message::{Bytes, Fault, Held, OwnerState, Place, ReplicaInfo, Shape};
+use segstore_core::id::{Member, NodeId, SegmentId, Stamp};
+use segstore_core::layout::Ownership;
+use segstore_core::replica::Request as ReplicaRequest;
+use serde::{Deserialize, Serialize};
+
+/// What one daemon asks of another, or of itself.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Call {
+    /// Make an empty replica. Answer: [`Reply::Created`].
+    Create {
+        /// For which segment.
+        segment: SegmentId,
+        /// Its name, for people.
+        name: String,
+        /// Its shape.
+        shape: Shape,
+        /// The term that it remembers from the start.
+        remembered: Ownership,
+    },
+    /// Fence a replica. Answer: [`Reply::Heads`].
+    Fence {
+        /// Who asks whom.
+        request: ReplicaRequest,
+    },
+    /// Open a data endpoint. Answer: [`Reply::Connected`].
+    Connect {
+        /// The segment's life.
+        segment: SegmentId,
+        /// The replica.
+        member: Member,
+        /// As its writer; none: to read.
+        writer: Option<ReplicaRequest>,
+        /// The transport's provider.
+        provider: String,
+        /// What its `dial` gave.
+        hello: Bytes,
+    },
+    /// The heads of the slots. Answer: [`Reply::Heads`].
+    Heads {
+        /// The segment's life.
+        segment: SegmentId,
+        /// The replica.
+        member: Member,
+    },
+    /// Make a replica and fill it from another. Answered when it is filled: [`Reply::Repaired`].
+    Repair {
+        /// For which segment.
+        segment: SegmentId,
+        /// Its name, for people.
+        name: String,
+        /// Its shape.
+        shape: Shape,
+        /// For this owner.
+        ownership: Ownership,
+        /// The replica to copy from, and how to reach it.
+        source: Place,
+        /// Its slot.
+        slot: u32,
+        /// The image that it holds.
+        base: Stamp,
+    },
+    /// What the node knows of its replica of a segment. Answer: [`Reply::Replicas`].
+    Replicas {
+        /// The segment's life.
+        segment: SegmentId,
+    },
+    /// Forget every replica of a segment that was unlinked. Answer: [`Reply::Done`].
+    Forget {
+        /// The segment's life.
+        segment: SegmentId,
+    },
+    /// Have the client that holds a segment in this session hold a slot. Answer: [`Reply::Held`].
+    Hold {
+        /// The segment.
+        name: String,
+        /// The session's public number.
+        session: u64,
+        /// For how long, in milliseconds.
+        time: u64,
+    },
+    /// End that. Answer: [`Reply::Done`].
+    EndHold {
+        /// The segment.
+        name: String,
+        /// The session's public number.
+        session: u64,
+        /// The hold.
+        number: u64,
+    },
+    /// Ask the client that holds a segment how it is. Answer: [`Reply::State`].
+    State {
+        /// The segment.
+        name: String,
+        /// The session's public number.
+        session: u64,
+    },
+}
+
+/// What is answered.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// It is done.
+    Done,
+    /// The new replica.
+    Created {
+        /// The replica.
+        member: Member,
+    },
+    /// The first bytes of every slot.
+    Heads(Vec<Bytes>),
+    /// What the provider's `complete` needs.
+    Connected {
+        /// The reply.
+        reply: Bytes,
+    },
+    /// The replica is filled.
+    Repaired {
+        /// The replica.
+        member: Member,
+        /// Every slot holds this image or what follows it.
+        base: Stamp,
+        /// The slot that is exactly that image, closed.
+        closed: Option<u32>,
+    },
+    /// What the node keeps of the segment.
+    Replicas(Vec<ReplicaInfo>),
+    /// A slot is held.
+    Held(Held),
+    /// How a segment is.
+    State(Box<OwnerState>),
+}
+
+/// Who serves calls: this node.
+#[async_trait::async_trait]
+pub trait Serve: Send + Sync {
+    /// Serves one call of `from`.
+    async fn serve(&self, from: NodeId, call: Call) -> Result<Reply, Fault>;
+}

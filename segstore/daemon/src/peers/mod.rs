@@ -1,0 +1,2 @@
+//! What daemons ask of each other.
+pub mod message;
