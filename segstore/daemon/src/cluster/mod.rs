@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `nodes/<id>` | [`NodeEntry`] | as long as the node's lease |
 //! | `segments/<name>` | [`SegmentEntry`] | until the segment is removed |
-//! | `holders/<name>` | [`Holder`] | as long as the holder's session, and its node's lease |
+//! | `holders/<name>` | [`Holder`](segstore::control::message::Holder) | as long as the holder's session, and its node's lease |
 //!
 //! Values are JSON: a newer daemon may add fields, each with a default.
 
@@ -12,7 +12,7 @@ mod entry;
 
 pub use entry::{NodeEntry, SegmentEntry};
 
-use segstore::control::message::{Fault, FaultKind, Holder};
+use segstore::control::message::{Fault, FaultKind};
 use segstore_core::id::NodeId;
 
 /// The longest name of a segment, in bytes.
