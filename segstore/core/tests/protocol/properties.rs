@@ -18,6 +18,7 @@ const SEGMENT: SegmentId = SegmentId(7);
 const ANY: Faults = Faults {
     kills: 4,
     cuts: 6,
+    losses: 8,
     partitions: 4,
     lost_replies: 4,
     restarts: 4,

@@ -10,13 +10,14 @@ use segstore_core::owner::{BelowMinimum, Blocked, Outcome, Policy};
 use super::world::{Config, Faults, Stage, Step, World};
 use Step::{
     Commit, Complete, Connect, Cut, Deliver, DeliverLate, Directory, Fence, FenceLost, GiveUp, Kill, LateSwap, Load,
-    Repair, RepairGoesOn, Repaired, ReplyLate, Restart, TakeOver,
+    Lose, Repair, RepairGoesOn, Repaired, ReplyLate, Restart, StopTrying, TakeOver,
 };
 
 /// Everything may go wrong; the scenario says what does.
 const ANY: Faults = Faults {
     kills: 9,
     cuts: 9,
+    losses: 9,
     partitions: 9,
     lost_replies: 9,
     restarts: 9,
@@ -182,6 +183,24 @@ fn an_attempt_ends_when_the_link_is_back() {
     world.run([Commit(0, 0), Cut(0, 0), Connect(0, 0)]);
     world.settle(0);
     assert_eq!(world.acknowledged(), Some(Stamp::new(1, 2)));
+}
+
+/// A daemon restarts with its memory: nobody is removed, the attempt waits, and the same push is made again.
+#[test]
+fn a_daemon_that_restarts_stays_in_sync() {
+    let mut world = world(2, 0);
+    world.step(Commit(0, 0));
+    world.land(0, 0);
+    world.run([Deliver(0, 1), Restart(1), Lose(0, 1)]);
+    assert_eq!(owner(&world, 0).blocked(), Some(Blocked::Connecting(vec![world.member(1)])));
+    assert!(!world.is_enabled(Directory(0)), "nothing is asked of the directory");
+    let mut given_up = world.clone();
+    world.settle(0);
+    assert_eq!((world.acknowledged(), world.in_sync()), (Some(Stamp::new(1, 2)), vec![0, 1]));
+    // If it does not come back, it is removed.
+    given_up.run([StopTrying(0, 1), Directory(0)]);
+    assert_eq!((given_up.acknowledged(), given_up.in_sync()), (Some(Stamp::new(1, 2)), vec![0]));
+    assert_kept(&world);
 }
 
 // ---- rule 5: only the owner changes the set ----

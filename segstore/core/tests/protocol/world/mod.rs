@@ -54,6 +54,8 @@ pub struct Faults {
     pub kills: u8,
     /// An endpoint breaks; what was under way may still land.
     pub cuts: u8,
+    /// An endpoint breaks, and its owner tries to get it back, or gives that up.
+    pub losses: u8,
     /// A replica cannot be reached by a fence.
     pub partitions: u8,
     /// A directory's answer is lost; the change may be made, then or later, or not.
@@ -79,6 +81,7 @@ impl Config {
         let faults = Faults {
             kills: 0,
             cuts: 0,
+            losses: 0,
             partitions: 0,
             lost_replies: 0,
             restarts: 0,
