@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 
 use crate::changes::Changes;
-use crate::id::{Epoch, Member, SegmentId, Stamp};
+use crate::id::{Epoch, Member, NodeId, SegmentId, Stamp};
 use crate::layout::{Ownership, SlotHeader};
 use crate::lineage::Lineage;
 use crate::push::Target;
@@ -40,7 +40,7 @@ pub enum BelowMinimum {
 /// How many copies an acknowledgement stands for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Policy {
-    /// The fewest replicas that must be in sync. At least one always must.
+    /// The fewest replicas in sync on other nodes than the owner's.
     pub minimum: usize,
     /// What to do below that.
     pub below: BelowMinimum,
@@ -68,6 +68,8 @@ pub enum Action {
         epoch: Epoch,
         /// How many members of the in-sync set hold it.
         in_sync: usize,
+        /// How many of those are on other nodes than the owner's: they survive it.
+        elsewhere: usize,
     },
     /// The replica has left the in-sync set. End what is still under way to it.
     Removed(Member),
@@ -129,6 +131,7 @@ pub struct Owner {
     segment: SegmentId,
     ownership: Ownership,
     policy: Policy,
+    node: Option<NodeId>,
     /// What images of this term descend from.
     lineage: Lineage,
     acknowledged: Stamp,
@@ -168,6 +171,7 @@ impl Owner {
             segment: start.segment,
             ownership: start.ownership,
             policy,
+            node: None,
             lineage: start.ancestry.extended_by(start.loaded),
             acknowledged: start.loaded,
             next: start.loaded.epoch.next(),
@@ -180,6 +184,14 @@ impl Owner {
             fenced: None,
             actions: VecDeque::with_capacity(8),
         }
+    }
+
+    /// Says which node the owner runs on. A member of the in-sync set there dies with it, so it does not count towards the
+    /// policy's minimum; an owner that is on no node of the cluster need not say anything.
+    #[must_use]
+    pub fn on_node(mut self, node: NodeId) -> Self {
+        self.node = Some(node);
+        self
     }
 
     /// The next thing to do.
@@ -500,20 +512,28 @@ impl Owner {
         self.next = epoch.next();
         self.acknowledged = Stamp { term: self.ownership.term, epoch };
         self.followers.iter_mut().for_each(|follower| follower.spare(epoch));
-        let in_sync = self.in_sync_followers().filter(|f| f.has_done(epoch)).count();
-        self.actions.push_back(Action::Committed { epoch, in_sync });
+        let holders = || self.in_sync_followers().filter(|f| f.has_done(epoch)).map(|f| f.member);
+        let (in_sync, elsewhere) = (holders().count(), self.elsewhere(holders()));
+        self.actions.push_back(Action::Committed { epoch, in_sync, elsewhere });
     }
 
     fn is_complete(&self, epoch: Epoch) -> bool {
         let confirmed = |f: &Follower| f.is_connected() || rule::holds(Rule::ConfirmRemoval);
-        let in_sync = self.in_sync_followers().count();
+        let in_sync = || self.in_sync_followers().map(|f| f.member);
         self.followers.iter().filter(|f| f.is_awaited() && confirmed(f)).all(|f| f.has_done(epoch))
-            && (in_sync > 0 || !rule::holds(Rule::KeepTheLast))
-            && self.is_enough(in_sync)
+            && (in_sync().count() > 0 || !rule::holds(Rule::KeepTheLast))
+            && self.is_enough(in_sync())
     }
 
-    fn is_enough(&self, in_sync: usize) -> bool {
-        in_sync >= self.policy.minimum || self.policy.below == BelowMinimum::Continue || !rule::holds(Rule::Minimum)
+    fn is_enough(&self, in_sync: impl Iterator<Item = Member>) -> bool {
+        self.policy.below == BelowMinimum::Continue
+            || self.elsewhere(in_sync) >= self.policy.minimum
+            || !rule::holds(Rule::Minimum)
+    }
+
+    /// How many of `members` survive the owner's node.
+    fn elsewhere(&self, members: impl Iterator<Item = Member>) -> usize {
+        members.filter(|member| Some(member.node) != self.node || !rule::holds(Rule::OwnNode)).count()
     }
 
     fn in_sync_followers(&self) -> impl Iterator<Item = &Follower> {
@@ -567,7 +587,7 @@ impl Owner {
         let joins = |f: &Follower| f.role == Role::Adding && f.is_connected() && !f.leaving;
         let mut desired: Vec<_> = self.followers.iter().filter(|f| stays(f) || joins(f)).map(|f| f.member).collect();
         let someone_stays = self.followers.iter().any(|f| stays(f) && f.is_connected());
-        if (!someone_stays && rule::holds(Rule::KeepTheLast)) || !self.is_enough(desired.len()) {
+        if (!someone_stays && rule::holds(Rule::KeepTheLast)) || !self.is_enough(desired.iter().copied()) {
             let all = self.followers.iter().filter(|f| f.role == Role::InSync || joins(f));
             desired = all.map(|f| f.member).collect();
         }

@@ -37,8 +37,8 @@ pub enum Blocked {
     /// These replicas are neither reached nor given up, so far or again.
     #[error("being connected: {}", members(.0))]
     Connecting(Vec<Member>),
-    /// Too few replicas are in sync.
-    #[error("{in_sync} replicas in sync, the policy asks for {minimum}")]
+    /// Too few replicas are in sync on other nodes than the owner's.
+    #[error("{in_sync} replicas in sync on other nodes, the policy asks for {minimum}")]
     BelowMinimum {
         /// How many are.
         in_sync: usize,
@@ -79,7 +79,7 @@ impl Owner {
         let gone: Vec<_> = awaited().filter(|f| f.has_failed()).map(|f| f.member).collect();
         let busy: Vec<_> = awaited().filter(|f| f.is_busy()).map(|f| f.member).collect();
         let held: Vec<_> = awaited().filter(|f| f.is_connected() && !f.is_busy()).map(|f| f.member).collect();
-        let in_sync = self.in_sync().len();
+        let in_sync = self.elsewhere(self.in_sync().iter().copied());
         Some(if !gone.is_empty() && self.desired_set() == self.in_sync() {
             Blocked::Needed(gone)
         } else if !gone.is_empty() {

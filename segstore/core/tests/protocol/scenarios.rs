@@ -599,6 +599,45 @@ fn a_directory_from_an_old_copy_is_refused() {
 
 // ---- rule 19: below the minimum ----
 
+/// Two nodes, each with a replica; the first dies. What runs on the second then has its only replica beside it.
+fn after_a_takeover_on_two_nodes(below: BelowMinimum) -> World {
+    let policy = Policy { minimum: 1, below };
+    let config = Config { collocated: true, processes: 3, commits: [9, 9, 9], faults: ANY, policy, ..Config::small() };
+    let mut world = World::new(&config);
+    world.step(Kill(0));
+    world.take_over(1, &[1]);
+    world.settle(1);
+    assert_eq!(world.in_sync(), [1]);
+    world
+}
+
+#[test]
+fn a_replica_on_the_owners_node_is_not_enough() {
+    let mut world = after_a_takeover_on_two_nodes(BelowMinimum::Stop);
+    world.checkpoint(1, 0);
+    assert_eq!(world.acknowledged(), Some(Stamp::new(1, 1)));
+    assert_eq!(owner(&world, 1).blocked(), Some(Blocked::BelowMinimum { in_sync: 0, minimum: 1 }));
+    // The other node is back: its replica is repaired and gets the attempt that waits.
+    world.step(Repair(1, 0));
+    world.settle(1);
+    assert_eq!((world.acknowledged(), world.in_sync()), (Some(Stamp::new(2, 2)), vec![0, 1]));
+    // Nor is the member on the other node removed if only the one beside the owner would be left.
+    world.run([Commit(1, 0), Cut(1, 0)]);
+    world.land(1, 1);
+    assert_eq!(owner(&world, 1).blocked(), Some(Blocked::Needed(vec![world.member(0)])));
+    assert_kept(&world);
+}
+
+#[test]
+fn a_replica_on_the_owners_node_serves_where_the_policy_goes_on() {
+    let mut world = after_a_takeover_on_two_nodes(BelowMinimum::Continue);
+    world.checkpoint(1, 0);
+    assert_eq!(world.acknowledged(), Some(Stamp::new(2, 2)));
+    world.take_over(2, &[1]);
+    assert_eq!(world.taken_over(), Some(Stamp::new(2, 2)), "it is a member like any other while its node lives");
+    assert_kept(&world);
+}
+
 #[test]
 fn below_the_minimum_nothing_is_acknowledged_until_repair() {
     let policy = Policy { minimum: 2, below: BelowMinimum::Stop };

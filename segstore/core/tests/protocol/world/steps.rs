@@ -3,7 +3,7 @@
 use segstore_core::changes::Changes;
 use segstore_core::id::{Member, Stamp};
 use segstore_core::layout::{Entry, SlotHeader};
-use segstore_core::owner::Action as OwnerAction;
+use segstore_core::owner::{Action as OwnerAction, BelowMinimum};
 use segstore_core::push::Source;
 use segstore_core::record::Swap;
 use segstore_core::repair::Repair;
@@ -652,7 +652,8 @@ impl World {
             TakeoverAction::Done(start) => {
                 let (changes, memory) = process.loaded.take().unwrap();
                 let image = self.journal.took_over(start.ownership.term, start.loaded, &memory);
-                process.stage = Stage::Owning(Box::new(Owning::new(start, self.policy, changes, memory, image)));
+                let owner = super::process::owner(p, start, (self.policy, self.collocated));
+                process.stage = Stage::Owning(Box::new(Owning::new(owner, changes, memory, image)));
             }
             TakeoverAction::Failed(failure) => {
                 self.judge(&failure);
@@ -705,7 +706,13 @@ impl World {
             }
             OwnerAction::Swap(swap) => self.processes[p].directory = Some(DirectoryRequest::Swap(swap)),
             OwnerAction::ReadRecord => self.processes[p].directory = Some(DirectoryRequest::Read),
-            OwnerAction::Committed { .. } => {
+            OwnerAction::Committed { in_sync, elsewhere, .. } => {
+                let own = |member: &&Member| self.collocated && replica_of(member) == p;
+                let known = self.processes[p].owning().unwrap().owner.in_sync();
+                assert_eq!((known.len(), known.len() - known.iter().filter(own).count()), (in_sync, elsewhere));
+                if self.policy.below == BelowMinimum::Stop && elsewhere < self.policy.minimum {
+                    self.journal.broken(Violation::TooFew);
+                }
                 let image = self.processes[p].owning_mut().unwrap().attempt.take();
                 self.journal.acknowledge(image.unwrap());
             }
