@@ -80,6 +80,8 @@ rules! {
     DirectoryWentBack = "directory-went-back",
     /// Below the minimum nothing is acknowledged, where the policy says so.
     Minimum = "minimum",
+    /// A replica on the owner's own node does not count towards the minimum.
+    OwnNode = "own-node",
 }
 
 #[cfg(feature = "sabotage")]

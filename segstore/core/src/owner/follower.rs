@@ -17,6 +17,17 @@ pub(super) enum Role {
     Local,
 }
 
+/// The way to a replica. While it is [`Link::Connecting`] nobody is removed: the attempt under way waits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Link {
+    /// No endpoint, so far or again; the driver is trying.
+    Connecting,
+    /// There is an endpoint to push through.
+    Connected,
+    /// The driver has given the replica up.
+    Failed,
+}
+
 /// One slot of the replica.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Slot {
@@ -39,10 +50,7 @@ struct Push {
 pub(super) struct Follower {
     pub(super) member: Member,
     pub(super) role: Role,
-    /// Whether there is an endpoint to push through.
-    pub(super) is_connected: bool,
-    /// The endpoint is gone, or could not be had. Before the first answer a replica is neither connected nor failed.
-    pub(super) has_failed: bool,
+    link: Link,
     /// To be removed even if no attempt needs it.
     pub(super) leaving: bool,
     slots: Vec<Slot>,
@@ -55,7 +63,7 @@ impl Follower {
     /// `bases` says for each slot what it can be brought up to date from.
     pub(super) fn new(member: Member, role: Role, bases: Vec<Option<Stamp>>, newest: Option<u32>) -> Self {
         let slots = bases.into_iter().map(|base| Slot { base, pins: 0 }).collect();
-        Self { member, role, is_connected: false, has_failed: false, leaving: false, slots, newest, push: None }
+        Self { member, role, link: Link::Connecting, leaving: false, slots, newest, push: None }
     }
 
     /// Whether acknowledgements wait for this replica: because they rely on it, or because a push to it still reads working
@@ -92,7 +100,7 @@ impl Follower {
     /// the replica is connected again: the same bytes into the same slot, and the earlier endpoint is revoked by then.
     pub(super) fn start(&mut self, epoch: Epoch) -> Option<Target> {
         let taken = self.push.is_some_and(|push| push.epoch == epoch);
-        if !self.is_connected || self.is_busy() || taken {
+        if !self.is_connected() || self.is_busy() || taken {
             return None;
         }
         let slot = self.free_slot()?;
@@ -118,21 +126,26 @@ impl Follower {
         }
     }
 
-    /// Neither reached nor given up so far.
+    pub(super) fn is_connected(&self) -> bool {
+        self.link == Link::Connected
+    }
+
     pub(super) fn is_connecting(&self) -> bool {
-        !self.is_connected && !self.has_failed
+        self.link == Link::Connecting
+    }
+
+    pub(super) fn has_failed(&self) -> bool {
+        self.link == Link::Failed
     }
 
     pub(super) fn connect(&mut self) {
-        self.is_connected = true;
-        self.has_failed = false;
+        self.link = Link::Connected;
     }
 
-    /// The endpoint is gone. What was under way may have left anything of its blocks in the slot; all of them are above the
-    /// slot's base, so the base stands.
-    pub(super) fn disconnect(&mut self) {
-        self.is_connected = false;
-        self.has_failed = true;
+    /// The endpoint is gone; `link` says whether the driver goes on trying. What was under way may have left anything of its
+    /// blocks in the slot; all of them are above the slot's base, so the base stands.
+    pub(super) fn disconnect(&mut self, link: Link) {
+        self.link = link;
         self.push.take_if(|push| !push.done);
     }
 

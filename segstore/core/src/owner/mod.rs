@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 
 use crate::changes::Changes;
-use crate::id::{Epoch, Member, SegmentId, Stamp};
+use crate::id::{Epoch, Member, NodeId, SegmentId, Stamp};
 use crate::layout::{Ownership, SlotHeader};
 use crate::lineage::Lineage;
 use crate::push::Target;
@@ -25,7 +25,7 @@ use crate::replica::Refused;
 use crate::rule::{self, Rule};
 
 use directory::Directory;
-use follower::{Follower, Role};
+use follower::{Follower, Link, Role};
 pub use outcome::{Blocked, Outcome};
 
 /// What to do when fewer replicas are in sync than the policy's minimum.
@@ -40,7 +40,7 @@ pub enum BelowMinimum {
 /// How many copies an acknowledgement stands for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Policy {
-    /// The fewest replicas that must be in sync. At least one always must.
+    /// The fewest replicas in sync on other nodes than the owner's.
     pub minimum: usize,
     /// What to do below that.
     pub below: BelowMinimum,
@@ -49,7 +49,7 @@ pub struct Policy {
 /// What the owner wants done.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Action {
-    /// Push the attempt `epoch` to a replica; then call [`Owner::completed`] or [`Owner::failed`].
+    /// Push the attempt `epoch` to a replica; then call [`Owner::completed`], [`Owner::lost`] or [`Owner::failed`].
     Push {
         /// The replica.
         member: Member,
@@ -68,6 +68,8 @@ pub enum Action {
         epoch: Epoch,
         /// How many members of the in-sync set hold it.
         in_sync: usize,
+        /// How many of those are on other nodes than the owner's: they survive it.
+        elsewhere: usize,
     },
     /// The replica has left the in-sync set. End what is still under way to it.
     Removed(Member),
@@ -129,6 +131,7 @@ pub struct Owner {
     segment: SegmentId,
     ownership: Ownership,
     policy: Policy,
+    node: Option<NodeId>,
     /// What images of this term descend from.
     lineage: Lineage,
     acknowledged: Stamp,
@@ -168,6 +171,7 @@ impl Owner {
             segment: start.segment,
             ownership: start.ownership,
             policy,
+            node: None,
             lineage: start.ancestry.extended_by(start.loaded),
             acknowledged: start.loaded,
             next: start.loaded.epoch.next(),
@@ -180,6 +184,14 @@ impl Owner {
             fenced: None,
             actions: VecDeque::with_capacity(8),
         }
+    }
+
+    /// Says which node the owner runs on. A member of the in-sync set there dies with it, so it does not count towards the
+    /// policy's minimum; an owner that is on no node of the cluster need not say anything.
+    #[must_use]
+    pub fn on_node(mut self, node: NodeId) -> Self {
+        self.node = Some(node);
+        self
     }
 
     /// The next thing to do.
@@ -206,7 +218,7 @@ impl Owner {
             self.next = epoch.next();
         }
         self.attempt = Some(epoch);
-        if self.in_sync_followers().any(|f| f.has_failed) {
+        if self.in_sync_followers().any(Follower::has_failed) {
             self.directory.doubt();
         }
         self.advance();
@@ -216,7 +228,7 @@ impl Owner {
     /// Ends the attempt without an acknowledgement: it stays pending, until a later one supersedes it.
     ///
     /// # Errors
-    /// Pushes to these replicas still read working memory: end them, report them as failed, and try again.
+    /// Pushes to these replicas still read working memory: end them, report them as lost or failed, and try again.
     pub fn give_up(&mut self) -> Result<Option<Epoch>, Vec<Member>> {
         let busy: Vec<_> = self.followers.iter().filter(|f| f.is_busy()).map(|f| f.member).collect();
         if !busy.is_empty() {
@@ -236,8 +248,8 @@ impl Owner {
         Some(epoch)
     }
 
-    /// The push of `epoch` to a replica has completed: its memory has it. Completions of endpoints that were reported as failed
-    /// must not be reported.
+    /// The push of `epoch` to a replica has completed: its memory has it. Completions of endpoints that were reported as lost or
+    /// failed must not be reported.
     pub fn completed(&mut self, member: Member, epoch: Epoch) {
         let image = Stamp { term: self.ownership.term, epoch };
         if let Some(follower) = self.follower_mut(member) {
@@ -246,17 +258,27 @@ impl Owner {
         }
     }
 
-    /// The endpoint to a replica is gone, for whatever reason.
+    /// The endpoint to a replica is gone, and the driver is trying to get it back: a daemon that restarts keeps its memory.
+    /// Nobody is removed yet, and the attempt under way waits for [`Owner::connected`] or [`Owner::failed`].
+    pub fn lost(&mut self, member: Member) {
+        if self.disconnect(member, Link::Connecting) {
+            self.advance();
+        }
+    }
+
+    /// A replica is given up: its endpoint is gone, or could not be had. If an attempt needs it, it is removed.
     pub fn failed(&mut self, member: Member) {
-        self.actions.retain(|action| !matches!(action, Action::Push { member: to, .. } if *to == member));
-        if let Some(follower) = self.follower_mut(member) {
-            follower.disconnect();
-            if follower.role == Role::Local {
-                self.followers.retain(|follower| follower.member != member);
-            }
+        if self.disconnect(member, Link::Failed) {
+            self.followers.retain(|f| f.member != member || f.role != Role::Local);
             self.directory.doubt();
             self.advance();
         }
+    }
+
+    /// Forgets what was to be pushed to a replica; whether it takes part.
+    fn disconnect(&mut self, member: Member, link: Link) -> bool {
+        self.actions.retain(|action| !matches!(action, Action::Push { member: to, .. } if *to == member));
+        self.follower_mut(member).map(|follower| follower.disconnect(link)).is_some()
     }
 
     /// A replica refused to open an endpoint. One that has seen a later term says all there is to say: nothing of this term will
@@ -290,7 +312,7 @@ impl Owner {
     /// Where a repair can copy from: a member of the in-sync set, its slot with the newest acknowledged image, and that image.
     #[must_use]
     pub fn repair_source(&self) -> Option<(Member, u32, Stamp)> {
-        let mut sources = self.followers.iter().filter(|f| f.role == Role::InSync && f.is_connected && !f.leaving);
+        let mut sources = self.followers.iter().filter(|f| f.role == Role::InSync && f.is_connected() && !f.leaving);
         sources.find_map(|f| Some((f.member, f.newest_slot()?, f.newest_image()?)))
     }
 
@@ -427,14 +449,14 @@ impl Owner {
         self.followers.iter().map(|f| f.member)
     }
 
-    /// Replicas that were neither reached nor given up so far: checkpoints wait for one or the other.
+    /// Replicas that are neither reached nor given up, so far or again: checkpoints wait for one or the other.
     pub fn connecting(&self) -> impl Iterator<Item = Member> + '_ {
         self.followers.iter().filter(|f| f.is_connecting()).map(|f| f.member)
     }
 
     /// Replicas without an endpoint.
     pub fn disconnected(&self) -> impl Iterator<Item = Member> + '_ {
-        self.followers.iter().filter(|f| !f.is_connected).map(|f| f.member)
+        self.followers.iter().filter(|f| !f.is_connected()).map(|f| f.member)
     }
 
     /// What the header of the attempt `epoch` says, given the changes that were sealed for it.
@@ -490,20 +512,28 @@ impl Owner {
         self.next = epoch.next();
         self.acknowledged = Stamp { term: self.ownership.term, epoch };
         self.followers.iter_mut().for_each(|follower| follower.spare(epoch));
-        let in_sync = self.in_sync_followers().filter(|f| f.has_done(epoch)).count();
-        self.actions.push_back(Action::Committed { epoch, in_sync });
+        let holders = || self.in_sync_followers().filter(|f| f.has_done(epoch)).map(|f| f.member);
+        let (in_sync, elsewhere) = (holders().count(), self.elsewhere(holders()));
+        self.actions.push_back(Action::Committed { epoch, in_sync, elsewhere });
     }
 
     fn is_complete(&self, epoch: Epoch) -> bool {
-        let confirmed = |f: &Follower| f.is_connected || rule::holds(Rule::ConfirmRemoval);
-        let in_sync = self.in_sync_followers().count();
+        let confirmed = |f: &Follower| f.is_connected() || rule::holds(Rule::ConfirmRemoval);
+        let in_sync = || self.in_sync_followers().map(|f| f.member);
         self.followers.iter().filter(|f| f.is_awaited() && confirmed(f)).all(|f| f.has_done(epoch))
-            && (in_sync > 0 || !rule::holds(Rule::KeepTheLast))
-            && self.is_enough(in_sync)
+            && (in_sync().count() > 0 || !rule::holds(Rule::KeepTheLast))
+            && self.is_enough(in_sync())
     }
 
-    fn is_enough(&self, in_sync: usize) -> bool {
-        in_sync >= self.policy.minimum || self.policy.below == BelowMinimum::Continue || !rule::holds(Rule::Minimum)
+    fn is_enough(&self, in_sync: impl Iterator<Item = Member>) -> bool {
+        self.policy.below == BelowMinimum::Continue
+            || self.elsewhere(in_sync) >= self.policy.minimum
+            || !rule::holds(Rule::Minimum)
+    }
+
+    /// How many of `members` survive the owner's node.
+    fn elsewhere(&self, members: impl Iterator<Item = Member>) -> usize {
+        members.filter(|member| Some(member.node) != self.node || !rule::holds(Rule::OwnNode)).count()
     }
 
     fn in_sync_followers(&self) -> impl Iterator<Item = &Follower> {
@@ -517,7 +547,8 @@ impl Owner {
         }
         let own = self.acknowledged.term == self.ownership.term;
         let enough = [self.attempt, own.then_some(self.acknowledged.epoch)];
-        let candidates = self.followers.iter_mut().filter(|f| f.role == Role::Joining && f.is_connected && !f.leaving);
+        let candidates =
+            self.followers.iter_mut().filter(|f| f.role == Role::Joining && f.is_connected() && !f.leaving);
         for follower in candidates {
             if let Some(epoch) = enough.into_iter().flatten().find(|&epoch| follower.has_done(epoch)) {
                 follower.spare(epoch);
@@ -546,17 +577,17 @@ impl Owner {
     /// Whether the attempt under way cannot complete because of this replica.
     fn is_failing(&self, follower: &Follower) -> bool {
         let done = self.attempt.is_none_or(|epoch| follower.has_done(epoch));
-        follower.role == Role::InSync && follower.has_failed && !done
+        follower.role == Role::InSync && follower.has_failed() && !done
     }
 
     /// The in-sync set as it should be: without what fails the attempt under way, with what is being added. Nobody is removed if
     /// nothing could be acknowledged afterwards: a link that comes back is cheaper than a full copy.
     fn desired_set(&self) -> Vec<Member> {
         let stays = |f: &Follower| f.role == Role::InSync && !f.leaving && !self.is_failing(f);
-        let joins = |f: &Follower| f.role == Role::Adding && f.is_connected && !f.leaving;
+        let joins = |f: &Follower| f.role == Role::Adding && f.is_connected() && !f.leaving;
         let mut desired: Vec<_> = self.followers.iter().filter(|f| stays(f) || joins(f)).map(|f| f.member).collect();
-        let someone_stays = self.followers.iter().any(|f| stays(f) && f.is_connected);
-        if (!someone_stays && rule::holds(Rule::KeepTheLast)) || !self.is_enough(desired.len()) {
+        let someone_stays = self.followers.iter().any(|f| stays(f) && f.is_connected());
+        if (!someone_stays && rule::holds(Rule::KeepTheLast)) || !self.is_enough(desired.iter().copied()) {
             let all = self.followers.iter().filter(|f| f.role == Role::InSync || joins(f));
             desired = all.map(|f| f.member).collect();
         }

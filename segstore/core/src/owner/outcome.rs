@@ -34,11 +34,11 @@ pub enum Blocked {
     /// needed for the policy's minimum.
     #[error("out of reach, and needed: {}", members(.0))]
     Needed(Vec<Member>),
-    /// These replicas were neither reached nor given up so far.
+    /// These replicas are neither reached nor given up, so far or again.
     #[error("being connected: {}", members(.0))]
     Connecting(Vec<Member>),
-    /// Too few replicas are in sync.
-    #[error("{in_sync} replicas in sync, the policy asks for {minimum}")]
+    /// Too few replicas are in sync on other nodes than the owner's.
+    #[error("{in_sync} replicas in sync on other nodes, the policy asks for {minimum}")]
     BelowMinimum {
         /// How many are.
         in_sync: usize,
@@ -76,10 +76,10 @@ impl Owner {
         let epoch = self.attempt?;
         let awaited = || self.followers.iter().filter(|f| f.is_awaited() && !f.has_done(epoch));
         let connecting: Vec<_> = awaited().filter(|f| f.is_connecting()).map(|f| f.member).collect();
-        let gone: Vec<_> = awaited().filter(|f| f.has_failed).map(|f| f.member).collect();
+        let gone: Vec<_> = awaited().filter(|f| f.has_failed()).map(|f| f.member).collect();
         let busy: Vec<_> = awaited().filter(|f| f.is_busy()).map(|f| f.member).collect();
-        let held: Vec<_> = awaited().filter(|f| f.is_connected && !f.is_busy()).map(|f| f.member).collect();
-        let in_sync = self.in_sync().len();
+        let held: Vec<_> = awaited().filter(|f| f.is_connected() && !f.is_busy()).map(|f| f.member).collect();
+        let in_sync = self.elsewhere(self.in_sync().iter().copied());
         Some(if !gone.is_empty() && self.desired_set() == self.in_sync() {
             Blocked::Needed(gone)
         } else if !gone.is_empty() {

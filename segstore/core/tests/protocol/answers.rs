@@ -121,6 +121,31 @@ fn a_replica_that_is_being_connected_stays() {
     assert_eq!(swap.new.in_sync, [member(0), member(1)]);
 }
 
+/// A link that is lost stops nothing but the push over it: what no longer reads memory is not waited for.
+#[test]
+fn a_lost_link_ends_the_push() {
+    let mut owner = owner(1, 1);
+    owner.add_local(member(1), vec![None; 2], None);
+    owner.connected(member(1));
+    owner.begin().unwrap();
+    owner.completed(member(0), Epoch(1));
+    assert_eq!(owner.blocked(), Some(Blocked::Replicas(vec![member(1)])));
+    owner.lost(member(1));
+    assert!(has_committed(&drain(&mut owner)), "a replica that counts for nothing reads memory no more");
+    assert_eq!(owner.connecting().collect::<Vec<_>>(), [member(1)], "it stays, and may come back");
+    owner.completed(member(1), Epoch(1));
+    owner.connected(member(1));
+    owner.begin().unwrap();
+    owner.lost(member(0));
+    assert!(
+        !drain(&mut owner).iter().any(|action| matches!(action, Action::Push { member: to, .. } if *to == member(0)))
+    );
+    owner.connected(member(0));
+    assert!(
+        drain(&mut owner).iter().any(|action| matches!(action, Action::Push { member: to, .. } if *to == member(0)))
+    );
+}
+
 #[test]
 fn a_replica_that_is_let_go_is_not_waited_for() {
     let mut owner = owner(1, 1);

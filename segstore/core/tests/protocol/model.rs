@@ -96,6 +96,11 @@ configurations! {
     );
     /// A link breaks with writes in flight; the replica is removed, or the owner connects again.
     links_break: Config { commits: [2, 0, 0], ..small(Faults { cuts: 1, give_ups: 1, ..NONE }) };
+    /// A link is lost and comes back, or does not; the replica's daemon may have restarted.
+    links_come_back: quick_or(
+        Config { processes: 1, commits: [2, 0, 0], ..small(Faults { losses: 2, restarts: 1, ..NONE }) },
+        Config { commits: [2, 0, 0], ..small(Faults { cuts: 1, losses: 2, restarts: 1, ..NONE }) },
+    );
     /// There is only one replica, and its link breaks.
     last_replica: Config { in_sync: 1, commits: [2, 0, 0], ..small(Faults { cuts: 1, give_ups: 1, ..NONE }) };
     /// There is only one replica, and its daemon forgets what it may.

@@ -18,6 +18,7 @@ const SEGMENT: SegmentId = SegmentId(7);
 const ANY: Faults = Faults {
     kills: 4,
     cuts: 6,
+    losses: 8,
     partitions: 4,
     lost_replies: 4,
     restarts: 4,
@@ -47,15 +48,15 @@ proptest! {
         spare in 0..=2_usize,
         slots in 2..=3_u32,
         minimum in 1..=2_usize,
-        (stop, local) in any::<(bool, bool)>(),
+        (stop, local, collocated) in any::<(bool, bool, bool)>(),
     ) {
         let below = if stop { BelowMinimum::Stop } else { BelowMinimum::Continue };
-        let policy = Policy { minimum: minimum.min(in_sync), below };
+        let policy = Policy { minimum: minimum.min(in_sync - usize::from(collocated)), below };
         // With one replica, losing its memory loses the state: that is no broken promise, so it is not asked for.
         let memory_losses = u8::from(in_sync > 1);
         let faults = Faults { memory_losses, ..ANY };
         let commits = [9, 9, 9];
-        let mut world = World::new(&Config { in_sync, spare, slots, local, processes: 5, commits, faults, policy });
+        let mut world = World::new(&Config { in_sync, spare, slots, local, collocated, processes: 5, commits, faults, policy });
         let mut taken = Vec::new();
         for pick in picks {
             let Some(step) = choose(world.enabled(), pick) else { break };

@@ -10,13 +10,14 @@ use segstore_core::owner::{BelowMinimum, Blocked, Outcome, Policy};
 use super::world::{Config, Faults, Stage, Step, World};
 use Step::{
     Commit, Complete, Connect, Cut, Deliver, DeliverLate, Directory, Fence, FenceLost, GiveUp, Kill, LateSwap, Load,
-    Repair, RepairGoesOn, Repaired, ReplyLate, Restart, TakeOver,
+    Lose, Repair, RepairGoesOn, Repaired, ReplyLate, Restart, StopTrying, TakeOver,
 };
 
 /// Everything may go wrong; the scenario says what does.
 const ANY: Faults = Faults {
     kills: 9,
     cuts: 9,
+    losses: 9,
     partitions: 9,
     lost_replies: 9,
     restarts: 9,
@@ -182,6 +183,24 @@ fn an_attempt_ends_when_the_link_is_back() {
     world.run([Commit(0, 0), Cut(0, 0), Connect(0, 0)]);
     world.settle(0);
     assert_eq!(world.acknowledged(), Some(Stamp::new(1, 2)));
+}
+
+/// A daemon restarts with its memory: nobody is removed, the attempt waits, and the same push is made again.
+#[test]
+fn a_daemon_that_restarts_stays_in_sync() {
+    let mut world = world(2, 0);
+    world.step(Commit(0, 0));
+    world.land(0, 0);
+    world.run([Deliver(0, 1), Restart(1), Lose(0, 1)]);
+    assert_eq!(owner(&world, 0).blocked(), Some(Blocked::Connecting(vec![world.member(1)])));
+    assert!(!world.is_enabled(Directory(0)), "nothing is asked of the directory");
+    let mut given_up = world.clone();
+    world.settle(0);
+    assert_eq!((world.acknowledged(), world.in_sync()), (Some(Stamp::new(1, 2)), vec![0, 1]));
+    // If it does not come back, it is removed.
+    given_up.run([StopTrying(0, 1), Directory(0)]);
+    assert_eq!((given_up.acknowledged(), given_up.in_sync()), (Some(Stamp::new(1, 2)), vec![0]));
+    assert_kept(&world);
 }
 
 // ---- rule 5: only the owner changes the set ----
@@ -579,6 +598,45 @@ fn a_directory_from_an_old_copy_is_refused() {
 }
 
 // ---- rule 19: below the minimum ----
+
+/// Two nodes, each with a replica; the first dies. What runs on the second then has its only replica beside it.
+fn after_a_takeover_on_two_nodes(below: BelowMinimum) -> World {
+    let policy = Policy { minimum: 1, below };
+    let config = Config { collocated: true, processes: 3, commits: [9, 9, 9], faults: ANY, policy, ..Config::small() };
+    let mut world = World::new(&config);
+    world.step(Kill(0));
+    world.take_over(1, &[1]);
+    world.settle(1);
+    assert_eq!(world.in_sync(), [1]);
+    world
+}
+
+#[test]
+fn a_replica_on_the_owners_node_is_not_enough() {
+    let mut world = after_a_takeover_on_two_nodes(BelowMinimum::Stop);
+    world.checkpoint(1, 0);
+    assert_eq!(world.acknowledged(), Some(Stamp::new(1, 1)));
+    assert_eq!(owner(&world, 1).blocked(), Some(Blocked::BelowMinimum { in_sync: 0, minimum: 1 }));
+    // The other node is back: its replica is repaired and gets the attempt that waits.
+    world.step(Repair(1, 0));
+    world.settle(1);
+    assert_eq!((world.acknowledged(), world.in_sync()), (Some(Stamp::new(2, 2)), vec![0, 1]));
+    // Nor is the member on the other node removed if only the one beside the owner would be left.
+    world.run([Commit(1, 0), Cut(1, 0)]);
+    world.land(1, 1);
+    assert_eq!(owner(&world, 1).blocked(), Some(Blocked::Needed(vec![world.member(0)])));
+    assert_kept(&world);
+}
+
+#[test]
+fn a_replica_on_the_owners_node_serves_where_the_policy_goes_on() {
+    let mut world = after_a_takeover_on_two_nodes(BelowMinimum::Continue);
+    world.checkpoint(1, 0);
+    assert_eq!(world.acknowledged(), Some(Stamp::new(2, 2)));
+    world.take_over(2, &[1]);
+    assert_eq!(world.taken_over(), Some(Stamp::new(2, 2)), "it is a member like any other while its node lives");
+    assert_kept(&world);
+}
 
 #[test]
 fn below_the_minimum_nothing_is_acknowledged_until_repair() {

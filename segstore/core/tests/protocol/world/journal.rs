@@ -15,6 +15,8 @@ pub enum Violation {
     NotFenced,
     /// An image that a reader held was written.
     HeldAndWritten,
+    /// Something was acknowledged by fewer replicas than the policy asks for.
+    TooFew,
     /// Two images were acknowledged of which neither contains the other.
     Forked,
 }

@@ -38,6 +38,8 @@ pub struct Config {
     pub slots: u32,
     /// Process 0 has a replica on its own node, too, which counts for nothing.
     pub local: bool,
+    /// Process *n* runs on the node of replica *n*.
+    pub collocated: bool,
     /// Processes: the first owns the segment, each other may take it over once.
     pub processes: usize,
     /// Checkpoints that each process may begin, in order of the processes; the last number counts for all that follow.
@@ -54,6 +56,8 @@ pub struct Faults {
     pub kills: u8,
     /// An endpoint breaks; what was under way may still land.
     pub cuts: u8,
+    /// An endpoint breaks, and its owner tries to get it back, or gives that up.
+    pub losses: u8,
     /// A replica cannot be reached by a fence.
     pub partitions: u8,
     /// A directory's answer is lost; the change may be made, then or later, or not.
@@ -79,6 +83,7 @@ impl Config {
         let faults = Faults {
             kills: 0,
             cuts: 0,
+            losses: 0,
             partitions: 0,
             lost_replies: 0,
             restarts: 0,
@@ -88,7 +93,17 @@ impl Config {
             holds: 0,
             resizes: 0,
         };
-        Self { in_sync: 2, spare: 0, slots: 2, local: false, processes: 2, commits: [1, 1, 1], faults, policy }
+        Self {
+            in_sync: 2,
+            spare: 0,
+            slots: 2,
+            local: false,
+            collocated: false,
+            processes: 2,
+            commits: [1, 1, 1],
+            faults,
+            policy,
+        }
     }
 
     pub fn geometry(&self) -> Geometry {
@@ -101,6 +116,7 @@ impl Config {
 pub struct World {
     geometry: Geometry,
     policy: Policy,
+    collocated: bool,
     record: Versioned,
     /// Changes that were sent and whose sender was told that their outcome is not known.
     late_swaps: Vec<Swap>,
@@ -126,10 +142,11 @@ impl World {
         let commits = |p: usize| config.commits[p.min(2)];
         let mut processes: Vec<_> = (0..config.processes).map(|p| Process::new(p, commits(p))).collect();
         let record = Versioned { version: RecordVersion(1), record };
-        processes[0] = Process::creator(commits(0) + 1, &record, &geometry, config.policy);
+        processes[0] = Process::creator(commits(0) + 1, &record, &geometry, (config.policy, config.collocated));
         let mut world = Self {
             geometry,
             policy: config.policy,
+            collocated: config.collocated,
             record,
             late_swaps: Vec::new(),
             replicas,

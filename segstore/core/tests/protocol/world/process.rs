@@ -10,7 +10,7 @@ use segstore_core::replica::Request as ReplicaRequest;
 use segstore_core::takeover::Takeover;
 
 use super::journal::Index;
-use super::{BLOCK, BLOCKS, key, owner_id};
+use super::{BLOCK, BLOCKS, key, node_id, owner_id};
 
 /// What a process asked the directory and has no answer to.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -73,8 +73,8 @@ impl Process {
     }
 
     /// The process that created the segment.
-    pub fn creator(commits: u8, record: &Versioned, geometry: &Geometry, policy: Policy) -> Self {
-        let owner = Owner::new(Start::of_new_segment(record.clone(), geometry.slots()), policy);
+    pub fn creator(commits: u8, record: &Versioned, geometry: &Geometry, policy: (Policy, bool)) -> Self {
+        let owner = owner(0, Start::of_new_segment(record.clone(), geometry.slots()), policy);
         let mut changes = Changes::empty(key(), *geometry);
         changes.set_length(geometry.capacity());
         let memory = vec![0; BLOCKS as usize * BLOCK];
@@ -106,10 +106,16 @@ impl Process {
     }
 }
 
+/// The owner that process `index` becomes; a collocated one runs on the node of the replica of that number.
+pub fn owner(index: usize, start: Start, (policy, collocated): (Policy, bool)) -> Owner {
+    let owner = Owner::new(start, policy);
+    if collocated { owner.on_node(node_id(index)) } else { owner }
+}
+
 impl Owning {
-    pub fn new(start: Start, policy: Policy, changes: Changes, mut memory: Vec<u8>, built_on: Option<Index>) -> Self {
+    pub fn new(owner: Owner, changes: Changes, mut memory: Vec<u8>, built_on: Option<Index>) -> Self {
         memory.resize(BLOCKS as usize * BLOCK, 0);
-        Self { owner: Owner::new(start, policy), changes, memory, built_on, attempt: None, header: None }
+        Self { owner, changes, memory, built_on, attempt: None, header: None }
     }
 
     /// The application changes one block to a value of its own and begins a checkpoint. Returns the attempt.

@@ -3,7 +3,7 @@
 use segstore_core::changes::Changes;
 use segstore_core::id::{Member, Stamp};
 use segstore_core::layout::{Entry, SlotHeader};
-use segstore_core::owner::Action as OwnerAction;
+use segstore_core::owner::{Action as OwnerAction, BelowMinimum};
 use segstore_core::push::Source;
 use segstore_core::record::Swap;
 use segstore_core::repair::Repair;
@@ -56,6 +56,10 @@ pub enum Step {
     Complete(usize, usize),
     /// An owner's endpoint breaks. What is in flight may still land.
     Cut(usize, usize),
+    /// An owner's endpoint breaks, and it tries to get it back. What is in flight may still land.
+    Lose(usize, usize),
+    /// An owner that tries to connect to a replica gives it up.
+    StopTrying(usize, usize),
     /// An owner gives its attempt up.
     GiveUp(usize),
     /// A process is killed. What is in flight may still land.
@@ -80,7 +84,11 @@ impl Step {
             Self::FenceLost(p, _) | Self::Cut(p, _) | Self::GiveUp(p) | Self::Kill(p) | Self::Repair(p, _) => {
                 p == process
             }
-            Self::DeliverLate(p, _) | Self::Resize(p) | Self::Hold(p, _) => p == process,
+            Self::DeliverLate(p, _)
+            | Self::Resize(p)
+            | Self::Hold(p, _)
+            | Self::Lose(p, _)
+            | Self::StopTrying(p, _) => p == process,
             Self::RepairGoesOn(_) | Self::LateSwap(_) | Self::Release(_) | Self::Restart(_) | Self::LoseMemory(_) => {
                 false
             }
@@ -190,6 +198,9 @@ impl World {
         steps.extend(unconnected.iter().filter(reachable).map(|member| Step::Connect(p, replica_of(member))));
         let gone = |member: &Member| self.member(replica_of(member)) != *member;
         steps.extend(owning.owner.connecting().filter(gone).map(|member| Step::OutOfReach(p, replica_of(&member))));
+        if self.faults.losses > 0 {
+            steps.extend(owning.owner.connecting().map(|member| Step::StopTrying(p, replica_of(&member))));
+        }
         match owning.owner.attempt() {
             None if process.commits > 0 => {
                 let blocks = 0..owning.changes.entries().len() as u32;
@@ -233,6 +244,9 @@ impl World {
         }
         if endpoint.is_open() && endpoint.awaited.is_some() && !endpoint.revoked && self.faults.cuts > 0 {
             steps.push(Step::Cut(p, r));
+        }
+        if endpoint.is_open() && (endpoint.revoked || endpoint.awaited.is_some()) && self.faults.losses > 0 {
+            steps.push(Step::Lose(p, r));
         }
     }
 
@@ -292,6 +306,17 @@ impl World {
             Step::Cut(p, r) => {
                 self.faults.cuts -= 1;
                 self.disconnect(p, r);
+            }
+            Step::Lose(p, r) => {
+                self.faults.losses -= 1;
+                self.lose(p, r);
+            }
+            Step::StopTrying(p, r) => {
+                self.faults.losses -= 1;
+                let owner = &mut self.processes[p].owning_mut().unwrap().owner;
+                let member = owner.connecting().find(|member| replica_of(member) == r).unwrap();
+                owner.failed(member);
+                self.take_actions(p);
             }
             Step::GiveUp(p) => {
                 self.faults.give_ups -= 1;
@@ -532,10 +557,22 @@ impl World {
         self.take_actions(p);
     }
 
-    fn disconnect(&mut self, p: usize, r: usize) {
-        let Some(at) = self.endpoint(p, r, Endpoint::is_open) else { return };
+    fn abandon(&mut self, p: usize, r: usize) -> Option<Member> {
+        let at = self.endpoint(p, r, Endpoint::is_open)?;
         self.endpoints[at].abandoned = true;
-        let member = self.endpoints[at].member;
+        Some(self.endpoints[at].member)
+    }
+
+    fn lose(&mut self, p: usize, r: usize) {
+        let Some(member) = self.abandon(p, r) else { return };
+        if let Some(owning) = self.processes[p].owning_mut() {
+            owning.owner.lost(member);
+        }
+        self.take_actions(p);
+    }
+
+    fn disconnect(&mut self, p: usize, r: usize) {
+        let Some(member) = self.abandon(p, r) else { return };
         if let Some(owning) = self.processes[p].owning_mut() {
             owning.owner.failed(member);
             if !owning.owner.followers().any(|follower| follower == member) {
@@ -615,7 +652,8 @@ impl World {
             TakeoverAction::Done(start) => {
                 let (changes, memory) = process.loaded.take().unwrap();
                 let image = self.journal.took_over(start.ownership.term, start.loaded, &memory);
-                process.stage = Stage::Owning(Box::new(Owning::new(start, self.policy, changes, memory, image)));
+                let owner = super::process::owner(p, start, (self.policy, self.collocated));
+                process.stage = Stage::Owning(Box::new(Owning::new(owner, changes, memory, image)));
             }
             TakeoverAction::Failed(failure) => {
                 self.judge(&failure);
@@ -668,7 +706,13 @@ impl World {
             }
             OwnerAction::Swap(swap) => self.processes[p].directory = Some(DirectoryRequest::Swap(swap)),
             OwnerAction::ReadRecord => self.processes[p].directory = Some(DirectoryRequest::Read),
-            OwnerAction::Committed { .. } => {
+            OwnerAction::Committed { in_sync, elsewhere, .. } => {
+                let own = |member: &&Member| self.collocated && replica_of(member) == p;
+                let known = self.processes[p].owning().unwrap().owner.in_sync();
+                assert_eq!((known.len(), known.len() - known.iter().filter(own).count()), (in_sync, elsewhere));
+                if self.policy.below == BelowMinimum::Stop && elsewhere < self.policy.minimum {
+                    self.journal.broken(Violation::TooFew);
+                }
                 let image = self.processes[p].owning_mut().unwrap().attempt.take();
                 self.journal.acknowledge(image.unwrap());
             }
