@@ -76,6 +76,13 @@ impl Mapping {
         Ok(Share { fd, offset: backing.offset, generation: backing.generation })
     }
 
+    /// The file behind the memory now, and its generation.
+    pub(crate) fn present(&self) -> Result<(OwnedFd, u64)> {
+        let backing = self.lock()?;
+        let fd = backing.fd.try_clone().map_err(|error| Error::system("duplicating a descriptor", error))?;
+        Ok((fd, backing.generation))
+    }
+
     /// Moves the memory to fresh backing, unless it has left `generation` already. Tenants are told first, so what
     /// they complete from then on is not lost silently: either it is in the copy, or it fails.
     pub(crate) fn leave(&self, generation: u64, keep: Option<&[Range<usize>]>) -> Result<Moved> {
@@ -126,7 +133,9 @@ impl Mapping {
         filled.map(|copied| (fd, copied))
     }
 
-    /// Copies what is worth keeping, and is not a hole, to the new file.
+    /// Copies what is worth keeping, and is not a hole, to the new file: from the start on, in the order of the ranges. A
+    /// peer may still be storing. Whoever finds in the copy what it stored last (a slot's head, which stands before the
+    /// slot's content) finds all that it stored before: that was copied later.
     fn fill(&self, new: &OwnedFd, old: &Backing, keep: Option<&[Range<usize>]>) -> Result<u64> {
         let whole = 0..self.len();
         let mut copied = 0;

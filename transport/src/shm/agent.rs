@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use super::directory::SOCKET;
 use super::peer::Admission;
 use super::socket::{self, Listener};
 use super::wire::{Knock, Token};
@@ -88,7 +89,7 @@ impl Drop for Watch {
 
 impl Agent {
     pub(super) fn start(directory: Option<&Path>) -> Result<Agent> {
-        let name = format!("segstore-shm-{:032x}", u128::from_ne_bytes(random()?));
+        let name = format!("{SOCKET}{:032x}", u128::from_ne_bytes(random()?));
         let listener = Listener::bind(directory, &name)?;
         let address = listener.address.clone();
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;

@@ -1,10 +1,11 @@
 //! The domain: registers, dials, admits.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, Mutex, Weak};
 
 use super::agent::Agent;
 use super::dial::ShmDial;
+use super::directory::Directory;
 use super::peer::{Admission, ShmPeer};
 use super::region::ShmRegion;
 use super::wire::{Hello, Reply};
@@ -14,15 +15,17 @@ use crate::random::random;
 use crate::{Capabilities, Error, ErrorKind, Grant, Result, Rights};
 
 pub(super) struct ShmDomain {
-    directory: Option<PathBuf>,
+    directory: Option<Directory>,
     boot: [u8; 16],
     /// Runs while an endpoint or a peer needs it.
     agent: Mutex<Weak<Agent>>,
 }
 
 impl ShmDomain {
-    pub(super) fn new(directory: Option<PathBuf>) -> Result<ShmDomain> {
-        Ok(ShmDomain { directory, boot: boot_id()?, agent: Mutex::new(Weak::new()) })
+    pub(super) fn new(directory: Option<&Path>) -> Result<ShmDomain> {
+        let boot = boot_id()?;
+        let directory = directory.map(|path| Directory::open(path, &boot)).transpose()?;
+        Ok(ShmDomain { directory, boot, agent: Mutex::new(Weak::new()) })
     }
 
     fn agent(&self) -> Result<Arc<Agent>> {
@@ -30,7 +33,7 @@ impl ShmDomain {
         if let Some(running) = agent.upgrade() {
             return Ok(running);
         }
-        let started = Arc::new(Agent::start(self.directory.as_deref())?);
+        let started = Arc::new(Agent::start(self.directory.as_ref().map(Directory::path))?);
         *agent = Arc::downgrade(&started);
         Ok(started)
     }
@@ -42,7 +45,9 @@ impl DomainDriver for ShmDomain {
     }
 
     fn register(&self, memory: &Memory, rights: Rights) -> Result<Box<dyn RegionDriver>> {
-        Ok(Box::new(ShmRegion::new(memory, rights)?))
+        let region = ShmRegion::new(memory, rights)?;
+        self.directory.as_ref().map_or(Ok(()), |directory| directory.part_from_former_peers(memory))?;
+        Ok(Box::new(region))
     }
 
     fn dial(&self) -> Result<Box<dyn DialDriver>> {
@@ -56,7 +61,7 @@ impl DomainDriver for ShmDomain {
             return Err(Error::operation(ErrorKind::Incompatible, text));
         }
         let agent = self.agent()?;
-        let admission = Arc::new(Admission::new(random()?, grants)?);
+        let admission = Arc::new(Admission::new(random()?, grants, self.directory.as_ref())?);
         agent.expect(&admission);
         let reply = Reply { token: admission.token, address: agent.address().to_vec() };
         Ok((Box::new(ShmPeer::new(admission, agent)), reply.encode()))

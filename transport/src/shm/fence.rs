@@ -19,6 +19,8 @@ pub(super) const OPEN: u64 = 0;
 pub(super) const REVOKED: u64 = 1;
 /// A region has moved to other memory.
 pub(super) const MOVED: u64 = 2;
+/// The target's process died, and another has taken its place.
+pub(super) const RESTARTED: u64 = 3;
 
 /// A fence word, also a model checker's.
 pub(super) trait Word {
@@ -64,6 +66,7 @@ fn refused(cause: u64) -> Error {
     let (kind, text) = match cause {
         REVOKED => (ErrorKind::Revoked, "the target has revoked this endpoint".to_owned()),
         MOVED => (ErrorKind::Moved, "a granted region has moved to other memory: connect again".to_owned()),
+        RESTARTED => (ErrorKind::PeerGone, "the target was started again since: connect again".to_owned()),
         other => (ErrorKind::Protocol, format!("the fence word holds {other}, which means nothing here")),
     };
     Error::endpoint(kind, text).with_code(i64::from_ne_bytes(cause.to_ne_bytes()))

@@ -5,15 +5,20 @@
 //!
 //! Revoking raises a *fence word* that every write checks after a full barrier (`fence.rs` has the model), and then, unless the
 //! peer's process is proven dead, moves each region that it could change to fresh backing at the same address.
+//!
+//! A target that hosts memory with a name ([`Memory::named`](crate::Memory::named)) and may be killed is given a directory
+//! ([`Shm::in_directory`]), so that its next life can do the same for the peers of this one.
 
 mod agent;
 mod control;
 mod dial;
+mod directory;
 mod domain;
 mod endpoint;
 mod fence;
 mod peer;
 mod process;
+mod record;
 mod region;
 mod socket;
 pub mod wire;
@@ -35,7 +40,12 @@ impl Shm {
         Shm::default()
     }
 
-    /// Peers find each other by sockets in a directory, for instance one that several containers mount.
+    /// The domain has this directory for its own (made if it is missing; best on a tmpfs), and its peers find it by a socket
+    /// there: also from containers that mount it. A second living domain in it is refused by `open`.
+    ///
+    /// When a process died with peers and the directory is opened again, no operation of those peers completes from then
+    /// on (`PeerGone`). What they had under way may still land in a file until it is *registered*: then it moves to fresh
+    /// backing, unless they are proven dead. So register named memory before reading it.
     pub fn in_directory(directory: impl Into<PathBuf>) -> Shm {
         Shm { directory: Some(directory.into()) }
     }
@@ -47,7 +57,7 @@ impl Provider for Shm {
     }
 
     fn open(&self) -> Result<Domain> {
-        Ok(Domain::new(domain::ShmDomain::new(self.directory.clone())?))
+        Ok(Domain::new(domain::ShmDomain::new(self.directory.as_deref())?))
     }
 }
 

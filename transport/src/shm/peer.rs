@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use super::agent::Agent;
 use super::control::{self, Control};
+use super::directory::{Directory, Files};
 use super::process::Process;
+use super::record::{FileId, Record};
 use super::wire::{Token, Welcomed, encode_welcome};
 use super::{fence, socket};
 use crate::contract::driver::PeerDriver;
@@ -19,6 +21,8 @@ use crate::{Error, Grant, Keep, PeerStatistics, Result, Revocation, Rights};
 pub(super) struct Admission {
     pub(super) token: Token,
     control: Control,
+    /// What a later life of this target would find of the peer.
+    files: Option<Files>,
     grants: Vec<Admitted>,
     state: Mutex<State>,
     /// A revoke has begun. Beside the state, so that nobody has to wait for a long copy to learn so.
@@ -48,12 +52,16 @@ enum State {
 }
 
 impl Admission {
-    pub(super) fn new(token: Token, grants: &[Grant<'_>]) -> Result<Admission> {
-        let control = Control::new(Memory::anonymous(control::LEN)?)?;
+    pub(super) fn new(token: Token, grants: &[Grant<'_>], directory: Option<&Directory>) -> Result<Admission> {
+        let (page, files) = match directory.map(Directory::page).transpose()? {
+            Some((page, files)) => (page, Some(files)),
+            None => (Memory::anonymous(control::LEN)?, None),
+        };
         let admitted = |grant: &Grant<'_>| Admitted { memory: grant.region.memory().clone(), rights: grant.rights };
         Ok(Admission {
             token,
-            control,
+            control: Control::new(page)?,
+            files,
             grants: grants.iter().map(admitted).collect(),
             state: Mutex::new(State::Expected),
             revoking: AtomicBool::new(false),
@@ -71,16 +79,23 @@ impl Admission {
         }
         let tenant: Arc<dyn Tenant> = self.clone();
         let mut fds = vec![self.control.memory().fd()?];
+        let process = Process::connected_to(socket);
+        let identity = process.as_ref().and_then(|process| process.identity(socket));
+        let mut record = Record { process: identity, files: Vec::new() };
         let (mut welcomed, mut generations) = (Vec::new(), Vec::new());
         for grant in &self.grants {
             let share = grant.memory.mapping().share(&tenant)?;
+            if grant.rights.can_change() {
+                record.files.push(FileId::of(&share.fd)?);
+            }
             fds.push(if grant.rights.can_change() { share.fd } else { read_only(&share.fd)? });
             generations.push(share.generation);
             let len = grant.memory.len() as u64;
             welcomed.push(Welcomed { offset: share.offset, len, rights: grant.rights });
         }
+        self.files.as_ref().map_or(Ok(()), |files| files.remember(&record))?;
         // From here on the peer counts as a mapper, whether or not the message arrives.
-        *state = State::Connected { process: Process::connected_to(socket), generations };
+        *state = State::Connected { process, generations };
         let raw: Vec<_> = fds.iter().map(|fd| fd.as_fd().as_raw_fd()).collect();
         let sent = socket::send(socket, &encode_welcome(&welcomed), &raw);
         sent.map_err(|error| Error::system("sending descriptors to a peer", error))
@@ -115,6 +130,7 @@ impl Admission {
             }
         };
         *state = State::Revoked;
+        self.files.iter().for_each(Files::forget);
         // Pairs with the writer's barrier: what completed is visible here.
         barrier(Ordering::SeqCst);
         Ok(revocation)

@@ -7,6 +7,7 @@
 mod fixture;
 mod process;
 mod shm_only;
+mod shm_restart;
 mod sim_only;
 mod suite;
 mod tcp_hostile;

@@ -1,9 +1,12 @@
 //! A second process, for what one process cannot show: this test binary, started again. Its standard input is the
 //! control channel.
 
+use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
@@ -90,11 +93,13 @@ fn second_process() {
     let stdin = std::io::stdin();
     let fd = std::os::fd::AsFd::as_fd(&stdin).try_clone_to_owned().unwrap();
     let mut channel = UnixStream::from(fd);
+    let page = Memory::anonymous(4096).unwrap();
     match role.as_str() {
         "writer" => while writer(&Shm::new().open().unwrap(), &mut channel).is_ok() {},
-        "target" => target(&Shm::new().open().unwrap(), &mut channel).unwrap(),
+        "target" => target(&Shm::new().open().unwrap(), &page, &mut channel).unwrap(),
+        "named-target" => named_target(&mut channel).unwrap(),
         "tcp-writer" => while writer(&Tcp::dialing_only().open().unwrap(), &mut channel).is_ok() {},
-        "tcp-target" => target(&Tcp::listening_on(([127, 0, 0, 1], 0)).open().unwrap(), &mut channel).unwrap(),
+        "tcp-target" => target(&Tcp::listening_on(([127, 0, 0, 1], 0)).open().unwrap(), &page, &mut channel).unwrap(),
         other => panic!("no role {other}"),
     }
 }
@@ -115,10 +120,17 @@ fn writer(domain: &Domain, channel: &mut UnixStream) -> std::io::Result<()> {
     send(channel, format!("{error:?}").as_bytes())
 }
 
+/// A target in a directory, with memory that has a name.
+fn named_target(channel: &mut UnixStream) -> std::io::Result<()> {
+    let mut path = || receive(channel).map(|bytes| PathBuf::from(OsString::from_vec(bytes)));
+    let (directory, file) = (path()?, path()?);
+    target(&Shm::in_directory(directory).open().unwrap(), &Memory::named(&file, 1 << 16).unwrap(), channel)
+}
+
 /// Admits one peer and then only serves.
-fn target(domain: &Domain, channel: &mut UnixStream) -> std::io::Result<()> {
+fn target(domain: &Domain, memory: &Memory, channel: &mut UnixStream) -> std::io::Result<()> {
     let _server = Server::start(domain, &ServerOptions::default()).unwrap();
-    let region = domain.register(&Memory::anonymous(4096).unwrap(), Rights::ALL).unwrap();
+    let region = domain.register(memory, Rights::ALL).unwrap();
     let hello = receive(channel)?;
     let (_peer, reply) = domain.admit(&hello, &[Grant { region: &region, rights: Rights::ALL }]).unwrap();
     send(channel, &reply)?;
