@@ -3,5 +3,6 @@
 //! Nothing of the data path passes here. The daemon knows its peer by the socket's credentials; a *session* is one or more
 //! connections, and ends when the last one closes.
 
+pub mod channel;
 pub mod frame;
 pub mod message;

@@ -1,0 +1,124 @@
+//! The transport's devices as this process has opened them, and how a replica is dialled.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use segstore_core::replica::{Refused, Request as ReplicaRequest};
+use segstore_transport::{Domain, Endpoint, Memory, Provider, Region, Rights, shm::Shm, tcp::Tcp};
+
+use crate::control::channel::{Channel, Welcome};
+use crate::control::message::{Answer, Bytes, FaultKind, Place, Request};
+use crate::error::{Error, Result};
+
+/// How long the daemons may take to open an endpoint.
+const PATIENCE: Duration = Duration::from_secs(10);
+const SHM: &str = "shm";
+const TCP: &str = "tcp";
+
+/// Opened when they are first needed.
+#[derive(Default)]
+pub(crate) struct Domains {
+    shm: OnceLock<Domain>,
+    tcp: OnceLock<Domain>,
+}
+
+/// Why a replica could not be reached.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum DialError {
+    /// It answered that it will not.
+    #[error(transparent)]
+    Refused(Refused),
+    /// It is not there any more: asking again is of no use.
+    #[error("{0}")]
+    Gone(String),
+    /// It may answer later.
+    #[error("{0}")]
+    OutOfReach(String),
+}
+
+impl Domains {
+    fn get(&self, provider: &str) -> Result<&Domain> {
+        let (slot, opened) = match provider {
+            SHM => (&self.shm, self.shm.get().is_none().then(|| Shm::new().open())),
+            TCP => (&self.tcp, self.tcp.get().is_none().then(|| Tcp::dialing_only().open())),
+            other => {
+                let text = format!("the provider {other:?}: this library knows {SHM} and {TCP}");
+                return Err(Error::Invalid(text));
+            }
+        };
+        if let Some(opened) = opened {
+            let domain = opened.map_err(|error| Error::of_transport(&format!("opening {provider}"), &error))?;
+            // Who was faster wins; the other domain had no users.
+            let _ = slot.set(domain);
+        }
+        slot.get().ok_or_else(|| Error::Internal(format!("{provider} did not open")))
+    }
+
+    /// Makes memory of this process usable by operations of a provider.
+    pub(crate) fn register(&self, provider: &str, memory: &Memory) -> Result<Region> {
+        let region = self.get(provider)?.register(memory, Rights::LOCAL);
+        region.map_err(|error| Error::of_transport(&format!("registering memory with {provider}"), &error))
+    }
+
+    /// Opens an endpoint to a replica of the segment `name`: as its writer, or to read. Gives the provider too.
+    pub(crate) fn dial(
+        &self,
+        channel: &Channel,
+        name: &str,
+        place: &Place,
+        writer: Option<ReplicaRequest>,
+    ) -> std::result::Result<(&'static str, Endpoint), DialError> {
+        let mut problems = Vec::new();
+        for provider in usable(&channel.welcome(), place) {
+            match self.dial_over(provider, channel, name, place, writer) {
+                Err(DialError::OutOfReach(why)) => problems.push(format!("{provider}: {why}")),
+                Ok(endpoint) => return Ok((provider, endpoint)),
+                Err(refused) => return Err(refused),
+            }
+        }
+        if problems.is_empty() {
+            problems.push(format!("no provider in common: it serves {}", place.providers.join(", ")));
+        }
+        Err(DialError::OutOfReach(format!("{} on node {}: {}", place.member, place.node_name, problems.join("; "))))
+    }
+
+    fn dial_over(
+        &self,
+        provider: &str,
+        channel: &Channel,
+        name: &str,
+        place: &Place,
+        writer: Option<ReplicaRequest>,
+    ) -> std::result::Result<Endpoint, DialError> {
+        let out_of_reach = |error: &dyn std::fmt::Display| DialError::OutOfReach(error.to_string());
+        let domain = self.get(provider).map_err(|error| out_of_reach(&error))?;
+        let dialing = domain.dial().map_err(|error| out_of_reach(&error))?;
+        let request = Request::Connect {
+            name: name.to_owned(),
+            member: place.member,
+            writer,
+            provider: provider.to_owned(),
+            hello: Bytes(dialing.hello().to_vec()),
+        };
+        match channel.ask(request, Some(PATIENCE)) {
+            Ok(Answer::Connected { reply }) => dialing.complete(&reply.0).map_err(|error| out_of_reach(&error)),
+            Ok(other) => Err(DialError::OutOfReach(format!("the daemon answered {other:?}"))),
+            Err(fault) => Err(match fault.kind {
+                FaultKind::Refused(why) => DialError::Refused(why),
+                FaultKind::NotFound | FaultKind::Denied => DialError::Gone(fault.message),
+                _ => DialError::OutOfReach(fault.message),
+            }),
+        }
+    }
+}
+
+/// The providers that both sides have, the best first: shared memory reaches only as far as the machine.
+fn usable(welcome: &Welcome, place: &Place) -> impl Iterator<Item = &'static str> {
+    let both = |provider: &str| {
+        let has = |providers: &[String]| providers.iter().any(|have| have == provider);
+        has(&welcome.providers) && has(&place.providers)
+    };
+    let shm = both(SHM) && welcome.host == place.host;
+    let tcp = both(TCP);
+    [(SHM, shm), (TCP, tcp)].into_iter().filter_map(|(provider, is_usable)| is_usable.then_some(provider))
+}

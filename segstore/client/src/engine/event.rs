@@ -1,0 +1,40 @@
+//! What happens to an engine from outside.
+
+use std::time::Duration;
+
+use segstore_core::id::{Member, Stamp};
+use segstore_core::layout::Ownership;
+use segstore_core::record::{RecordVersion, Versioned};
+use segstore_core::replica::Refused;
+
+use super::link::Link;
+use crate::control::channel::Reporter;
+use crate::control::message::Place;
+
+/// One event. Those that carry a reporter are demands of the daemon.
+pub(crate) enum Event {
+    /// A replica was reached.
+    Connected(Box<Link>),
+    /// It could not be, for as long as one waits; or will not be.
+    Unreached(Member, String),
+    /// It refused.
+    Refused(Member, Refused),
+    /// The record was changed.
+    Swapped(RecordVersion),
+    /// It was not: it is this.
+    Conflicted(Versioned),
+    /// There was no answer.
+    SwapUnknown,
+    /// The record.
+    RecordRead(Versioned),
+    /// A replica was filled.
+    Repaired { by: Ownership, place: Place, slots: u32, base: Stamp, closed: Option<u32> },
+    /// It was not.
+    NotRepaired,
+    /// Hold the newest acknowledged image.
+    Hold { time: Duration, reporter: Reporter },
+    /// End a hold.
+    EndHold { number: u64, reporter: Reporter },
+    /// Say how the segment is.
+    State(Reporter),
+}

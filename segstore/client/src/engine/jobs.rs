@@ -1,0 +1,150 @@
+//! What takes long, each in a thread of its own: it is rare. Results come back as events.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use segstore_core::id::{Member, Stamp};
+use segstore_core::layout::Ownership;
+use segstore_core::record::Swap;
+use segstore_core::replica::Request as ReplicaRequest;
+
+use super::event::Event;
+use super::link::Link;
+use super::seat::Shared;
+use crate::control::message::{Answer, Fault, FaultKind, Place, Request};
+use crate::domains::DialError;
+
+/// How long the directory may take for one answer.
+const DIRECTORY: Duration = Duration::from_secs(10);
+/// The first pause before something is tried again; it doubles up to the longest.
+const PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// One thing to do.
+pub(crate) enum Job {
+    /// Change the record.
+    Swap(Swap),
+    /// Read it, again until there is an answer.
+    ReadRecord,
+    /// Open an endpoint to a replica, again until there is one.
+    Connect(Member),
+    /// Have another replica placed and filled.
+    Repair { ownership: Ownership, members: Vec<Member>, source: Member, slot: u32, base: Stamp },
+}
+
+pub(super) fn start(shared: &Arc<Shared>, job: Job) {
+    let worker = shared.clone();
+    let run = move || match job {
+        Job::Swap(swap) => change_record(&worker, &swap),
+        Job::ReadRecord => read_record(&worker),
+        Job::Connect(member) => connect(&worker, member),
+        Job::Repair { ownership, members, source, slot, base } => {
+            let name = worker.name.clone();
+            repair(&worker, ownership, Request::Repair { name, ownership, members, source, slot, base });
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("segstore-job".into()).spawn(run) {
+        tracing::error!(segment = %shared.name, "no thread for what the segment needs: {error}; it goes on without");
+    }
+}
+
+/// Pauses that grow.
+struct Pauses(Duration);
+
+impl Pauses {
+    fn new() -> Self {
+        Self(PAUSE)
+    }
+
+    fn pause(&mut self) {
+        std::thread::sleep(self.0);
+        self.0 = (self.0 * 2).min(LONGEST_PAUSE);
+    }
+}
+
+fn change_record(shared: &Arc<Shared>, swap: &Swap) {
+    let why = describe(swap);
+    let mut pauses = Pauses::new();
+    while !shared.is_closed() {
+        let request = Request::Swap { name: shared.name.clone(), swap: swap.clone(), why: why.clone() };
+        let event = match shared.session.channel.ask(request, Some(DIRECTORY)) {
+            Ok(Answer::Swapped { version }) => Event::Swapped(version),
+            Ok(Answer::Conflict { current }) => Event::Conflicted(current),
+            Err(Fault { kind: FaultKind::NoAnswer, .. }) => Event::SwapUnknown,
+            Ok(_) | Err(_) => {
+                // Certainly not done.
+                pauses.pause();
+                continue;
+            }
+        };
+        return shared.bring(event);
+    }
+}
+
+fn describe(swap: &Swap) -> String {
+    let (old, new) = (&swap.expected.record.in_sync, &swap.new.in_sync);
+    let gone = old.iter().filter(|member| !new.contains(member)).count();
+    match gone {
+        0 => "a replica that was filled holds every acknowledged checkpoint".to_owned(),
+        _ => "the owner could not reach it, and goes on without".to_owned(),
+    }
+}
+
+fn read_record(shared: &Arc<Shared>) {
+    let mut pauses = Pauses::new();
+    while !shared.is_closed() {
+        let request = Request::Lookup { name: shared.name.clone() };
+        if let Ok(Answer::Segment(info)) = shared.session.channel.ask(request, Some(DIRECTORY)) {
+            info.places.into_iter().for_each(|place| shared.learn(place));
+            return shared.bring(Event::RecordRead(info.record));
+        }
+        pauses.pause();
+    }
+}
+
+fn connect(shared: &Arc<Shared>, member: Member) {
+    let give_up = Instant::now() + shared.patience;
+    let (mut pauses, mut is_told) = (Pauses::new(), false);
+    while !shared.is_closed() {
+        let Some(place) = shared.place(member) else { return };
+        let why = match open(shared, &place) {
+            Ok(link) => return shared.bring(Event::Connected(Box::new(link))),
+            Err(DialError::Refused(why)) => return shared.bring(Event::Refused(member, why)),
+            Err(DialError::Gone(why)) => return shared.bring(Event::Unreached(member, why)),
+            Err(DialError::OutOfReach(why)) => why,
+        };
+        if !is_told && Instant::now() >= give_up {
+            is_told = true;
+            shared.bring(Event::Unreached(member, why));
+        }
+        pauses.pause();
+    }
+}
+
+fn open(shared: &Arc<Shared>, place: &Place) -> Result<Link, DialError> {
+    let incarnation = place.member.incarnation;
+    let request = ReplicaRequest { segment: shared.segment, incarnation, asker: shared.ownership };
+    let session = &shared.session;
+    let (provider, endpoint) = session.domains.dial(&session.channel, &shared.name, place, Some(request))?;
+    let link = Link::new(place.member, provider, endpoint, &session.domains, &shared.working, &shared.geometry);
+    link.map_err(|error| DialError::OutOfReach(error.to_string()))
+}
+
+fn repair(shared: &Arc<Shared>, by: Ownership, request: Request) {
+    let event = match shared.session.channel.ask(request, None) {
+        Ok(Answer::Repaired { place, base, closed }) => {
+            Event::Repaired { by, place, slots: shared.geometry.slots(), base, closed }
+        }
+        other => {
+            if let Err(fault) = other {
+                tracing::debug!(segment = %shared.name, "no further replica: {fault}");
+            }
+            // Whether there is room changes slowly.
+            std::thread::sleep(LONGEST_PAUSE);
+            Event::NotRepaired
+        }
+    };
+    if !shared.is_closed() {
+        shared.bring(event);
+    }
+}

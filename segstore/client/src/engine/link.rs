@@ -1,0 +1,188 @@
+//! The data endpoint to one replica, and the push under way on it.
+//!
+//! What a push writes comes from two places: blocks from working memory, as they are; marks, table entries and headers from a staging
+//! area of the link, where they are laid out once and stay until the push has ended.
+
+use arrayvec::ArrayVec;
+use segstore_core::changes::Changes;
+use segstore_core::id::{Epoch, Member};
+use segstore_core::layout::Geometry;
+use segstore_core::layout::geometry::SLOT_HEAD;
+use segstore_core::push::{Checkpoint, Source, Target};
+use segstore_transport::{Endpoint, Error as TransportError, Memory, Operation, Post, Region, Wait};
+use std::time::Instant;
+
+use crate::domains::Domains;
+use crate::error::{Error, Result};
+use crate::working::in_memory;
+
+/// Operations in one batch. A checkpoint of a few blocks is one batch; a large one is several.
+const BATCH: usize = 256;
+
+/// An open endpoint to one replica.
+pub(crate) struct Link {
+    pub(crate) member: Member,
+    endpoint: Endpoint,
+    working: Region,
+    staging: Region,
+    /// Where slot 0 stands in a replica: endpoints are granted what comes from there on.
+    origin: u64,
+    plan: Vec<Piece>,
+    /// Pieces of the plan that were posted.
+    posted: usize,
+    /// Batches that were posted and have not completed.
+    in_flight: usize,
+    epoch: Option<Epoch>,
+}
+
+/// One write of the plan.
+#[derive(Clone, Copy)]
+struct Piece {
+    from: From,
+    offset: usize,
+    length: usize,
+    to: u64,
+}
+
+#[derive(Clone, Copy)]
+enum From {
+    Staging,
+    Working,
+}
+
+/// What became of the push.
+pub(crate) enum Progress {
+    /// Nothing new.
+    Waiting,
+    /// The replica has it.
+    Completed(Epoch),
+    /// The endpoint is gone.
+    Broken(TransportError),
+}
+
+impl Link {
+    /// A link over an endpoint that was just opened.
+    pub(crate) fn new(
+        member: Member,
+        provider: &str,
+        endpoint: Endpoint,
+        domains: &Domains,
+        working: &Memory,
+        geometry: &Geometry,
+    ) -> Result<Self> {
+        let bytes = in_memory(geometry.data_in_slot()) + 2 * SLOT_HEAD;
+        let staging =
+            Memory::anonymous(bytes).map_err(|error| Error::of_transport("mapping a staging area", &error))?;
+        Ok(Self {
+            member,
+            endpoint,
+            working: domains.register(provider, working)?,
+            staging: domains.register(provider, &staging)?,
+            origin: geometry.slot(0),
+            plan: Vec::with_capacity(64),
+            posted: 0,
+            in_flight: 0,
+            epoch: None,
+        })
+    }
+
+    /// Begins to push a checkpoint. Working memory must rest until it has ended.
+    pub(crate) fn push(&mut self, epoch: Epoch, checkpoint: &Checkpoint, changes: &Changes, target: Target) -> u64 {
+        self.plan.clear();
+        let (mut staged, mut bytes) = (0, 0);
+        let (staging, plan, origin) = (self.staging.memory(), &mut self.plan, self.origin);
+        checkpoint.plan(changes, target, &mut |at: u64, source: Source<'_>| {
+            let to = at - origin;
+            let piece = match source {
+                Source::Bytes(these) => {
+                    let written = staging.write_at(staged, these);
+                    debug_assert!(written.is_ok(), "the staging area holds a whole table and the heads");
+                    let piece = Piece { from: From::Staging, offset: staged, length: these.len(), to };
+                    staged += these.len();
+                    piece
+                }
+                Source::Working { offset, length } => {
+                    Piece { from: From::Working, offset: in_memory(offset), length: in_memory(length), to }
+                }
+            };
+            bytes += piece.length as u64;
+            plan.push(piece);
+        });
+        self.posted = 0;
+        self.epoch = Some(epoch);
+        bytes
+    }
+
+    /// Posts what fits, and takes what has completed.
+    pub(crate) fn progress(&mut self) -> Progress {
+        let Some(epoch) = self.epoch else { return Progress::Waiting };
+        if let Err(error) = self.post() {
+            return self.broken(error);
+        }
+        while let Some(completion) = self.endpoint.poll() {
+            self.in_flight -= 1;
+            if let Err(error) = completion.result {
+                return self.broken(error);
+            }
+        }
+        if self.posted == self.plan.len() && self.in_flight == 0 {
+            self.epoch = None;
+            return Progress::Completed(epoch);
+        }
+        Progress::Waiting
+    }
+
+    fn post(&mut self) -> std::result::Result<(), TransportError> {
+        while self.posted < self.plan.len() {
+            let mut batch = ArrayVec::<Operation<'_>, BATCH>::new();
+            for piece in self.plan[self.posted..].iter().take(BATCH) {
+                let region = match piece.from {
+                    From::Staging => &self.staging,
+                    From::Working => &self.working,
+                };
+                batch.push(Operation::write(region.slice(piece.offset, piece.length)?, 0, piece.to));
+            }
+            let posted = batch.len();
+            match self.endpoint.post(&batch, 0) {
+                Ok(()) => {
+                    self.posted += posted;
+                    self.in_flight += 1;
+                }
+                Err(Post::WouldBlock) => return Ok(()),
+                Err(Post::Failed(error)) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn broken(&mut self, error: TransportError) -> Progress {
+        self.abort();
+        Progress::Broken(error)
+    }
+
+    /// Whether a push is under way.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.epoch.is_some()
+    }
+
+    /// Sleeps until something may have completed, at most until `deadline`.
+    pub(crate) fn sleep(&mut self, wait: Wait, deadline: Instant) -> Progress {
+        if self.epoch.is_none() || self.in_flight == 0 {
+            return Progress::Waiting;
+        }
+        if let Some(completion) = self.endpoint.wait(wait, Some(deadline)) {
+            self.in_flight -= 1;
+            if let Err(error) = completion.result {
+                return self.broken(error);
+            }
+        }
+        self.progress()
+    }
+
+    /// Ends it: when this returns, nothing reads working memory for this link.
+    pub(crate) fn abort(&mut self) {
+        self.endpoint.abort();
+        self.epoch = None;
+        self.in_flight = 0;
+    }
+}

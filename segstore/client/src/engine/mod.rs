@@ -1,0 +1,346 @@
+//! The engine of one owned segment: drives core's [`Owner`] over real endpoints.
+//!
+//! One thread at a time has the engine (see [`seat`]); it polls the endpoints, hands events to the owner, and carries out what the
+//! owner wants. What takes long (the directory, connecting, repair) runs in [`jobs`] and comes back as an event.
+
+pub(crate) mod event;
+pub(crate) mod jobs;
+pub(crate) mod link;
+pub(crate) mod seat;
+mod state;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use segstore_core::changes::Changes;
+use segstore_core::id::{Epoch, Member};
+use segstore_core::owner::{Action, BeginError, Outcome, Owner};
+use segstore_core::push::{Checkpoint, Target};
+use segstore_transport::Wait;
+
+use crate::control::message::Report;
+use crate::stats::Durations;
+use event::Event;
+use jobs::Job;
+use link::{Link, Progress};
+use seat::Shared;
+
+/// How long a thread sleeps at most before it looks at everything again.
+const NAP: Duration = Duration::from_millis(2);
+
+/// One owned segment.
+pub(crate) struct Engine {
+    pub(crate) owner: Owner,
+    links: Vec<Link>,
+    attempt: Option<Attempt>,
+    /// The changes of the attempt that ended, for the segment to take back.
+    returned: Option<Box<Changes>>,
+    committed: Option<Committed>,
+    holds: Vec<(u64, Instant)>,
+    replicas_wanted: usize,
+    repairing: bool,
+    warnings: Vec<(Member, String)>,
+    checkpoint_time: Durations,
+    load_time: Durations,
+    pushed_bytes: u64,
+    /// Of the newest image that was asked for, or loaded.
+    length: u64,
+    wait: Wait,
+}
+
+/// A checkpoint under way.
+struct Attempt {
+    epoch: Epoch,
+    began: Instant,
+    checkpoint: Checkpoint,
+    changes: Box<Changes>,
+}
+
+/// A checkpoint that was acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Committed {
+    pub(crate) epoch: Epoch,
+    pub(crate) in_sync: usize,
+    /// Of these, on other nodes than the owner's.
+    pub(crate) elsewhere: usize,
+}
+
+impl Engine {
+    pub(crate) fn new(owner: Owner, replicas_wanted: usize, wait: Wait, length: u64, load_time: Duration) -> Self {
+        let mut times = Durations::default();
+        times.record(load_time);
+        Self {
+            owner,
+            links: Vec::new(),
+            attempt: None,
+            returned: None,
+            committed: None,
+            holds: Vec::new(),
+            replicas_wanted,
+            repairing: false,
+            warnings: Vec::new(),
+            checkpoint_time: Durations::default(),
+            load_time: times,
+            pushed_bytes: 0,
+            length,
+            wait,
+        }
+    }
+
+    /// Opens endpoints to replicas that have none.
+    pub(crate) fn connect(&mut self, shared: &Arc<Shared>) {
+        let members: Vec<_> = self.owner.connecting().collect();
+        members.into_iter().for_each(|member| shared.start(Job::Connect(member)));
+        self.act(shared);
+    }
+
+    /// Ends every transfer: the application lets go of the segment.
+    pub(crate) fn end(&mut self) {
+        self.links.iter_mut().for_each(Link::abort);
+        self.links.clear();
+    }
+
+    /// Begins a checkpoint: `seal` gives the changes to the epoch. Working memory must rest until it has ended.
+    pub(crate) fn begin(
+        &mut self,
+        shared: &Arc<Shared>,
+        mut changes: Box<Changes>,
+        seal: impl FnOnce(Epoch, &mut Changes),
+    ) -> Result<Epoch, (BeginError, Box<Changes>)> {
+        self.committed = None;
+        let epoch = match self.owner.begin() {
+            Ok(epoch) => epoch,
+            Err(error) => return Err((error, changes)),
+        };
+        seal(epoch, &mut changes);
+        self.length = changes.length();
+        let checkpoint = Checkpoint::new(&self.owner.header(epoch, &changes));
+        self.attempt = Some(Attempt { epoch, began: Instant::now(), checkpoint, changes });
+        self.expire_holds();
+        self.act(shared);
+        Ok(epoch)
+    }
+
+    /// Whether the checkpoint under way was acknowledged, and how.
+    pub(crate) fn committed(&self) -> Option<Committed> {
+        self.committed
+    }
+
+    /// The changes of the attempt that ended.
+    pub(crate) fn take_changes(&mut self) -> Option<Box<Changes>> {
+        self.returned.take()
+    }
+
+    /// Whether an attempt is under way.
+    pub(crate) fn is_attempting(&self) -> bool {
+        self.attempt.is_some()
+    }
+
+    /// Ends the attempt without an acknowledgement: nothing reads working memory any more. What it waited for, for people.
+    pub(crate) fn give_up(&mut self, shared: &Arc<Shared>) -> String {
+        let waiting_for = self.owner.blocked().map_or_else(|| "nothing".to_owned(), |blocked| shared.explain(&blocked));
+        while let Err(busy) = self.owner.give_up() {
+            for member in busy {
+                self.lose(shared, member, "its push was ended, since the checkpoint's time was over");
+            }
+        }
+        self.end_attempt();
+        self.act(shared);
+        waiting_for
+    }
+
+    fn end_attempt(&mut self) {
+        if let Some(attempt) = self.attempt.take() {
+            self.returned = Some(attempt.changes);
+        }
+    }
+
+    /// Does everything that can be done without waiting.
+    pub(crate) fn step(&mut self, shared: &Arc<Shared>) {
+        if shared.has_events() {
+            for event in shared.take_events() {
+                self.happen(shared, event);
+            }
+            self.expire_holds();
+        }
+        for at in (0..self.links.len()).rev() {
+            let progress = self.links[at].progress();
+            self.report(shared, at, progress);
+        }
+        self.act(shared);
+    }
+
+    /// Waits a little for something to happen: looks for a while, then sleeps.
+    pub(crate) fn rest(&mut self, shared: &Arc<Shared>, since: Instant, deadline: Instant) {
+        let now = Instant::now();
+        let is_spinning = match self.wait {
+            Wait::Busy => true,
+            Wait::Adaptive { spin } => now - since < spin,
+            Wait::Event => false,
+        };
+        if is_spinning {
+            return std::hint::spin_loop();
+        }
+        let until = deadline.min(now + NAP);
+        match self.links.iter().position(Link::is_busy) {
+            Some(at) => {
+                let progress = self.links[at].sleep(Wait::Event, until);
+                self.report(shared, at, progress);
+            }
+            None => shared.sleep(until - now),
+        }
+    }
+
+    fn report(&mut self, shared: &Arc<Shared>, at: usize, progress: Progress) {
+        let member = self.links[at].member;
+        match progress {
+            Progress::Waiting => {}
+            Progress::Completed(epoch) => self.owner.completed(member, epoch),
+            Progress::Broken(error) => self.lose(shared, member, &error.to_string()),
+        }
+    }
+
+    /// The endpoint to `member` is gone; a job tries to get it back.
+    fn lose(&mut self, shared: &Arc<Shared>, member: Member, why: &str) {
+        if let Some(at) = self.links.iter().position(|link| link.member == member) {
+            self.links.swap_remove(at).abort();
+        }
+        tracing::warn!(segment = %shared.name, %member, "the link to a replica broke: {why}; connecting again");
+        self.owner.lost(member);
+        shared.start(Job::Connect(member));
+    }
+
+    fn expire_holds(&mut self) {
+        if self.holds.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let owner = &mut self.owner;
+        self.holds.retain(|(number, until)| {
+            if *until <= now {
+                owner.release(*number);
+            }
+            *until > now
+        });
+    }
+
+    /// Carries out what the owner wants.
+    fn act(&mut self, shared: &Arc<Shared>) {
+        while let Some(action) = self.owner.poll() {
+            match action {
+                Action::Push { member, epoch, target } => self.push(shared, member, epoch, target),
+                Action::Swap(swap) => shared.start(Job::Swap(swap)),
+                Action::ReadRecord => shared.start(Job::ReadRecord),
+                Action::Committed { epoch, in_sync, elsewhere } => {
+                    self.acknowledge(Committed { epoch, in_sync, elsewhere });
+                }
+                Action::Removed(member) => self.removed(shared, member),
+                Action::Added(member) => {
+                    tracing::info!(segment = %shared.name, %member, "a replica came into the in-sync set");
+                    self.warnings.retain(|(whom, _)| *whom != member);
+                }
+                Action::Fenced(_) => self.fenced(shared),
+            }
+        }
+        self.replenish(shared);
+    }
+
+    fn push(&mut self, shared: &Arc<Shared>, member: Member, epoch: Epoch, target: Target) {
+        let link = self.links.iter_mut().find(|link| link.member == member);
+        let attempt = self.attempt.as_ref().filter(|attempt| attempt.epoch == epoch);
+        match (link, attempt) {
+            (Some(link), Some(attempt)) => {
+                self.pushed_bytes += link.push(epoch, &attempt.checkpoint, &attempt.changes, target);
+                let at = self.links.iter().position(|link| link.member == member).unwrap_or_default();
+                let progress = self.links[at].progress();
+                self.report(shared, at, progress);
+            }
+            _ => self.owner.lost(member),
+        }
+    }
+
+    fn acknowledge(&mut self, committed: Committed) {
+        if let Some(attempt) = &self.attempt {
+            self.checkpoint_time.record(attempt.began.elapsed());
+        }
+        self.end_attempt();
+        self.committed = Some(committed);
+    }
+
+    fn removed(&mut self, shared: &Arc<Shared>, member: Member) {
+        if let Some(at) = self.links.iter().position(|link| link.member == member) {
+            self.links.swap_remove(at).abort();
+        }
+        tracing::warn!(segment = %shared.name, %member, "a replica has left the in-sync set");
+        shared.forget(member);
+    }
+
+    fn fenced(&mut self, shared: &Arc<Shared>) {
+        for link in &mut self.links {
+            link.abort();
+        }
+        self.links.clear();
+        self.end_attempt();
+        shared.close();
+    }
+
+    /// Asks for another replica where one is missing.
+    fn replenish(&mut self, shared: &Arc<Shared>) {
+        let in_sync = self.owner.in_sync().iter().filter(|member| member.node != shared.node).count();
+        if self.repairing || in_sync >= self.replicas_wanted || self.owner.fenced().is_some() {
+            return;
+        }
+        if let Some((source, slot, base)) = self.owner.repair_source() {
+            self.repairing = true;
+            let members = self.owner.followers().collect();
+            shared.start(Job::Repair { ownership: self.owner.ownership(), members, source, slot, base });
+        }
+    }
+
+    fn happen(&mut self, shared: &Arc<Shared>, event: Event) {
+        match event {
+            Event::Connected(link) => {
+                let member = link.member;
+                self.links.retain(|old| old.member != member);
+                self.links.push(*link);
+                self.warnings.retain(|(whom, _)| *whom != member);
+                self.owner.connected(member);
+            }
+            Event::Unreached(member, why) => {
+                tracing::warn!(segment = %shared.name, %member, "a replica is out of reach: {why}");
+                self.warnings.retain(|(whom, _)| *whom != member);
+                self.warnings.push((member, why));
+                self.owner.failed(member);
+            }
+            Event::Refused(member, why) => self.owner.refused(member, &why),
+            Event::Swapped(version) => self.owner.swapped(version),
+            Event::Conflicted(current) => self.owner.conflicted(current),
+            Event::SwapUnknown => self.owner.swap_unknown(),
+            Event::RecordRead(current) => self.owner.record_read(current),
+            Event::Repaired { by, place, slots, base, closed } => {
+                self.repairing = false;
+                let member = place.member;
+                shared.learn(place);
+                if self.owner.repaired(by, member, slots, base, closed) {
+                    shared.start(Job::Connect(member));
+                }
+            }
+            Event::NotRepaired => self.repairing = false,
+            Event::Hold { time, reporter } => self.hold(time, reporter),
+            Event::EndHold { number, reporter } => {
+                self.holds.retain(|(held, _)| *held != number);
+                self.owner.release(number);
+                reporter.report(Ok(Report::Done));
+            }
+            Event::State(reporter) => {
+                let state = self.state(shared);
+                reporter.report(Ok(Report::State(Box::new(state))));
+            }
+        }
+    }
+
+    /// What became of `epoch`.
+    pub(crate) fn outcome(&self, epoch: Epoch) -> Outcome {
+        self.owner.outcome(epoch)
+    }
+}

@@ -1,0 +1,175 @@
+//! Who has the engine: one thread at a time, and nobody waits for another's I/O.
+//!
+//! The application's thread takes the engine for the time of a call. Whoever brings an event leaves it in the inbox; if the seat is
+//! empty, it takes the engine for a moment and handles the event itself; otherwise whoever sits there does, before leaving or
+//! while waiting. Taking and leaving is one atomic swap of a pointer.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crossbeam_utils::Backoff;
+use crossbeam_utils::atomic::AtomicCell;
+use segstore_core::id::{Member, NodeId, SegmentId};
+use segstore_core::layout::{Geometry, Ownership};
+use segstore_core::owner::Blocked;
+use segstore_transport::Memory;
+
+use super::Engine;
+use super::event::Event;
+use super::jobs::{self, Job};
+use crate::control::message::{Place, SegmentInfo};
+use crate::session::Inner as Session;
+
+/// What the threads that serve one owned segment share.
+pub(crate) struct Shared {
+    pub(crate) name: String,
+    pub(crate) segment: SegmentId,
+    pub(crate) ownership: Ownership,
+    /// The owner's node.
+    pub(crate) node: NodeId,
+    pub(crate) geometry: Geometry,
+    pub(crate) session: Arc<Session>,
+    pub(crate) working: Memory,
+    /// How long a replica that was lost may take to come back before it is given up.
+    pub(crate) patience: Duration,
+    engine: AtomicCell<Option<Box<Engine>>>,
+    inbox: Mutex<Vec<Event>>,
+    has_events: AtomicBool,
+    bell: Condvar,
+    places: Mutex<Vec<Place>>,
+    is_closed: AtomicBool,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        session: Arc<Session>,
+        info: SegmentInfo,
+        geometry: Geometry,
+        working: Memory,
+        patience: Duration,
+        engine: Engine,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            name: info.name,
+            segment: engine.owner.segment(),
+            ownership: engine.owner.ownership(),
+            node: session.channel.welcome().node,
+            geometry,
+            session,
+            working,
+            patience,
+            engine: AtomicCell::new(Some(Box::new(engine))),
+            inbox: Mutex::default(),
+            has_events: AtomicBool::new(false),
+            bell: Condvar::new(),
+            places: Mutex::new(info.places),
+            is_closed: AtomicBool::new(false),
+        })
+    }
+
+    // ---- the seat ----
+
+    /// Takes the engine, as soon as whoever has it for a moment has left.
+    pub(crate) fn enter(&self) -> Box<Engine> {
+        let backoff = Backoff::new();
+        loop {
+            if let Some(engine) = self.engine.take() {
+                return engine;
+            }
+            backoff.snooze();
+        }
+    }
+
+    /// Leaves the engine, and handles what has come meanwhile.
+    pub(crate) fn leave(self: &Arc<Self>, engine: Box<Engine>) {
+        self.engine.store(Some(engine));
+        self.serve();
+    }
+
+    /// Brings an event.
+    pub(crate) fn bring(self: &Arc<Self>, event: Event) {
+        lock(&self.inbox).push(event);
+        self.has_events.store(true, Ordering::SeqCst);
+        self.bell.notify_all();
+        self.serve();
+    }
+
+    /// Handles events, unless somebody else has the engine: who has it will.
+    fn serve(self: &Arc<Self>) {
+        while self.has_events() {
+            let Some(mut engine) = self.engine.take() else { return };
+            engine.step(self);
+            self.engine.store(Some(engine));
+        }
+    }
+
+    pub(super) fn has_events(&self) -> bool {
+        self.has_events.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn take_events(&self) -> Vec<Event> {
+        let mut inbox = lock(&self.inbox);
+        self.has_events.store(false, Ordering::SeqCst);
+        std::mem::take(&mut *inbox)
+    }
+
+    /// Sleeps until there is an event.
+    pub(super) fn sleep(&self, limit: Duration) {
+        let inbox = lock(&self.inbox);
+        if inbox.is_empty() {
+            let _ = self.bell.wait_timeout(inbox, limit);
+        }
+    }
+
+    // ---- what jobs need ----
+
+    /// Starts something that takes long.
+    pub(super) fn start(self: &Arc<Self>, job: Job) {
+        jobs::start(self, job);
+    }
+
+    /// Opens endpoints to every replica.
+    pub(crate) fn connect_all(self: &Arc<Self>) {
+        let mut engine = self.enter();
+        engine.connect(self);
+        self.leave(engine);
+    }
+
+    /// Where a replica is.
+    pub(super) fn place(&self, member: Member) -> Option<Place> {
+        lock(&self.places).iter().find(|place| place.member == member).cloned()
+    }
+
+    pub(super) fn learn(&self, place: Place) {
+        let mut places = lock(&self.places);
+        places.retain(|known| known.member != place.member);
+        places.push(place);
+    }
+
+    pub(super) fn forget(&self, member: Member) {
+        lock(&self.places).retain(|place| place.member != member);
+    }
+
+    /// Nothing is wanted any more: jobs end.
+    pub(crate) fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire)
+    }
+
+    /// What an attempt waits for, with nodes' names.
+    pub(super) fn explain(&self, blocked: &Blocked) -> String {
+        let mut text = blocked.to_string();
+        for place in lock(&self.places).iter() {
+            text = text.replace(&place.member.to_string(), &format!("node {}", place.node_name));
+        }
+        text
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,63 @@
+//! What an engine tells of itself, and what it holds for readers.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Engine;
+use super::seat::Shared;
+use crate::control::channel::Reporter;
+use crate::control::message::{Fault, FaultKind, Held, OwnerState, Report};
+
+/// The longest that a reader may hold a slot.
+const LONGEST_HOLD: Duration = Duration::from_secs(60);
+
+impl Engine {
+    /// Holds the newest acknowledged image in a replica that has it.
+    pub(super) fn hold(&mut self, time: Duration, reporter: Reporter) {
+        let members: Vec<_> = self.owner.in_sync().to_vec();
+        let held = members.into_iter().find_map(|member| self.owner.hold(member));
+        reporter.report(match held {
+            Some(hold) => {
+                self.holds.push((hold.number, Instant::now() + time.min(LONGEST_HOLD)));
+                let segstore_core::owner::Hold { number, member, slot, image } = hold;
+                Ok(Report::Held(Held { number, member, slot, image }))
+            }
+            None => {
+                Err(Fault::new(FaultKind::Unreachable, "no replica that the owner reaches holds its newest checkpoint"))
+            }
+        });
+    }
+
+    /// How the segment is.
+    pub(super) fn state(&self, shared: &Arc<Shared>) -> OwnerState {
+        let in_sync = self.owner.in_sync();
+        let elsewhere = in_sync.iter().filter(|member| member.node != shared.node).count();
+        let attempt = self.attempt.as_ref();
+        let unsafe_bytes = attempt.map_or(0, |attempt| {
+            let mut blocks = 0;
+            attempt.changes.runs_since(Some(self.owner.acknowledged().epoch), |_, count| blocks += u64::from(count));
+            blocks * u64::from(shared.geometry.block_size())
+        });
+        let mut warnings: Vec<_> = self.warnings.iter().map(|(_, why)| why.clone()).collect();
+        if elsewhere < self.replicas_wanted {
+            let wanted = self.replicas_wanted;
+            warnings.push(format!("{elsewhere} of {wanted} replicas on other nodes are in sync"));
+        }
+        OwnerState {
+            acknowledged: self.owner.acknowledged(),
+            newest: attempt.map_or(self.owner.acknowledged().epoch, |attempt| attempt.epoch),
+            length: self.length,
+            in_sync: u32::try_from(in_sync.len()).unwrap_or(u32::MAX),
+            elsewhere: u32::try_from(elsewhere).unwrap_or(u32::MAX),
+            unsafe_for: attempt
+                .map_or(0, |attempt| u64::try_from(attempt.began.elapsed().as_millis()).unwrap_or(u64::MAX)),
+            unsafe_bytes,
+            waiting_for: self.owner.blocked().map(|blocked| shared.explain(&blocked)),
+            warnings,
+            holds: u32::try_from(self.holds.len()).unwrap_or(u32::MAX),
+            checkpoint_time: self.checkpoint_time.histogram(),
+            load_time: self.load_time.histogram(),
+            pushed_bytes: self.pushed_bytes,
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! An owned segment: working memory, and checkpoints of it.
+
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use segstore_core::changes::Changes;
+use segstore_core::id::{Epoch, Term};
+use segstore_core::owner::{self, BeginError, Outcome, Owner, Policy};
+
+use crate::compare::Before;
+use crate::control::message::{BelowMinimum, Request};
+use crate::engine::Engine;
+use crate::engine::seat::Shared;
+use crate::error::{Error, Result};
+use crate::options::{OpenOptions, Tracking};
+use crate::session::{self, Inner as Session};
+use crate::takeover::{self, Times};
+use crate::ticket::Ticket;
+use crate::working::{Working, in_memory};
+
+/// An owned segment. Its bytes are changed in place; a checkpoint makes them survive this process and its node.
+///
+/// Dropping it lets go of the segment, with whatever was not checkpointed.
+pub struct Segment {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) working: Working,
+    /// Away while a checkpoint is under way.
+    changes: Option<Box<Changes>>,
+    /// With [`Tracking::Compared`]: working memory as it was at the last checkpoint.
+    before: Option<Before>,
+    pub(crate) timeout: Duration,
+    times: Times,
+}
+
+/// A checkpoint that was acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Checkpoint {
+    /// Its number: rises in the segment's life, may skip.
+    pub epoch: Epoch,
+    /// How many replicas in sync hold it.
+    pub in_sync: usize,
+    /// How many of these are on other nodes than this one.
+    pub elsewhere: usize,
+}
+
+impl Segment {
+    /// Takes over a segment whose name the session holds.
+    pub(crate) fn take_over(session: &Arc<Session>, name: &str, options: &OpenOptions) -> Result<Self> {
+        let began = Instant::now();
+        let info = session.lookup(name)?;
+        let geometry = session::geometry(&info)?;
+        let why = if options.force { "taken over by force" } else { "opened; nobody held it" };
+        let taken = takeover::take_over(session, info, geometry, why)?;
+        let keeping = taken.info.keeping;
+        let policy = Policy {
+            minimum: keeping.minimum as usize,
+            below: match keeping.below_minimum {
+                BelowMinimum::Stop => owner::BelowMinimum::Stop,
+                BelowMinimum::Continue => owner::BelowMinimum::Continue,
+            },
+        };
+        let owner = Owner::new(taken.start, policy).on_node(session.channel.welcome().node);
+        let length = taken.changes.length();
+        let engine = Engine::new(owner, keeping.replicas as usize, options.wait, length, began.elapsed());
+        let memory = taken.working.memory().clone();
+        let shared = Shared::new(session.clone(), taken.info, geometry, memory, options.patience, engine);
+        let before = (options.tracking == Tracking::Compared).then(|| Before::of(&taken.working, length));
+        session.own(&shared);
+        shared.connect_all();
+        Ok(Self {
+            shared,
+            working: taken.working,
+            changes: Some(taken.changes),
+            before,
+            timeout: options.timeout,
+            times: taken.times,
+        })
+    }
+
+    // ---- bytes ----
+
+    /// The segment's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// Bytes of application state.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.changes.as_ref().map_or(0, |changes| in_memory(changes.length()))
+    }
+
+    /// Whether the length is zero.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes that the segment may grow to.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.working.bytes().len()
+    }
+
+    /// Bytes of a block.
+    #[must_use]
+    pub fn block_size(&self) -> usize {
+        self.shared.geometry.block_size() as usize
+    }
+
+    /// The state.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.working.bytes()[..self.len()]
+    }
+
+    /// Part of the state, to be changed in place. All of it counts as changed.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`]: the range is not inside the length.
+    pub fn bytes_mut(&mut self, range: impl RangeBounds<usize>) -> Result<&mut [u8]> {
+        let start = match range.start_bound() {
+            Bound::Included(start) => *start,
+            Bound::Excluded(before) => before.saturating_add(1),
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(last) => last.saturating_add(1),
+            Bound::Excluded(end) => *end,
+            Bound::Unbounded => self.len(),
+        };
+        self.check(start, end)?;
+        self.settle();
+        if let Some(changes) = self.changes.as_mut() {
+            changes.mark_bytes(start as u64, (end - start) as u64);
+        }
+        Ok(&mut self.working.bytes_mut()[start..end])
+    }
+
+    /// Copies `bytes` to `offset`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`]: they do not fit into the length.
+    pub fn write(&mut self, offset: usize, bytes: &[u8]) -> Result<()> {
+        self.bytes_mut(offset..offset.saturating_add(bytes.len()))?.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    /// All of the state, to be changed without marks: with [`Tracking::Compared`] the next checkpoint finds out what changed.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`]: the segment was opened with [`Tracking::Told`].
+    pub fn bytes_unmarked(&mut self) -> Result<&mut [u8]> {
+        if self.before.is_none() {
+            let text = "changes without marks are only found in a segment that was opened with Tracking::Compared";
+            return Err(Error::Invalid(text.into()));
+        }
+        self.settle();
+        let length = self.len();
+        Ok(&mut self.working.bytes_mut()[..length])
+    }
+
+    /// Changes the length, up to the capacity. What it gains is zeros.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`]: beyond the capacity.
+    pub fn set_len(&mut self, length: usize) -> Result<()> {
+        if length > self.capacity() {
+            let text = format!("length {length}: segment {} has a capacity of {}", self.name(), self.capacity());
+            return Err(Error::Invalid(text));
+        }
+        self.settle();
+        let old = self.len();
+        if length < old {
+            self.working.bytes_mut()[length..old].fill(0);
+        }
+        if let Some(changes) = self.changes.as_mut() {
+            changes.set_length(length as u64);
+            let cut = length.min(old) as u64;
+            if length != old && !cut.is_multiple_of(u64::from(self.shared.geometry.block_size())) {
+                // The block that the end cuts through: its rest was zeroed, or comes within the length.
+                changes.mark_bytes(cut - 1, 1);
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self, start: usize, end: usize) -> Result<()> {
+        if start > end || end > self.len() {
+            let (name, length) = (self.name(), self.len());
+            return Err(Error::Invalid(format!("bytes {start} to {end}: segment {name} has a length of {length}")));
+        }
+        Ok(())
+    }
+
+    // ---- checkpoints ----
+
+    /// Makes the state as it is survive: returns when every replica in sync has it.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`]: somebody took the segment over. [`Error::Pending`]: not in its time; it may still turn up, and the next
+    /// checkpoint contains it.
+    pub fn checkpoint(&mut self) -> Result<Checkpoint> {
+        self.commit()?.wait()
+    }
+
+    /// Starts a checkpoint of the state as it is. The ticket keeps the state from being changed until it has ended.
+    ///
+    /// # Errors
+    /// [`Error::Fenced`].
+    pub fn commit(&mut self) -> Result<Ticket<'_>> {
+        self.settle();
+        let Some(mut changes) = self.changes.take() else {
+            return Err(Error::Internal("a checkpoint is under way that nobody ends".into()));
+        };
+        if let Some(before) = &mut self.before {
+            before.mark(&self.working, &mut changes);
+        }
+        let (shared, working) = (&self.shared, &self.working);
+        let mut engine = shared.enter();
+        let began = engine.begin(shared, changes, |epoch, changes| changes.seal(epoch, |i| working.block(i)));
+        shared.leave(engine);
+        match began {
+            Ok(epoch) => Ok(Ticket::new(self, epoch)),
+            Err((error, changes)) => {
+                self.changes = Some(changes);
+                Err(self.refused(error))
+            }
+        }
+    }
+
+    fn refused(&self, error: BeginError) -> Error {
+        match error {
+            BeginError::Fenced(by) => Error::Fenced { name: self.name().to_owned(), term: by.term },
+            other => Error::Internal(format!("segment {}: {other}", self.name())),
+        }
+    }
+
+    /// Takes the changes back from an attempt that has ended.
+    pub(crate) fn take_back(&mut self, changes: Option<Box<Changes>>) {
+        if changes.is_some() {
+            self.changes = changes;
+        }
+    }
+
+    /// Ends an attempt whose ticket was forgotten: nothing may read what is about to change.
+    fn settle(&mut self) {
+        if self.changes.is_some() {
+            return;
+        }
+        let mut engine = self.shared.enter();
+        if engine.is_attempting() {
+            engine.give_up(&self.shared);
+        }
+        self.changes = engine.take_changes();
+        self.shared.leave(engine);
+    }
+
+    // ---- what is known ----
+
+    /// The newest acknowledged checkpoint.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        let engine = self.shared.enter();
+        let epoch = engine.owner.acknowledged().epoch;
+        self.shared.leave(engine);
+        epoch
+    }
+
+    /// The number of this ownership.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        self.shared.ownership.term
+    }
+
+    /// What became of a checkpoint of this ownership.
+    #[must_use]
+    pub fn outcome(&self, epoch: Epoch) -> Outcome {
+        let engine = self.shared.enter();
+        let outcome = engine.outcome(epoch);
+        self.shared.leave(engine);
+        outcome
+    }
+
+    /// How long the parts of the takeover took that made this process the owner.
+    #[must_use]
+    pub fn takeover_times(&self) -> Times {
+        self.times
+    }
+
+    /// Lets go of the segment, so that another session may own it at once.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`]: the directory does not answer; the name is free when the session ends.
+    pub fn release(self) -> Result<()> {
+        let (session, name) = (self.shared.session.clone(), self.shared.name.clone());
+        drop(self);
+        session.ask(&name, Request::Release { name: name.clone() }, Some(Duration::from_secs(10))).map(drop)
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        self.shared.close();
+        let mut engine = self.shared.enter();
+        engine.end();
+        self.shared.leave(engine);
+    }
+}
+
+impl std::fmt::Debug for Segment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Segment").field("name", &self.name()).field("term", &self.term()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,280 @@
+//! A session with the node's daemon: where segments are created, opened, listed and removed.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use segstore_core::id::Member;
+use segstore_core::layout::{Geometry, Ownership};
+
+use crate::control::channel::{Channel, Reporter};
+use crate::control::message::{Answer, Bytes, Demand, Event, NodeInfo, Place, Request, SegmentInfo, Status};
+use crate::domains::Domains;
+use crate::engine::event;
+use crate::engine::seat::Shared;
+use crate::error::{Error, Result};
+use crate::options::{CreateOptions, OpenOptions};
+use crate::segment::Segment;
+use crate::takeover::unexpected;
+
+/// Where the daemon's socket is unless something else is said.
+pub const DEFAULT_SOCKET: &str = "/run/segstore/segstored.sock";
+/// The environment variable that names the daemon's socket.
+pub const SOCKET_VARIABLE: &str = "SEGSTORE_SOCKET";
+/// The environment variable by which a program joins the session of the process that started it.
+pub const SESSION_VARIABLE: &str = "SEGSTORE_SESSION";
+
+/// How long the daemon may take for an answer that needs no waiting.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// A session with the node's daemon. Cheap to clone; it ends when the last clone and the last segment are gone, and with it every
+/// ownership.
+#[derive(Clone)]
+pub struct Session {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) channel: Channel,
+    pub(crate) domains: Domains,
+    /// The segments that this session owns, for what the daemon demands.
+    owned: Arc<Mutex<HashMap<String, Weak<Shared>>>>,
+}
+
+impl Session {
+    /// Connects to the daemon that [`SOCKET_VARIABLE`] names, or to the one at [`DEFAULT_SOCKET`]; in a program that was started to hold
+    /// a segment, to that session.
+    ///
+    /// # Errors
+    /// [`Error::NoDaemon`]: it does not answer.
+    pub fn connect() -> Result<Self> {
+        let path = std::env::var_os(SOCKET_VARIABLE).map_or_else(|| PathBuf::from(DEFAULT_SOCKET), PathBuf::from);
+        Self::join(&path, std::env::var(SESSION_VARIABLE).ok())
+    }
+
+    /// Connects to the daemon whose socket is at `path`.
+    ///
+    /// # Errors
+    /// [`Error::NoDaemon`]: it does not answer.
+    pub fn connect_to(path: impl AsRef<Path>) -> Result<Self> {
+        Self::join(path.as_ref(), None)
+    }
+
+    fn join(path: &Path, token: Option<String>) -> Result<Self> {
+        let owned = Arc::new(Mutex::new(HashMap::<String, Weak<Shared>>::new()));
+        let segments = owned.clone();
+        let program = std::env::current_exe().ok();
+        let program = program
+            .as_deref()
+            .and_then(Path::file_name)
+            .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let on_demand = Box::new(move |demand: Demand, reporter: Reporter| {
+            let (Demand::Hold { name, .. } | Demand::EndHold { name, .. } | Demand::State { name }) = &demand;
+            let segment = segments.lock().unwrap_or_else(PoisonError::into_inner).get(name).and_then(Weak::upgrade);
+            // Nobody there: the reporter says so when it is dropped.
+            let Some(segment) = segment else { return };
+            segment.bring(match demand {
+                Demand::Hold { time, .. } => event::Event::Hold { time: Duration::from_millis(time), reporter },
+                Demand::EndHold { number, .. } => event::Event::EndHold { number, reporter },
+                Demand::State { .. } => event::Event::State(reporter),
+            });
+        });
+        let channel = Channel::open(path, &program, token, on_demand);
+        let channel = channel.map_err(|error| Error::NoDaemon { path: path.to_owned(), why: error.to_string() })?;
+        Ok(Self { inner: Arc::new(Inner { channel, domains: Domains::default(), owned }) })
+    }
+
+    /// What joins this session, in the environment of a program that is started to use it.
+    #[must_use]
+    pub fn token(&self) -> String {
+        self.inner.channel.welcome().session
+    }
+
+    /// The name of this node.
+    #[must_use]
+    pub fn node_name(&self) -> String {
+        self.inner.channel.welcome().node_name
+    }
+
+    // ---- segments ----
+
+    /// Makes a segment. It is empty, and nobody owns it.
+    ///
+    /// # Errors
+    /// [`Error::Exists`]; [`Error::Invalid`] names the value that is wrong; [`Error::NoRoom`] where it does not fit.
+    pub fn create(&self, name: &str, options: &CreateOptions) -> Result<SegmentInfo> {
+        let CreateOptions { shape, keeping, mode } = *options;
+        let request = Request::Create { name: name.to_owned(), shape, keeping, mode };
+        self.inner.segment(name, request)
+    }
+
+    /// Opens a segment as its owner: holds its name, takes it over, loads the newest checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Owned`] by another session, [`Error::NoGoodCopy`], [`Error::Unreachable`].
+    pub fn open(&self, name: &str, options: &OpenOptions) -> Result<Segment> {
+        self.acquire(name, options.wait_for_holder, options.force)?;
+        Segment::take_over(&self.inner, name, options).inspect_err(|_| {
+            let _ = self.release(name);
+        })
+    }
+
+    /// Opens a segment as its owner; makes it first if it is not there.
+    ///
+    /// # Errors
+    /// As [`Session::create`] and [`Session::open`].
+    pub fn open_or_create(&self, name: &str, make: &CreateOptions, options: &OpenOptions) -> Result<Segment> {
+        self.acquire(name, options.wait_for_holder, options.force)?;
+        let made = match self.inner.lookup(name) {
+            Err(Error::NotFound(_)) => self.create(name, make),
+            found => found,
+        };
+        let made = match made {
+            Err(Error::Exists(_)) => self.inner.lookup(name),
+            made => made,
+        };
+        made.and_then(|_| Segment::take_over(&self.inner, name, options)).inspect_err(|_| {
+            let _ = self.release(name);
+        })
+    }
+
+    /// Holds a name, so that no other session in the cluster owns the segment; the segment need not exist.
+    ///
+    /// # Errors
+    /// [`Error::Owned`]: another session holds it, for longer than `wait` (`None`: for ever).
+    pub fn acquire(&self, name: &str, wait: Option<Duration>, force: bool) -> Result<()> {
+        let millis = wait.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+        let request = Request::Acquire { name: name.to_owned(), wait: millis, force };
+        self.inner.done(name, request, wait.map(|wait| wait + ANSWER))
+    }
+
+    /// Holds a name no longer.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`]: the directory does not answer.
+    pub fn release(&self, name: &str) -> Result<()> {
+        self.inner.done(name, Request::Release { name: name.to_owned() }, Some(ANSWER))
+    }
+
+    /// Removes a segment and every copy of it.
+    ///
+    /// # Errors
+    /// [`Error::Owned`], unless `force`.
+    pub fn remove(&self, name: &str, force: bool) -> Result<()> {
+        self.inner.done(name, Request::Remove { name: name.to_owned(), force }, Some(ANSWER))
+    }
+
+    // ---- what is known ----
+
+    /// What the directory knows of a segment.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Unreachable`].
+    pub fn lookup(&self, name: &str) -> Result<SegmentInfo> {
+        self.inner.lookup(name)
+    }
+
+    /// All that is known of a segment: from the directory, its owner, its replicas.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Unreachable`].
+    pub fn status(&self, name: &str) -> Result<Status> {
+        match self.inner.ask(name, Request::Status { name: name.to_owned() }, Some(ANSWER))? {
+            Answer::Status(status) => Ok(*status),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Every segment of the cluster, by name.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`].
+    pub fn segments(&self) -> Result<Vec<SegmentInfo>> {
+        match self.inner.ask("", Request::Segments, Some(ANSWER))? {
+            Answer::Segments(segments) => Ok(segments),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Every node of the cluster, by name.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`].
+    pub fn nodes(&self) -> Result<Vec<NodeInfo>> {
+        match self.inner.ask("", Request::Nodes, Some(ANSWER))? {
+            Answer::Nodes(nodes) => Ok(nodes),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// What happened lately: to one segment, or to all.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Unreachable`].
+    pub fn events(&self, name: Option<&str>) -> Result<Vec<Event>> {
+        let request = Request::Events { name: name.map(str::to_owned) };
+        match self.inner.ask(name.unwrap_or_default(), request, Some(ANSWER))? {
+            Answer::Events(events) => Ok(events),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+impl Inner {
+    pub(crate) fn ask(&self, name: &str, request: Request, limit: Option<Duration>) -> Result<Answer> {
+        self.channel.ask(request, limit).map_err(|fault| Error::of_fault(name, fault))
+    }
+
+    fn done(&self, name: &str, request: Request, limit: Option<Duration>) -> Result<()> {
+        match self.ask(name, request, limit)? {
+            Answer::Done => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn segment(&self, name: &str, request: Request) -> Result<SegmentInfo> {
+        match self.ask(name, request, Some(ANSWER))? {
+            Answer::Segment(info) => Ok(*info),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub(crate) fn lookup(&self, name: &str) -> Result<SegmentInfo> {
+        self.segment(name, Request::Lookup { name: name.to_owned() })
+    }
+
+    /// The copy on this node.
+    pub(crate) fn local(&self, name: &str, ownership: Ownership) -> Result<(Place, Vec<Bytes>)> {
+        match self.ask(name, Request::Local { name: name.to_owned(), ownership }, Some(ANSWER))? {
+            Answer::Local { member, heads } => Ok((self.own_place(member), heads)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn own_place(&self, member: Member) -> Place {
+        let welcome = self.channel.welcome();
+        Place { member, node_name: welcome.node_name, host: welcome.host, providers: welcome.providers, up: true }
+    }
+
+    /// Directs what the daemon demands of this segment to its owner here.
+    pub(crate) fn own(&self, shared: &Arc<Shared>) {
+        let mut owned = self.owned.lock().unwrap_or_else(PoisonError::into_inner);
+        owned.retain(|_, segment| segment.strong_count() > 0);
+        owned.insert(shared.name.clone(), Arc::downgrade(shared));
+    }
+
+    /// 128 random bits.
+    pub(crate) fn random(&self) -> Result<u128> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).map_err(|error| Error::Internal(format!("no random bits: {error}")))?;
+        Ok(u128::from_ne_bytes(bytes))
+    }
+}
+
+/// The shape of a segment's replicas.
+pub(crate) fn geometry(info: &SegmentInfo) -> Result<Geometry> {
+    let shape = info.shape;
+    let geometry = Geometry::new(shape.capacity, shape.block_size, shape.slots);
+    geometry.map_err(|error| Error::Internal(format!("segment {}: {error}", info.name)))
+}

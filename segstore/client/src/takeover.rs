@@ -1,0 +1,238 @@
+//! Drives core's [`Takeover`] over the control channel: claim, fence, load, seal.
+
+use std::time::{Duration, Instant};
+
+use segstore_core::changes::Changes;
+use segstore_core::id::{Member, OwnerId};
+use segstore_core::layout::geometry::SLOT_HEAD;
+use segstore_core::layout::{Geometry, SlotHeader};
+use segstore_core::owner::Start;
+use segstore_core::replica::Request as ReplicaRequest;
+use segstore_core::slot::SlotView;
+use segstore_core::takeover::{Action, Takeover, Unusable};
+
+use crate::control::message::{Answer, Bytes, Fault, FaultKind, Request, SegmentInfo};
+use crate::error::{Error, Result};
+use crate::load::{Loaded, Loader, Origin};
+use crate::session::Inner as Session;
+use crate::working::Working;
+
+/// How long to go on asking a directory that does not answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long one answer may take.
+const ANSWER: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What a takeover brings.
+pub(crate) struct Taken {
+    pub(crate) start: Start,
+    pub(crate) working: Working,
+    pub(crate) changes: Box<Changes>,
+    /// The record may name replicas that were added since `info` was asked for.
+    pub(crate) info: SegmentInfo,
+    pub(crate) times: Times,
+}
+
+/// How long the parts of a takeover took.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Times {
+    /// From the start until the claim stood in the directory.
+    pub claimed: Duration,
+    /// From there until every replica that answers was fenced.
+    pub fenced: Duration,
+    /// From there until the image was in working memory, verified.
+    pub loaded: Duration,
+    /// From there until the in-sync set was sealed.
+    pub sealed: Duration,
+}
+
+struct Driver<'s> {
+    session: &'s Session,
+    info: SegmentInfo,
+    geometry: Geometry,
+    takeover: Takeover,
+    loaded: Option<(Working, Loaded)>,
+    until: Instant,
+    why: &'s str,
+}
+
+/// Takes the segment over. The session must hold its name.
+pub(crate) fn take_over(session: &Session, info: SegmentInfo, geometry: Geometry, why: &str) -> Result<Taken> {
+    let owner = OwnerId(session.random()?);
+    let takeover = Takeover::new(owner);
+    let until = Instant::now() + PATIENCE;
+    Driver { session, info, geometry, takeover, loaded: None, until, why }.run()
+}
+
+impl Driver<'_> {
+    fn run(mut self) -> Result<Taken> {
+        let (mut times, mut last) = (Times::default(), Instant::now());
+        let mut lap = |part: &mut Duration| {
+            let now = Instant::now();
+            *part += now - last;
+            last = now;
+        };
+        let start = loop {
+            let Some(action) = self.takeover.poll() else {
+                return Err(Error::Internal(format!("the takeover of segment {} came to a halt", self.info.name)));
+            };
+            match action {
+                Action::ReadRecord => self.read_record()?,
+                Action::Swap(swap) => {
+                    let is_seal = self.loaded.is_some();
+                    let why = if is_seal { "the replicas that hold what was loaded" } else { self.why };
+                    self.swap(&Request::Swap { name: self.info.name.clone(), swap, why: why.to_owned() })?;
+                }
+                Action::Fence { member, request } => {
+                    lap(&mut times.claimed);
+                    self.fence(member, request);
+                    lap(&mut times.fenced);
+                }
+                Action::Load { header, sources } => {
+                    self.load(&header, &sources)?;
+                    lap(&mut times.loaded);
+                }
+                Action::Done(start) => break start,
+                Action::Failed(failure) => return Err(Error::of_takeover(&self.info.name, &failure)),
+            }
+        };
+        lap(&mut times.sealed);
+        let (working, loaded) = self.loaded.take().ok_or_else(|| Error::Internal("nothing was loaded".into()))?;
+        let changes = Box::new(loaded.changes(self.geometry, start.segment));
+        Ok(Taken { start, working, changes, info: self.info, times })
+    }
+
+    // ---- the directory ----
+
+    fn read_record(&mut self) -> Result<()> {
+        loop {
+            match self.session.lookup(&self.info.name) {
+                Ok(info) => {
+                    self.takeover.record_read(info.record.clone());
+                    self.info = info;
+                    return Ok(());
+                }
+                Err(error @ Error::Unreachable(_)) => self.pause(error)?,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn swap(&mut self, request: &Request) -> Result<()> {
+        loop {
+            match self.session.channel.ask(request.clone(), Some(ANSWER)) {
+                Ok(Answer::Swapped { version }) => self.takeover.swapped(version),
+                Ok(Answer::Conflict { current }) => self.takeover.conflicted(current),
+                Ok(other) => return Err(unexpected(&other)),
+                Err(Fault { kind: FaultKind::NoAnswer, .. }) => self.takeover.swap_unknown(),
+                Err(fault @ Fault { kind: FaultKind::Unreachable, .. }) => {
+                    self.pause(Error::of_fault(&self.info.name, fault))?;
+                    continue;
+                }
+                Err(fault) => return Err(Error::of_fault(&self.info.name, fault)),
+            }
+            return Ok(());
+        }
+    }
+
+    /// Waits a little for a directory that does not answer; gives `error` when the time is over.
+    fn pause(&self, error: Error) -> Result<()> {
+        if Instant::now() >= self.until {
+            return Err(error);
+        }
+        std::thread::sleep(PAUSE);
+        Ok(())
+    }
+
+    // ---- the fence ----
+
+    /// Fences this member, and every other whose turn comes next: all at once.
+    fn fence(&mut self, member: Member, request: ReplicaRequest) {
+        let mut asked = vec![(member, self.ask_to_fence(member, request))];
+        let mut rest = Vec::new();
+        while let Some(action) = self.takeover.poll() {
+            match action {
+                Action::Fence { member, request } => asked.push((member, self.ask_to_fence(member, request))),
+                other => rest.push(other),
+            }
+        }
+        debug_assert!(rest.is_empty(), "nothing else is wanted before the fences are answered");
+        for (member, answer) in asked {
+            let answer = answer.and_then(|answer| answer.recv().unwrap_or_else(|_| Err(no_answer())));
+            match answer {
+                Ok(Answer::Heads(heads)) => {
+                    self.takeover.fenced(member, views(self.info.record.record.segment, &self.geometry, &heads));
+                }
+                Err(Fault { kind: FaultKind::Refused(why), .. }) => self.takeover.not_fenced(member, why.into()),
+                Ok(_) | Err(_) => self.takeover.not_fenced(member, Unusable::OutOfReach),
+            }
+        }
+    }
+
+    fn ask_to_fence(
+        &self,
+        member: Member,
+        request: ReplicaRequest,
+    ) -> std::result::Result<crossbeam_channel::Receiver<std::result::Result<Answer, Fault>>, Fault> {
+        self.session.channel.send(Request::Fence { name: self.info.name.clone(), member, request })
+    }
+
+    // ---- the image ----
+
+    fn load(&mut self, header: &SlotHeader, sources: &[(Member, u32)]) -> Result<()> {
+        let local = self.local_copy(header);
+        let places = |(member, slot): &(Member, u32)| {
+            let place = self.info.places.iter().find(|place| place.member == *member)?;
+            Some(Origin { place: place.clone(), slot: *slot })
+        };
+        let origins: Vec<_> = local.into_iter().chain(sources.iter().filter_map(places)).collect();
+        let mut working = match self.loaded.take() {
+            Some((working, _)) => working,
+            None => Working::new(&self.geometry)?,
+        };
+        let mut loader = Loader::new(self.session, &self.info.name, self.geometry, origins);
+        let loaded = loader.load(header, &mut working)?;
+        for (member, problem) in loader.problems() {
+            self.takeover.damaged(*member, problem);
+        }
+        match loaded {
+            Some(loaded) => {
+                self.loaded = Some((working, loaded));
+                self.takeover.loaded();
+            }
+            None => self.takeover.unreadable(loader.into_problems()),
+        }
+        Ok(())
+    }
+
+    /// The copy on this node, if it holds this very image.
+    fn local_copy(&self, header: &SlotHeader) -> Option<Origin> {
+        if !self.info.keeping.local {
+            return None;
+        }
+        let claimed = self.takeover.claimed()?;
+        let record = &claimed.record;
+        let ownership = segstore_core::layout::Ownership { term: record.term, owner: record.owner };
+        let (place, heads) = self.session.local(&self.info.name, ownership).ok()?;
+        let views = views(record.segment, &self.geometry, &heads);
+        let slot = views.iter().position(|view| view.closed() == Some(header))?;
+        Some(Origin { place, slot: u32::try_from(slot).ok()? })
+    }
+}
+
+/// What the heads of a replica's slots say.
+pub(crate) fn views(segment: segstore_core::id::SegmentId, geometry: &Geometry, heads: &[Bytes]) -> Vec<SlotView> {
+    let view = |head: &Bytes| match <&[u8; SLOT_HEAD]>::try_from(head.0.as_slice()) {
+        Ok(head) => SlotView::parse(segment, geometry, head),
+        Err(_) => SlotView::Damaged { mark: None, header: None },
+    };
+    heads.iter().map(view).collect()
+}
+
+pub(crate) fn unexpected(answer: &Answer) -> Error {
+    Error::Internal(format!("the daemon answered {answer:?}, which is no answer to what was asked"))
+}
+
+fn no_answer() -> Fault {
+    Fault::new(FaultKind::NoAnswer, "the connection to the daemon broke")
+}

@@ -1,0 +1,99 @@
+//! A checkpoint under way.
+
+use std::time::Instant;
+
+use segstore_core::id::Epoch;
+
+use crate::engine::{Committed, Engine};
+use crate::error::{Error, Result};
+use crate::segment::{Checkpoint, Segment};
+
+/// A checkpoint under way. The state rests until it has ended. Dropping it waits for that, or for the segment's time limit.
+#[must_use = "a checkpoint is not safe before its ticket says so"]
+pub struct Ticket<'s> {
+    segment: &'s mut Segment,
+    epoch: Epoch,
+    began: Instant,
+    is_over: bool,
+}
+
+impl<'s> Ticket<'s> {
+    pub(crate) fn new(segment: &'s mut Segment, epoch: Epoch) -> Self {
+        Self { segment, epoch, began: Instant::now(), is_over: false }
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Whether it has ended: its result, if so.
+    pub fn poll(&mut self) -> Option<Result<Checkpoint>> {
+        let mut engine = self.segment.shared.enter();
+        engine.step(&self.segment.shared);
+        let ended = self.look(&mut engine);
+        self.segment.shared.leave(engine);
+        ended
+    }
+
+    /// Waits for its end, at most for the time that the segment was opened with.
+    ///
+    /// # Errors
+    /// As [`Segment::checkpoint`].
+    pub fn wait(mut self) -> Result<Checkpoint> {
+        let deadline = self.began + self.segment.timeout;
+        self.until(deadline)
+    }
+
+    /// Waits for its end, at most until `deadline`.
+    ///
+    /// # Errors
+    /// As [`Segment::checkpoint`].
+    pub fn wait_until(mut self, deadline: Instant) -> Result<Checkpoint> {
+        self.until(deadline)
+    }
+
+    fn until(&mut self, deadline: Instant) -> Result<Checkpoint> {
+        let mut engine = self.segment.shared.enter();
+        let result = loop {
+            if let Some(ended) = self.look(&mut engine) {
+                break ended;
+            }
+            if Instant::now() >= deadline {
+                let waiting_for = engine.give_up(&self.segment.shared);
+                self.end(&mut engine);
+                let name = self.segment.name().to_owned();
+                break Err(Error::Pending { name, epoch: self.epoch, waiting_for });
+            }
+            engine.rest(&self.segment.shared, self.began, deadline);
+            engine.step(&self.segment.shared);
+        };
+        self.segment.shared.leave(engine);
+        result
+    }
+
+    fn look(&mut self, engine: &mut Engine) -> Option<Result<Checkpoint>> {
+        if let Some(Committed { epoch, in_sync, elsewhere }) = engine.committed() {
+            self.end(engine);
+            return Some(Ok(Checkpoint { epoch, in_sync, elsewhere }));
+        }
+        let by = engine.owner.fenced()?;
+        self.end(engine);
+        Some(Err(Error::Fenced { name: self.segment.name().to_owned(), term: by.term }))
+    }
+
+    fn end(&mut self, engine: &mut Engine) {
+        self.is_over = true;
+        self.segment.take_back(engine.take_changes());
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            let deadline = self.began + self.segment.timeout;
+            let _ = self.until(deadline);
+        }
+    }
+}
