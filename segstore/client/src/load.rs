@@ -84,7 +84,7 @@ impl<'s> Loader<'s> {
         let table = Memory::anonymous(self.table_bytes(header).max(1));
         let table = table.map_err(|error| Error::of_transport("mapping a block table", &error))?;
         let mut entries: Option<Vec<Entry>> = None;
-        let mut missing = Vec::from_iter([0..self.geometry.blocks_of(header.length)]);
+        let mut missing: Vec<_> = std::iter::once(0..self.geometry.blocks_of(header.length)).collect();
         while let Some(origin) = self.origins.pop_front() {
             let member = origin.place.member;
             let mut source = match self.open(&origin, working, &table) {
