@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use segstore_core::id::Epoch;
 use segstore_core::layout::geometry::DEFAULT_BLOCK;
 use segstore_transport::Wait;
 
@@ -155,6 +156,43 @@ impl OpenOptions {
     #[must_use]
     pub fn wait(mut self, wait: Wait) -> Self {
         self.wait = wait;
+        self
+    }
+}
+
+/// Which checkpoint to load without owning the segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LoadOptions {
+    pub(crate) take_over: bool,
+    pub(crate) pending: bool,
+    pub(crate) epoch: Option<Epoch>,
+}
+
+impl LoadOptions {
+    /// The newest acknowledged checkpoint: a living owner is asked for it; of one that is gone, the segment is taken over for a moment.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes the segment from an owner that is not known to be gone. That owner is fenced.
+    #[must_use]
+    pub fn take_over(mut self, force: bool) -> Self {
+        self.take_over = force;
+        self
+    }
+
+    /// Where the owner does not say which is acknowledged: the newest that verifies. It may be pending.
+    #[must_use]
+    pub fn pending(mut self, pending: bool) -> Self {
+        self.pending = pending;
+        self
+    }
+
+    /// This one, as long as it stands in a replica: for instance while it is held.
+    #[must_use]
+    pub fn epoch(mut self, epoch: Epoch) -> Self {
+        self.epoch = Some(epoch);
         self
     }
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use segstore_core::changes::Changes;
-use segstore_core::id::{Epoch, Term};
+use segstore_core::id::{Epoch, Stamp, Term};
 use segstore_core::owner::{self, BeginError, Outcome, Owner, Policy};
 
 use crate::compare::Before;
-use crate::control::message::{BelowMinimum, Request};
+use crate::control::message::BelowMinimum;
 use crate::engine::Engine;
 use crate::engine::seat::Shared;
 use crate::error::{Error, Result};
@@ -23,14 +23,35 @@ use crate::working::{Working, in_memory};
 ///
 /// Dropping it lets go of the segment, with whatever was not checkpointed.
 pub struct Segment {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) working: Working,
+    pub(crate) shared: Tenure,
+    working: Working,
     /// Away while a checkpoint is under way.
     changes: Option<Box<Changes>>,
     /// With [`Tracking::Compared`]: working memory as it was at the last checkpoint.
     before: Option<Before>,
     pub(crate) timeout: Duration,
+    loaded: Stamp,
     times: Times,
+}
+
+/// The engine for as long as this process owns the segment. Its end ends every transfer.
+pub(crate) struct Tenure(Arc<Shared>);
+
+impl std::ops::Deref for Tenure {
+    type Target = Arc<Shared>;
+
+    fn deref(&self) -> &Arc<Shared> {
+        &self.0
+    }
+}
+
+impl Drop for Tenure {
+    fn drop(&mut self) {
+        self.close();
+        let mut engine = self.enter();
+        engine.end();
+        self.leave(engine);
+    }
 }
 
 /// A checkpoint that was acknowledged.
@@ -60,6 +81,7 @@ impl Segment {
                 BelowMinimum::Continue => owner::BelowMinimum::Continue,
             },
         };
+        let loaded = taken.start.loaded;
         let owner = Owner::new(taken.start, policy).on_node(session.channel.welcome().node);
         let length = taken.changes.length();
         let engine = Engine::new(owner, keeping.replicas as usize, options.wait, length, began.elapsed());
@@ -69,7 +91,8 @@ impl Segment {
         session.own(&shared);
         shared.connect_all();
         Ok(Self {
-            shared,
+            shared: Tenure(shared),
+            loaded,
             working: taken.working,
             changes: Some(taken.changes),
             before,
@@ -290,6 +313,12 @@ impl Segment {
         self.times
     }
 
+    /// Lets go of the segment; what was loaded stays in this process's memory.
+    pub(crate) fn into_image(self) -> (Working, Stamp, usize) {
+        let length = self.len();
+        (self.working, self.loaded, length)
+    }
+
     /// Lets go of the segment, so that another session may own it at once.
     ///
     /// # Errors
@@ -297,16 +326,7 @@ impl Segment {
     pub fn release(self) -> Result<()> {
         let (session, name) = (self.shared.session.clone(), self.shared.name.clone());
         drop(self);
-        session.ask(&name, Request::Release { name: name.clone() }, Some(Duration::from_secs(10))).map(drop)
-    }
-}
-
-impl Drop for Segment {
-    fn drop(&mut self) {
-        self.shared.close();
-        let mut engine = self.shared.enter();
-        engine.end();
-        self.shared.leave(engine);
+        session.release(&name)
     }
 }
 

@@ -14,7 +14,9 @@ use crate::domains::Domains;
 use crate::engine::event;
 use crate::engine::seat::Shared;
 use crate::error::{Error, Result};
-use crate::options::{CreateOptions, OpenOptions};
+use crate::hold::Hold;
+use crate::options::{CreateOptions, LoadOptions, OpenOptions};
+use crate::reader::{self, Image};
 use crate::segment::Segment;
 use crate::takeover::unexpected;
 
@@ -114,7 +116,7 @@ impl Session {
     /// # Errors
     /// [`Error::NotFound`], [`Error::Owned`] by another session, [`Error::NoGoodCopy`], [`Error::Unreachable`].
     pub fn open(&self, name: &str, options: &OpenOptions) -> Result<Segment> {
-        self.acquire(name, options.wait_for_holder, options.force)?;
+        self.inner.acquire(name, options.wait_for_holder, options.force)?;
         Segment::take_over(&self.inner, name, options).inspect_err(|_| {
             let _ = self.release(name);
         })
@@ -144,9 +146,7 @@ impl Session {
     /// # Errors
     /// [`Error::Owned`]: another session holds it, for longer than `wait` (`None`: for ever).
     pub fn acquire(&self, name: &str, wait: Option<Duration>, force: bool) -> Result<()> {
-        let millis = wait.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
-        let request = Request::Acquire { name: name.to_owned(), wait: millis, force };
-        self.inner.done(name, request, wait.map(|wait| wait + ANSWER))
+        self.inner.acquire(name, wait, force)
     }
 
     /// Holds a name no longer.
@@ -154,7 +154,7 @@ impl Session {
     /// # Errors
     /// [`Error::Unreachable`]: the directory does not answer.
     pub fn release(&self, name: &str) -> Result<()> {
-        self.inner.done(name, Request::Release { name: name.to_owned() }, Some(ANSWER))
+        self.inner.release(name)
     }
 
     /// Removes a segment and every copy of it.
@@ -163,6 +163,22 @@ impl Session {
     /// [`Error::Owned`], unless `force`.
     pub fn remove(&self, name: &str, force: bool) -> Result<()> {
         self.inner.done(name, Request::Remove { name: name.to_owned(), force }, Some(ANSWER))
+    }
+
+    /// Loads a checkpoint without owning the segment, and without disturbing a living owner.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Unreachable`]: the owner is not known to be gone and does not answer; [`Error::NoGoodCopy`].
+    pub fn load(&self, name: &str, options: &LoadOptions) -> Result<Image> {
+        reader::load(&self.inner, name, options)
+    }
+
+    /// Has the owner of a segment keep its newest acknowledged checkpoint, so that it can be loaded by its number.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Unreachable`]: nobody owns it, or the owner does not answer.
+    pub fn hold(&self, name: &str, time: Duration) -> Result<Hold> {
+        Hold::new(&self.inner, name, time)
     }
 
     // ---- what is known ----
@@ -231,6 +247,16 @@ impl Inner {
             Answer::Done => Ok(()),
             other => Err(unexpected(&other)),
         }
+    }
+
+    pub(crate) fn acquire(&self, name: &str, wait: Option<Duration>, force: bool) -> Result<()> {
+        let millis = wait.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+        let request = Request::Acquire { name: name.to_owned(), wait: millis, force };
+        self.done(name, request, wait.map(|wait| wait + ANSWER))
+    }
+
+    pub(crate) fn release(&self, name: &str) -> Result<()> {
+        self.done(name, Request::Release { name: name.to_owned() }, Some(ANSWER))
     }
 
     fn segment(&self, name: &str, request: Request) -> Result<SegmentInfo> {

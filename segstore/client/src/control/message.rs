@@ -247,6 +247,8 @@ pub struct Event {
 /// A slot that stands still for a reader.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Held {
+    /// Who holds it.
+    pub ownership: Ownership,
     /// What releases it.
     pub number: u64,
     /// The replica.

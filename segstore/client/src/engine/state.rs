@@ -20,7 +20,7 @@ impl Engine {
             Some(hold) => {
                 self.holds.push((hold.number, Instant::now() + time.min(LONGEST_HOLD)));
                 let segstore_core::owner::Hold { number, member, slot, image } = hold;
-                Ok(Report::Held(Held { number, member, slot, image }))
+                Ok(Report::Held(Held { ownership: self.owner.ownership(), number, member, slot, image }))
             }
             None => {
                 Err(Fault::new(FaultKind::Unreachable, "no replica that the owner reaches holds its newest checkpoint"))

@@ -3,6 +3,8 @@
 //! Pieces of the image are pulled with several reads in flight; while one arrives, the one before is verified. A block that does not
 //! match is asked of the next copy.
 
+pub(crate) mod source;
+
 use std::collections::VecDeque;
 use std::ops::Range;
 
@@ -11,20 +13,13 @@ use segstore_core::id::{Epoch, Member, SegmentId};
 use segstore_core::layout::{BlockIndex, Entry, Geometry, Key, SlotHeader};
 use segstore_core::slot::{Damage, verify_table};
 use segstore_core::takeover::Unusable;
-use segstore_transport::{Endpoint, Error as TransportError, Memory, Operation, Post, Region, Wait};
-use zerocopy::FromBytes;
+use segstore_transport::{Error as TransportError, Memory};
 
 use crate::control::message::Place;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::session::Inner as Session;
 use crate::working::{Working, in_memory};
-
-/// Bytes of one read, at least a block.
-const PIECE: u64 = 1 << 20;
-/// Bytes of a row of the block table.
-const ROW: usize = size_of::<Entry>();
-/// Reads in flight.
-const WINDOW: usize = 4;
+use source::Source;
 
 /// One copy of the image.
 pub(crate) struct Origin {
@@ -55,16 +50,6 @@ pub(crate) struct Loader<'s> {
     problems: Vec<(Member, Unusable)>,
 }
 
-/// A copy that can be read.
-struct Source {
-    member: Member,
-    endpoint: Endpoint,
-    working: Region,
-    table: Region,
-    /// Where the slot starts in what is granted.
-    slot: u64,
-}
-
 impl<'s> Loader<'s> {
     pub(crate) fn new(session: &'s Session, name: &'s str, geometry: Geometry, origins: Vec<Origin>) -> Self {
         Self { session, name, geometry, origins: origins.into(), problems: Vec::new() }
@@ -81,13 +66,12 @@ impl<'s> Loader<'s> {
 
     /// Brings the image into `working`, which holds zeros or what an earlier attempt left; `None`: no copy is good, see the problems.
     pub(crate) fn load(&mut self, header: &SlotHeader, working: &mut Working) -> Result<Option<Loaded>> {
-        let table = Memory::anonymous(self.table_bytes(header).max(1));
-        let table = table.map_err(|error| Error::of_transport("mapping a block table", &error))?;
+        let scratch = source::scratch(&self.geometry)?;
         let mut entries: Option<Vec<Entry>> = None;
         let mut missing: Vec<_> = std::iter::once(0..self.geometry.blocks_of(header.length)).collect();
         while let Some(origin) = self.origins.pop_front() {
             let member = origin.place.member;
-            let mut source = match self.open(&origin, working, &table) {
+            let mut source = match self.open(&origin, working, &scratch) {
                 Ok(source) => source,
                 Err(why) => {
                     tracing::warn!(segment = self.name, "a copy cannot be read: {why}");
@@ -111,21 +95,8 @@ impl<'s> Loader<'s> {
         Ok(None)
     }
 
-    fn table_bytes(&self, header: &SlotHeader) -> usize {
-        self.geometry.blocks_of(header.length) as usize * ROW
-    }
-
-    fn open(&self, origin: &Origin, working: &Working, table: &Memory) -> Result<Source> {
-        let session = self.session;
-        let dialled = session.domains.dial(&session.channel, self.name, &origin.place, None);
-        let (provider, endpoint) = dialled.map_err(|error| Error::Unreachable(error.to_string()))?;
-        Ok(Source {
-            member: origin.place.member,
-            endpoint,
-            working: session.domains.register(provider, working.memory())?,
-            table: session.domains.register(provider, table)?,
-            slot: self.geometry.slot(origin.slot) - self.geometry.slot(0),
-        })
+    fn open(&self, origin: &Origin, working: &Working, scratch: &Memory) -> Result<Source> {
+        Source::open(self.session, self.name, &self.geometry, &origin.place, origin.slot, working, scratch)
     }
 
     /// Pulls the `missing` blocks; gives those that do not match.
@@ -138,8 +109,7 @@ impl<'s> Loader<'s> {
         missing: &[Range<BlockIndex>],
     ) -> std::result::Result<Vec<BlockIndex>, Unusable> {
         if entries.is_none() {
-            let table =
-                source.pull_table(self.table_bytes(header), &self.geometry).map_err(|error| self.lost(&error))?;
+            let table = source.pull_table(&self.geometry, header).map_err(|error| self.lost(&error))?;
             verify_table(header, &table).map_err(|damage| Unusable::Damaged(header.image, damage))?;
             *entries = Some(table);
         }
@@ -159,73 +129,8 @@ impl<'s> Loader<'s> {
     }
 }
 
-impl Source {
-    fn pull_table(&mut self, bytes: usize, geometry: &Geometry) -> std::result::Result<Vec<Entry>, TransportError> {
-        if bytes == 0 {
-            return Ok(Vec::new());
-        }
-        let from = self.slot + geometry.entry_in_slot(0);
-        let read = Operation::read(self.table.slice(0, bytes)?, 0, from);
-        post(&mut self.endpoint, &read, 0)?;
-        complete(&mut self.endpoint)?;
-        let mut raw = vec![0; bytes];
-        self.table.memory().read_at(0, &mut raw)?;
-        let entries = raw.chunks_exact(ROW).filter_map(|row| Entry::read_from_bytes(row).ok());
-        Ok(entries.collect())
-    }
-
-    fn pull_blocks(
-        &mut self,
-        geometry: &Geometry,
-        missing: &[Range<BlockIndex>],
-        check: &mut impl FnMut(Range<BlockIndex>),
-    ) -> std::result::Result<(), TransportError> {
-        let step = u32::try_from((PIECE / u64::from(geometry.block_size())).max(1)).unwrap_or(u32::MAX);
-        let pieces = missing.iter().flat_map(|range| {
-            let end = range.end;
-            range.clone().step_by(step as usize).map(move |first| first..end.min(first.saturating_add(step)))
-        });
-        let mut in_flight = VecDeque::with_capacity(WINDOW);
-        for piece in pieces {
-            if in_flight.len() == WINDOW {
-                complete(&mut self.endpoint)?;
-                in_flight.pop_front().into_iter().for_each(&mut *check);
-            }
-            let (first, count) = (piece.start, piece.end - piece.start);
-            let length = count as usize * geometry.block_size() as usize;
-            let offset = in_memory(geometry.block_in_segment(first));
-            let from = self.slot + geometry.block_in_slot(first);
-            let read = Operation::read(self.working.slice(offset, length)?, 0, from);
-            post(&mut self.endpoint, &read, u64::from(first))?;
-            in_flight.push_back(piece);
-        }
-        for piece in in_flight {
-            complete(&mut self.endpoint)?;
-            check(piece);
-        }
-        tracing::trace!(member = %self.member, "blocks pulled");
-        Ok(())
-    }
-}
-
-/// Posts one operation, making room first if there is none.
-fn post(endpoint: &mut Endpoint, operation: &Operation<'_>, id: u64) -> std::result::Result<(), TransportError> {
-    match endpoint.post(std::slice::from_ref(operation), id) {
-        Ok(()) => Ok(()),
-        Err(Post::Failed(error)) => Err(error),
-        Err(Post::WouldBlock) => Err(TransportError::operation(
-            segstore_transport::ErrorKind::Exhausted,
-            format!("the endpoint takes fewer than {WINDOW} reads at once"),
-        )),
-    }
-}
-
-fn complete(endpoint: &mut Endpoint) -> std::result::Result<(), TransportError> {
-    endpoint.wait(Wait::default(), None).map_or(Ok(()), |completion| completion.result)
-}
-
 /// The rest of the last block is the application's to grow into: zeros.
-fn clear_beyond(working: &mut Working, length: u64) {
+pub(crate) fn clear_beyond(working: &mut Working, length: u64) {
     let length = in_memory(length);
     let block = working.block(0).len();
     let bytes = working.bytes_mut();

@@ -1,0 +1,152 @@
+//! One copy of an image that can be read: its head, its block table, its blocks.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use segstore_core::id::SegmentId;
+use segstore_core::layout::geometry::SLOT_HEAD;
+use segstore_core::layout::{BlockIndex, Entry, Geometry, SlotHeader};
+use segstore_core::slot::SlotView;
+use segstore_transport::{Endpoint, Error as TransportError, ErrorKind, Memory, Operation, Post, Region, Wait};
+use zerocopy::FromBytes;
+
+use crate::control::message::Place;
+use crate::error::{Error, Result};
+use crate::session::Inner as Session;
+use crate::working::{Working, in_memory};
+
+/// Bytes of one read, at least a block.
+const PIECE: u64 = 1 << 20;
+/// Reads in flight.
+const WINDOW: usize = 4;
+/// Bytes of a row of the block table.
+const ROW: usize = size_of::<Entry>();
+
+/// A slot of a replica, over an endpoint that reads.
+pub(crate) struct Source {
+    endpoint: Endpoint,
+    working: Region,
+    /// For the table, and for a head: at least [`SLOT_HEAD`] bytes.
+    scratch: Region,
+    /// Where the slot starts in what is granted.
+    slot: u64,
+}
+
+/// Bytes of the image's block table.
+pub(crate) fn table_bytes(geometry: &Geometry, header: &SlotHeader) -> usize {
+    geometry.blocks_of(header.length) as usize * ROW
+}
+
+/// Memory for the largest table of this shape, and for a head.
+pub(crate) fn scratch(geometry: &Geometry) -> Result<Memory> {
+    let memory = Memory::anonymous((geometry.blocks() as usize * ROW).max(SLOT_HEAD));
+    memory.map_err(|error| Error::of_transport("mapping memory for a block table", &error))
+}
+
+impl Source {
+    /// Connects to the replica; blocks will go to `working`.
+    pub(crate) fn open(
+        session: &Session,
+        name: &str,
+        geometry: &Geometry,
+        place: &Place,
+        slot: u32,
+        working: &Working,
+        scratch: &Memory,
+    ) -> Result<Self> {
+        let dialled = session.domains.dial(&session.channel, name, place, None);
+        let (provider, endpoint) = dialled.map_err(|error| Error::Unreachable(error.to_string()))?;
+        let mut source = Self {
+            endpoint,
+            working: session.domains.register(provider, working.memory())?,
+            scratch: session.domains.register(provider, scratch)?,
+            slot: 0,
+        };
+        source.choose(geometry, slot);
+        Ok(source)
+    }
+
+    /// Reads another slot of the replica from here on.
+    pub(crate) fn choose(&mut self, geometry: &Geometry, slot: u32) {
+        self.slot = geometry.slot(slot) - geometry.slot(0);
+    }
+
+    pub(crate) fn pull_head(
+        &mut self,
+        geometry: &Geometry,
+        segment: SegmentId,
+    ) -> std::result::Result<SlotView, TransportError> {
+        let mut head = [0; SLOT_HEAD];
+        self.pull_scratch(0, &mut head)?;
+        Ok(SlotView::parse(segment, geometry, &head))
+    }
+
+    pub(crate) fn pull_table(
+        &mut self,
+        geometry: &Geometry,
+        header: &SlotHeader,
+    ) -> std::result::Result<Vec<Entry>, TransportError> {
+        let mut raw = vec![0; table_bytes(geometry, header)];
+        self.pull_scratch(geometry.entry_in_slot(0), &mut raw)?;
+        Ok(raw.chunks_exact(ROW).filter_map(|row| Entry::read_from_bytes(row).ok()).collect())
+    }
+
+    fn pull_scratch(&mut self, from: u64, bytes: &mut [u8]) -> std::result::Result<(), TransportError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let read = Operation::read(self.scratch.slice(0, bytes.len())?, 0, self.slot + from);
+        post(&mut self.endpoint, &read)?;
+        complete(&mut self.endpoint)?;
+        self.scratch.memory().read_at(0, bytes)
+    }
+
+    /// Pulls these blocks, several reads in flight; `check` is called for blocks that have arrived.
+    pub(crate) fn pull_blocks(
+        &mut self,
+        geometry: &Geometry,
+        missing: &[Range<BlockIndex>],
+        check: &mut impl FnMut(Range<BlockIndex>),
+    ) -> std::result::Result<(), TransportError> {
+        let mut in_flight = VecDeque::with_capacity(WINDOW);
+        for piece in pieces(geometry, missing) {
+            if in_flight.len() == WINDOW {
+                complete(&mut self.endpoint)?;
+                in_flight.pop_front().into_iter().for_each(&mut *check);
+            }
+            let (first, count) = (piece.start, piece.end - piece.start);
+            let length = count as usize * geometry.block_size() as usize;
+            let to = self.working.slice(in_memory(geometry.block_in_segment(first)), length)?;
+            post(&mut self.endpoint, &Operation::read(to, 0, self.slot + geometry.block_in_slot(first)))?;
+            in_flight.push_back(piece);
+        }
+        for piece in in_flight {
+            complete(&mut self.endpoint)?;
+            check(piece);
+        }
+        Ok(())
+    }
+}
+
+fn pieces<'m>(geometry: &Geometry, missing: &'m [Range<BlockIndex>]) -> impl Iterator<Item = Range<BlockIndex>> + 'm {
+    let step = u32::try_from((PIECE / u64::from(geometry.block_size())).max(1)).unwrap_or(u32::MAX);
+    missing.iter().flat_map(move |range| {
+        let end = range.end;
+        range.clone().step_by(step as usize).map(move |first| first..end.min(first.saturating_add(step)))
+    })
+}
+
+fn post(endpoint: &mut Endpoint, operation: &Operation<'_>) -> std::result::Result<(), TransportError> {
+    match endpoint.post(std::slice::from_ref(operation), 0) {
+        Ok(()) => Ok(()),
+        Err(Post::Failed(error)) => Err(error),
+        Err(Post::WouldBlock) => {
+            let text = format!("the endpoint takes fewer than {WINDOW} reads at once");
+            Err(TransportError::operation(ErrorKind::Exhausted, text))
+        }
+    }
+}
+
+fn complete(endpoint: &mut Endpoint) -> std::result::Result<(), TransportError> {
+    endpoint.wait(Wait::default(), None).map_or(Ok(()), |completion| completion.result)
+}

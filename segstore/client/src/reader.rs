@@ -1,0 +1,319 @@
+//! Loads a checkpoint without owning the segment.
+//!
+//! A living owner is asked for its newest acknowledged checkpoint and holds that slot. So that it holds it for a short time only,
+//! most of the image is copied before: what the owner changes meanwhile is copied again under the hold.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use segstore_core::id::{Epoch, Member, Stamp};
+use segstore_core::layout::{BlockIndex, Entry, Geometry, Key, SlotHeader};
+use segstore_core::owner::Hold;
+use segstore_core::reader::{Reader, Unread, Verdict};
+use segstore_core::slot::{Damage, SlotView, verify_table};
+use segstore_core::takeover::Unusable;
+use segstore_transport::{Error as TransportError, Memory};
+
+use crate::control::message::{Answer, Fault, Held, Place, Request, SegmentInfo};
+use crate::error::{Error, Result};
+use crate::load::clear_beyond;
+use crate::load::source::{self, Source};
+use crate::options::{LoadOptions, OpenOptions};
+use crate::segment::Segment;
+use crate::session::{self, Inner as Session};
+use crate::takeover::{unexpected, views};
+use crate::working::{Working, in_memory};
+
+/// How long a slot is held at most: a reader that died does not hold it for longer.
+const HOLD: Duration = Duration::from_secs(10);
+/// How long to begin again when something changed meanwhile.
+const PATIENCE: Duration = Duration::from_secs(30);
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// A checkpoint, in this process's memory.
+pub struct Image {
+    working: Working,
+    stamp: Stamp,
+    length: usize,
+    is_acknowledged: bool,
+    warnings: Vec<String>,
+}
+
+impl Image {
+    /// The state.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.working.bytes()[..self.length]
+    }
+
+    /// Which checkpoint it is.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.stamp.epoch
+    }
+
+    /// Whether it is known to be acknowledged; otherwise it may be pending.
+    #[must_use]
+    pub fn is_acknowledged(&self) -> bool {
+        self.is_acknowledged
+    }
+
+    /// What could not be read on the way, for people.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+}
+
+/// What is being copied, and what of it stands.
+struct Copy {
+    geometry: Geometry,
+    working: Working,
+    scratch: Memory,
+    entries: Vec<Entry>,
+}
+
+/// Loads the checkpoint that `options` ask for.
+pub(crate) fn load(session: &Arc<Session>, name: &str, options: &LoadOptions) -> Result<Image> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let info = session.lookup(name)?;
+        let result = match (&info.holder, options.epoch) {
+            (_, Some(epoch)) => of_epoch(session, &info, epoch),
+            (Some(_), None) if !options.take_over => match of_owner(session, &info) {
+                Err(Failure::Owner(_)) if options.pending => of_anybody(session, &info),
+                other => other,
+            },
+            _ if options.pending => of_anybody(session, &info),
+            _ => by_takeover(session, name, options.take_over),
+        };
+        match result {
+            Ok(image) => return Ok(image),
+            Err(Failure::Passing(why)) if Instant::now() < until => {
+                tracing::debug!(segment = name, "reading again: {why}");
+            }
+            Err(Failure::Passing(why)) => return Err(Error::Unreachable(format!("segment {name}: {why}"))),
+            Err(Failure::Owner(fault)) => return Err(silent_owner(&info, &fault)),
+            Err(Failure::Final(error)) => return Err(error),
+        }
+    }
+}
+
+enum Failure {
+    /// Begin again.
+    Passing(String),
+    /// The owner does not answer.
+    Owner(Fault),
+    Final(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Final(error)
+    }
+}
+
+fn silent_owner(info: &SegmentInfo, fault: &Fault) -> Error {
+    let name = &info.name;
+    Error::Unreachable(format!(
+        "segment {name}: its owner is not known to be gone and does not say which checkpoint is acknowledged ({fault}); \
+         wait, take the segment over, or ask for the newest checkpoint that may be pending"
+    ))
+}
+
+/// An owner that is gone: what is loaded is what everybody will load.
+fn by_takeover(session: &Arc<Session>, name: &str, force: bool) -> std::result::Result<Image, Failure> {
+    let acquired = session.acquire(name, Some(Duration::ZERO), force);
+    match acquired {
+        Err(Error::Owned { holder, .. }) => {
+            return Err(Failure::Passing(format!("process {} came meanwhile", holder.pid)));
+        }
+        other => other?,
+    }
+    let segment = Segment::take_over(session, name, &OpenOptions::new().take_over(force));
+    let segment = segment.inspect_err(|_| drop(session.release(name)))?;
+    let (working, stamp, length) = segment.into_image();
+    // Where it cannot be released now, the end of the session does it.
+    let _ = session.release(name);
+    Ok(Image { working, stamp, length, is_acknowledged: true, warnings: Vec::new() })
+}
+
+/// The newest acknowledged checkpoint of a living owner.
+fn of_owner(session: &Session, info: &SegmentInfo) -> std::result::Result<Image, Failure> {
+    let mut copy = Copy::new(info)?;
+    copy.beforehand(session, info);
+    let time = u64::try_from(HOLD.as_millis()).unwrap_or(u64::MAX);
+    let held = match session.channel.ask(Request::Hold { name: info.name.clone(), time }, Some(ANSWER)) {
+        Ok(Answer::Held(held)) => held,
+        Ok(other) => return Err(unexpected(&other).into()),
+        Err(fault) => return Err(Failure::Owner(fault)),
+    };
+    let read = of_hold(session, info, copy, held);
+    // A hold that is not ended now ends by itself.
+    let _ = session.channel.ask(Request::EndHold { name: info.name.clone(), number: held.number }, Some(ANSWER));
+    read
+}
+
+fn of_hold(session: &Session, info: &SegmentInfo, mut copy: Copy, held: Held) -> std::result::Result<Image, Failure> {
+    let Held { ownership, number, member, slot, image } = held;
+    let place = place(info, member)?;
+    let mut source = copy.open(session, info, place, slot).map_err(passing)?;
+    let head = source.pull_head(&copy.geometry, info.record.record.segment).map_err(|error| passing(&error))?;
+    let hold = Hold { number, member, slot, image };
+    let reader = Reader::of_hold(info.record.clone(), ownership, hold, head).map_err(unread(info))?;
+    copy.read(session, info, reader, Some(source), true)
+}
+
+/// The newest checkpoint that verifies on any replica that answers: it may be pending.
+fn of_anybody(session: &Session, info: &SegmentInfo) -> std::result::Result<Image, Failure> {
+    let reader = Reader::of_heads(info.record.clone(), heads(session, info)).map_err(unread(info))?;
+    Copy::new(info)?.read(session, info, reader, None, false)
+}
+
+/// The checkpoint of this number, while it stands somewhere.
+fn of_epoch(session: &Session, info: &SegmentInfo, epoch: Epoch) -> std::result::Result<Image, Failure> {
+    let mut answers = heads(session, info);
+    for slots in answers.iter_mut().filter_map(|(_, answer)| answer.as_mut().ok()) {
+        let is_other = |view: &SlotView| view.image().is_none_or(|image| image.epoch != epoch);
+        slots.iter_mut().filter(|view| is_other(view)).for_each(|view| *view = SlotView::Blank);
+    }
+    let stands = answers.iter().any(|(_, answer)| answer.as_ref().is_ok_and(|slots| slots.iter().any(|view| view.image().is_some())));
+    if !stands {
+        let text = format!("epoch {epoch} of segment {} stands in no replica: hold it while it is the newest", info.name);
+        return Err(Error::NotFound(text).into());
+    }
+    let reader = Reader::of_heads(info.record.clone(), answers).map_err(unread(info))?;
+    Copy::new(info)?.read(session, info, reader, None, false)
+}
+
+type Heads = Vec<(Member, std::result::Result<Vec<SlotView>, Unusable>)>;
+
+/// The heads of every member in sync, those on this machine first.
+fn heads(session: &Session, info: &SegmentInfo) -> Heads {
+    let host = session.channel.welcome().host;
+    let mut places: Vec<_> = info.places.iter().collect();
+    places.sort_by_key(|place| place.host != host);
+    let geometry = session::geometry(info).ok();
+    let ask = |place: &Place| {
+        let request = Request::Heads { name: info.name.clone(), member: place.member };
+        match (session.channel.ask(request, Some(ANSWER)), geometry) {
+            (Ok(Answer::Heads(heads)), Some(geometry)) => Ok(views(info.record.record.segment, &geometry, &heads)),
+            _ => Err(Unusable::OutOfReach),
+        }
+    };
+    places.into_iter().map(|place| (place.member, ask(place))).collect()
+}
+
+fn place(info: &SegmentInfo, member: Member) -> std::result::Result<&Place, Failure> {
+    let found = info.places.iter().find(|place| place.member == member);
+    found.ok_or_else(|| Failure::Passing(format!("{member} is not in the record that was read")))
+}
+
+fn passing(error: impl std::fmt::Display) -> Failure {
+    Failure::Passing(error.to_string())
+}
+
+fn unread(info: &SegmentInfo) -> impl Fn(Unread) -> Failure {
+    let name = info.name.clone();
+    move |unread| match unread {
+        unread if unread.is_passing() => Failure::Passing(unread.to_string()),
+        unread => Failure::Final(Error::NoGoodCopy(format!("segment {name}: {unread}"))),
+    }
+}
+
+impl Copy {
+    fn new(info: &SegmentInfo) -> Result<Self> {
+        let geometry = session::geometry(info)?;
+        let (working, scratch) = (Working::new(&geometry)?, source::scratch(&geometry)?);
+        Ok(Self { geometry, working, scratch, entries: Vec::new() })
+    }
+
+    fn open(&self, session: &Session, info: &SegmentInfo, place: &Place, slot: u32) -> Result<Source> {
+        Source::open(session, &info.name, &self.geometry, place, slot, &self.working, &self.scratch)
+    }
+
+    /// Copies whatever stands in the nearest replica, unverified: most of it will still be right under the hold.
+    fn beforehand(&mut self, session: &Session, info: &SegmentInfo) {
+        let Ok(reader) = Reader::of_heads(info.record.clone(), heads(session, info)) else { return };
+        let place = reader.place();
+        let Ok(at) = self::place(info, place.member) else { return };
+        let Ok(mut source) = self.open(session, info, at, place.slot) else { return };
+        let Ok(entries) = source.pull_table(&self.geometry, &place.header) else { return };
+        let all: Vec<_> = std::iter::once(0..self.geometry.blocks_of(place.header.length)).collect();
+        if source.pull_blocks(&self.geometry, &all, &mut |_| {}).is_ok() {
+            self.entries = entries;
+        }
+    }
+
+    /// Copies what the reader names, until it is satisfied.
+    fn read(
+        mut self,
+        session: &Session,
+        info: &SegmentInfo,
+        mut reader: Reader,
+        mut source: Option<Source>,
+        is_acknowledged: bool,
+    ) -> std::result::Result<Image, Failure> {
+        loop {
+            let place = reader.place().clone();
+            let at = self::place(info, place.member)?;
+            let mut from = match source.take() {
+                Some(source) => source,
+                None => self.open(session, info, at, place.slot).map_err(passing)?,
+            };
+            let copied = self.pull(&mut from, &place.header).map_err(|error| passing(&error))?;
+            let head = from.pull_head(&self.geometry, place.header.segment).map_err(|error| passing(&error))?;
+            let record = session.lookup(&info.name)?.record;
+            match reader.copied(copied, &head, &record).map_err(unread(info))? {
+                Verdict::Accepted => {
+                    clear_beyond(&mut self.working, place.header.length);
+                    let passed_over = reader.passed_over().iter();
+                    return Ok(Image {
+                        working: self.working,
+                        stamp: place.header.image,
+                        length: in_memory(place.header.length),
+                        is_acknowledged,
+                        warnings: passed_over.map(|(member, why)| format!("{member}: {why}")).collect(),
+                    });
+                }
+                Verdict::Elsewhere => {}
+            }
+        }
+    }
+
+    /// Pulls what does not stand here yet; says what does not verify.
+    fn pull(
+        &mut self,
+        source: &mut Source,
+        header: &SlotHeader,
+    ) -> std::result::Result<std::result::Result<(), Damage>, TransportError> {
+        let table = source.pull_table(&self.geometry, header)?;
+        if let Err(damage) = verify_table(header, &table) {
+            return Ok(Err(damage));
+        }
+        let key = Key::of(header.segment);
+        let working = &self.working;
+        let is_good = |i: BlockIndex| table[i as usize].describes(key, i, working.block(i));
+        // What was copied beforehand may have been torn: it counts only where it verifies, and nothing changed since.
+        let stands = |i: BlockIndex| self.entries.get(i as usize) == Some(&table[i as usize]) && is_good(i);
+        let blocks = 0..self.geometry.blocks_of(header.length);
+        let missing: Vec<Range<BlockIndex>> = ranges(blocks.filter(|&i| !stands(i)));
+        let mut bad = Vec::new();
+        source.pull_blocks(&self.geometry, &missing, &mut |blocks| bad.extend(blocks.filter(|&i| !is_good(i))))?;
+        self.entries = Vec::new();
+        Ok(if bad.is_empty() { Ok(()) } else { Err(Damage::Blocks(bad)) })
+    }
+}
+
+/// Joins adjacent blocks.
+fn ranges(blocks: impl Iterator<Item = BlockIndex>) -> Vec<Range<BlockIndex>> {
+    let mut ranges: Vec<Range<BlockIndex>> = Vec::new();
+    for block in blocks {
+        match ranges.last_mut() {
+            Some(last) if last.end == block => last.end = block + 1,
+            _ => ranges.push(block..block + 1),
+        }
+    }
+    ranges
+}
