@@ -50,6 +50,9 @@
 //!    paused processes or late packets.
 //! 8. **Hostile until checked.** Every length, offset and frame that a peer can send is checked before it is used.
 //!
+//! A process that maps files gets a handler for SIGBUS with its first [`Memory`]: somebody may cut a file short, and then
+//! an operation fails (`Lost`) and the process lives. An application with a handler of its own installs it before.
+//!
 //! Nothing on the post and poll path allocates or takes a lock in steady state (`sim` and the `fault` wrapper, which
 //! are for tests, do).
 

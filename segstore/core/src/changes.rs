@@ -21,15 +21,24 @@ struct List {
     blocks: Vec<BlockIndex>,
 }
 
+/// The epoch that was sealed last, or the image that was loaded.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Sealed {
+    length: u64,
+    table_sum: u64,
+}
+
 /// The owner's block table, with the epochs' changes as lists.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Changes {
     key: Key,
     geometry: Geometry,
+    /// What the next epoch will have.
     length: u64,
-    /// A row for every block of the capacity; only those within the length count.
+    /// What the last epoch had: every push of it, early or late, is planned from this.
+    sealed: Sealed,
+    /// A row for every block of the capacity; only those within the sealed length count.
     table: Vec<Entry>,
-    table_sum: u64,
     /// Marked since the last epoch was sealed.
     marked: Vec<BlockIndex>,
     is_marked: BitSet,
@@ -56,8 +65,8 @@ impl Changes {
             key,
             geometry,
             length,
+            sealed: Sealed { length, table_sum },
             table,
-            table_sum,
             marked: Vec::new(),
             is_marked: BitSet::new(geometry.blocks()),
             lists: VecDeque::with_capacity(LISTED),
@@ -65,10 +74,16 @@ impl Changes {
         }
     }
 
-    /// Bytes of application state.
+    /// Bytes of application state, as the next epoch will have them.
     #[must_use]
     pub fn length(&self) -> u64 {
         self.length
+    }
+
+    /// Bytes of application state in the epoch that was sealed last.
+    #[must_use]
+    pub fn sealed_length(&self) -> u64 {
+        self.sealed.length
     }
 
     /// The shape of the segment's replicas.
@@ -80,13 +95,13 @@ impl Changes {
     /// The checksum of the table of the epoch that was sealed last.
     #[must_use]
     pub fn table_sum(&self) -> u64 {
-        self.table_sum
+        self.sealed.table_sum
     }
 
-    /// The rows of the blocks within the length.
+    /// The table of the epoch that was sealed last.
     #[must_use]
     pub fn entries(&self) -> &[Entry] {
-        &self.table[..self.geometry.blocks_of(self.length) as usize]
+        &self.table[..self.sealed_blocks() as usize]
     }
 
     /// Says that `block` changes.
@@ -109,22 +124,14 @@ impl Changes {
         }
     }
 
-    /// Changes the segment's length. Blocks that it gains count as changed: a replica may hold anything there.
+    /// Changes the segment's length from the next epoch on; pushes of the one that was sealed last are not touched by it. Blocks
+    /// that the segment gains count as changed: a replica may hold anything there.
     ///
     /// The bytes beyond the length must be zero before they come within it again; that is the caller's part, and so is marking
     /// the block that the old end cut through, if its rest had to be zeroed.
     pub fn set_length(&mut self, length: u64) {
         let (before, after) = (self.geometry.blocks_of(self.length), self.geometry.blocks_of(length));
-        for block in after..before {
-            let row = &self.table[block as usize];
-            self.table_sum = self.table_sum.wrapping_sub(row.share(self.key, block));
-        }
-        for block in before..after {
-            let row = &mut self.table[block as usize];
-            *row = Entry::default();
-            self.table_sum = self.table_sum.wrapping_add(row.share(self.key, block));
-            self.mark(block);
-        }
+        (before..after).for_each(|block| self.mark(block));
         self.length = length;
     }
 
@@ -136,21 +143,28 @@ impl Changes {
         for &index in &self.marked {
             self.is_marked.remove(index);
         }
-        let within = self.geometry.blocks_of(self.length);
+        let (before, within) = (self.sealed_blocks(), self.geometry.blocks_of(self.length));
         list.blocks.extend(self.marked.drain(..).filter(|&index| index < within));
+        let mut table_sum = self.sealed.table_sum;
+        for index in within..before {
+            table_sum = table_sum.wrapping_sub(self.table[index as usize].share(self.key, index));
+        }
         for &index in &list.blocks {
             let row = &mut self.table[index as usize];
-            let old = row.share(self.key, index);
+            if index < before {
+                table_sum = table_sum.wrapping_sub(row.share(self.key, index));
+            }
             *row = Entry::new(epoch, self.key.block(index, block(index)));
-            self.table_sum = self.table_sum.wrapping_sub(old).wrapping_add(row.share(self.key, index));
+            table_sum = table_sum.wrapping_add(row.share(self.key, index));
         }
+        self.sealed = Sealed { length: self.length, table_sum };
         self.lists.push_back(list);
     }
 
     /// Visits the runs of adjacent blocks that a slot at `base` needs, as (first, count); `None`: all of them. A block is
     /// visited once.
     pub fn runs_since(&self, base: Option<Epoch>, mut visit: impl FnMut(BlockIndex, u32)) {
-        let within = self.geometry.blocks_of(self.length);
+        let within = self.sealed_blocks();
         match base {
             None if within > 0 => visit(0, within),
             None => {}
@@ -167,6 +181,10 @@ impl Changes {
                 }
             }
         }
+    }
+
+    fn sealed_blocks(&self) -> u32 {
+        self.geometry.blocks_of(self.sealed.length)
     }
 
     /// An empty list, reusing the oldest one's memory once there are enough.
@@ -276,6 +294,7 @@ mod tests {
         seal(&mut changes, 1, &[]);
         seal(&mut changes, 2, &[3]);
         assert_eq!(changes.table_sum(), table_sum(changes.key, changes.entries()));
+        assert_eq!(changes.sealed_length(), 8192);
         changes.set_length(2048 + 1);
         seal(&mut changes, 3, &[7]);
         assert_eq!(changes.entries().len(), 3);
@@ -283,6 +302,35 @@ mod tests {
         changes.set_length(5000);
         seal(&mut changes, 4, &[]);
         assert_eq!(needed(&changes, Some(3)), [3, 4], "what the segment gained must be sent");
+        assert_eq!(changes.table_sum(), table_sum(changes.key, changes.entries()));
+    }
+
+    /// A replica that is connected while an attempt is under way gets that attempt, not the length of the next one.
+    #[test]
+    fn a_length_counts_from_the_next_epoch() {
+        for length in [1024, 8192] {
+            let mut changes = changes(8);
+            changes.set_length(4096);
+            seal(&mut changes, 1, &[]);
+            seal(&mut changes, 2, &[1, 3]);
+            let sealed = changes.clone();
+            changes.set_length(length);
+            assert_eq!(changes.length(), length);
+            assert_eq!((changes.sealed_length(), changes.table_sum()), (4096, sealed.table_sum()));
+            assert_eq!(changes.entries(), sealed.entries());
+            assert_eq!([needed(&changes, None), needed(&changes, Some(1))], [vec![0, 1, 2, 3], vec![1, 3]]);
+        }
+    }
+
+    /// What is lost and gained again between two epochs may have been zeroed.
+    #[test]
+    fn a_length_that_goes_and_comes_back_is_a_change() {
+        let mut changes = changes(4);
+        seal(&mut changes, 1, &[]);
+        changes.set_length(1024);
+        changes.set_length(3072);
+        seal(&mut changes, 2, &[]);
+        assert_eq!(needed(&changes, Some(1)), [1, 2]);
         assert_eq!(changes.table_sum(), table_sum(changes.key, changes.entries()));
     }
 

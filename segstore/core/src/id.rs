@@ -88,18 +88,18 @@ pub struct Term(pub u64);
 pub struct Epoch(pub u64);
 
 impl Term {
-    /// The term that a takeover of this one claims.
+    /// The term that a takeover of this one claims; the last one is its own successor, and cannot be claimed.
     #[must_use]
     pub fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
     }
 }
 
 impl Epoch {
-    /// The number after this one.
+    /// The number after this one; the last one is its own successor, and is never attempted.
     #[must_use]
     pub fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
     }
 }
 

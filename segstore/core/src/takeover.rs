@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use crate::id::{Member, OwnerId, Stamp};
+use crate::id::{Member, OwnerId, Stamp, Term};
 use crate::layout::{Ownership, SlotHeader};
 use crate::lineage::Lineage;
 use crate::owner::Start;
@@ -68,6 +68,9 @@ pub enum Failure {
     /// Another claimant was faster.
     #[error("owner {} took the segment over in term {}", .0.owner, .0.term)]
     Overtaken(Ownership),
+    /// No number is left.
+    #[error("the record has term {0}, after which none can be counted: the directory is damaged, restore a copy of it")]
+    TermsUsedUp(Term),
     /// No member of the in-sync set could be fenced.
     #[error("no replica in sync can be used: {}", members(.0))]
     NoneInReach(Vec<(Member, Unusable)>),
@@ -233,6 +236,10 @@ impl Takeover {
     }
 
     fn claim(&mut self, current: &Versioned) {
+        let term = current.record.term;
+        if term == term.next() {
+            return self.fail(Failure::TermsUsedUp(term));
+        }
         let swap = Swap { expected: current.clone(), new: current.record.claimed_by(self.owner) };
         self.before = Some(current.record.clone());
         self.stage = Stage::Claiming(swap.clone());

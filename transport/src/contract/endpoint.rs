@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::driver::{EndpointDriver, Local, Place, Work};
 use super::{Capabilities, Completion, Domain, Error, ErrorKind, Granted, Operation, Post, Region, Remote, Result};
 use super::{Rights, Scope, Slice, Wait};
+use crate::memory::loss;
 
 /// A connection to one peer's granted regions. One thread at a time uses it.
 ///
@@ -100,7 +101,7 @@ impl Endpoint {
         }
         let result = match &self.failed {
             Some(error) => Err(error.clone()),
-            None => self.driver.poll()?.map_err(|error| self.latch(error)),
+            None => self.driver.poll()?.and_then(|()| self.whole()).map_err(|error| self.latch(error)),
         };
         let flight = self.flights.pop_front()?;
         self.recycle(flight.leases);
@@ -121,6 +122,15 @@ impl Endpoint {
     /// flight is reported by `poll` as `Aborted`, and may or may not have taken effect.
     pub fn abort(&mut self) {
         self.latch(Error::endpoint(ErrorKind::Aborted, "the endpoint was aborted by this side"));
+    }
+
+    /// Whether the local memory of the oldest batch is still memory.
+    fn whole(&self) -> Result<()> {
+        if !loss::any() {
+            return Ok(());
+        }
+        let leases = self.flights.front().map_or(&[][..], |flight| &flight.leases);
+        leases.iter().try_for_each(|region| region.memory().check_whole())
     }
 
     /// The first error is kept; the driver is stopped, so that the leases may go.

@@ -20,6 +20,8 @@ pub enum ErrorKind {
     Moved,
     /// The other side died or the way to it broke: choose another peer, or connect again later.
     PeerGone,
+    /// Memory that was mapped is gone: its file was cut short, or its file system is full. What it held is lost.
+    Lost,
     /// A time limit passed.
     TimedOut,
     /// This side gave the endpoint up with `abort`.

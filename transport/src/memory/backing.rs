@@ -13,6 +13,7 @@ use std::sync::{Arc, Weak};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
+use nix::sys::stat::{Mode, SFlag, fchmod, fstat};
 use nix::unistd::{Whence, lseek};
 
 use super::mapping::{Mapping, Name, create, memfd};
@@ -120,8 +121,8 @@ impl Mapping {
         let saying = |error| Error::system(&format!("moving {} to a new file", path.display()), error);
         let _ = std::fs::remove_file(&beside); // Left by a process that died here.
         let fd = OwnedFd::from(create(&beside, self.len()).map_err(saying)?);
-        let mode = nix::sys::stat::fstat(&old.fd).map(|about| nix::sys::stat::Mode::from_bits_truncate(about.st_mode));
-        mode.and_then(|mode| nix::sys::stat::fchmod(&fd, mode)).map_err(|error| saying(error.into()))?;
+        let mode = fstat(&old.fd).map(|about| Mode::from_bits_truncate(about.st_mode));
+        mode.and_then(|mode| fchmod(&fd, mode)).map_err(|error| saying(error.into()))?;
         let filled = self.fill(&fd, old, keep).and_then(|copied| {
             std::fs::rename(&beside, path).map_err(saying)?;
             self.replace(&fd)?;
@@ -147,6 +148,9 @@ impl Mapping {
                 at = data.end;
             }
         }
+        // What is gone looks like a hole.
+        old.reaches(self.len())?;
+        self.check_whole()?;
         Ok(copied)
     }
 
@@ -162,6 +166,7 @@ impl Mapping {
             match Errno::result(wrote) {
                 Ok(0) | Err(Errno::EINTR) => {}
                 Ok(wrote) => range.start += wrote.unsigned_abs(),
+                Err(Errno::EFAULT) => return Err(gone(self.len())),
                 Err(error) => return Err(Error::system("copying memory to fresh backing", error)),
             }
         }
@@ -184,6 +189,14 @@ impl Mapping {
 }
 
 impl Backing {
+    /// Whether the file is long enough for memory of this length.
+    fn reaches(&self, len: usize) -> Result<()> {
+        let about = fstat(&self.fd).map_err(|error| Error::system("looking at a mapped file", error))?;
+        let file = SFlag::from_bits_truncate(about.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFREG;
+        let end = self.offset.saturating_add(len as u64);
+        if file && u64::try_from(about.st_size).unwrap_or(0) < end { Err(gone(len)) } else { Ok(()) }
+    }
+
     /// The first part of `range` (offsets in the memory) that holds data. Where the file system cannot tell: all.
     fn next_data(&self, range: Range<usize>) -> Option<Range<usize>> {
         if range.is_empty() {
@@ -204,6 +217,11 @@ impl Backing {
             Err(_) => Some(range),
         }
     }
+}
+
+fn gone(len: usize) -> Error {
+    let text = format!("memory of {len} bytes cannot move: its file was cut short by somebody, what it held is lost");
+    Error::operation(ErrorKind::Lost, text)
 }
 
 /// A descriptor of the same file that can only be mapped for reading.

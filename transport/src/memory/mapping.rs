@@ -12,10 +12,13 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::backing::Backing;
+use super::loss::{Watch, page};
 use crate::{Error, ErrorKind, Result};
 
 /// A mapped range and what stands behind it.
 pub(crate) struct Mapping {
+    // Field order is drop order: what is watched is mapped.
+    watch: Watch,
     map: MmapRaw,
     len: usize,
     writable: bool,
@@ -39,7 +42,7 @@ impl Mapping {
     pub(super) fn anonymous(len: usize) -> Result<Mapping> {
         let fd = memfd(len)?;
         let map = map(&MmapOptions::new(), &fd, 0, len)?;
-        Ok(Mapping::new(map, fd, 0, len, Name::None))
+        Ok(Mapping::new(map, (fd, 0), len, true, Name::None))
     }
 
     pub(super) fn named(path: &Path, len: usize) -> Result<Mapping> {
@@ -49,7 +52,7 @@ impl Mapping {
         };
         let fd = OwnedFd::from(file);
         let map = map(&MmapOptions::new(), &fd, 0, len)?;
-        Ok(Mapping::new(map, fd, 0, len, Name::Path(path.to_path_buf())))
+        Ok(Mapping::new(map, (fd, 0), len, true, Name::Path(path.to_path_buf())))
     }
 
     pub(super) fn shared(file: &File, offset: u64, len: usize) -> Result<Mapping> {
@@ -57,7 +60,7 @@ impl Mapping {
         let map = map(&MmapOptions::new(), &fd, offset, len)?;
         let about = metadata(&fd)?;
         let name = if about.is_file() && about.nlink() == 0 { Name::None } else { Name::Unknown };
-        Ok(Mapping::new(map, fd, offset, len, name))
+        Ok(Mapping::new(map, (fd, offset), len, true, name))
     }
 
     pub(super) fn private(file: &File, offset: u64, len: usize) -> Result<Mapping> {
@@ -66,7 +69,7 @@ impl Mapping {
         // SAFETY: the mapping is kept as a raw pointer, so that nothing relies on the file's bytes keeping still.
         let map = unsafe { MmapOptions::new().offset(offset).len(len).map_copy(&fd) };
         let map = map.map_err(|error| Error::system(&format!("mapping {len} bytes privately"), error))?;
-        Ok(Mapping::new(map.into(), fd, offset, len, Name::Private))
+        Ok(Mapping::new(map.into(), (fd, offset), len, true, Name::Private))
     }
 
     pub(super) fn foreign(fd: OwnedFd, offset: u64, len: usize, writable: bool) -> Result<Mapping> {
@@ -78,11 +81,12 @@ impl Mapping {
             read_only.map_err(|error| Error::system(&format!("mapping {len} bytes for reading"), error))?
         };
         map.advise(Advice::DontFork).map_err(|error| Error::system("keeping a mapping from children", error))?;
-        Ok(Mapping { writable, ..Mapping::new(map, fd, offset, len, Name::Unknown) })
+        Ok(Mapping::new(map, (fd, offset), len, writable, Name::Unknown))
     }
 
-    fn new(map: MmapRaw, fd: OwnedFd, offset: u64, len: usize, name: Name) -> Mapping {
-        Mapping { map, len, writable: true, name, backing: Mutex::new(Backing::new(fd, offset)) }
+    fn new(map: MmapRaw, file: (OwnedFd, u64), len: usize, writable: bool, name: Name) -> Mapping {
+        let watch = Watch::new(map.as_mut_ptr(), len, writable);
+        Mapping { watch, map, len, writable, name, backing: Mutex::new(Backing::new(file.0, file.1)) }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -91,6 +95,12 @@ impl Mapping {
 
     pub(super) fn as_ptr(&self) -> *mut u8 {
         self.map.as_mut_ptr()
+    }
+
+    /// Whether nothing of it was found to be gone.
+    #[inline]
+    pub(super) fn check_whole(&self) -> Result<()> {
+        self.watch.check(self.len)
     }
 
     pub(super) fn is_writable(&self) -> bool {
@@ -136,10 +146,10 @@ fn map(options: &MmapOptions, fd: &OwnedFd, offset: u64, len: usize) -> Result<M
     mapped.map_err(|error| Error::system(&format!("mapping {len} bytes"), error))
 }
 
-/// A mapping past the end of a file would kill who touches it.
+/// A mapping past the end of a file would be lost from the start.
 fn check_range(fd: &OwnedFd, offset: u64, len: usize) -> Result<()> {
     check_len(len)?;
-    let page = page_size();
+    let page = page() as u64;
     if !offset.is_multiple_of(page) {
         return Err(Error::invalid(format!("offset {offset} of a mapping: it must be a multiple of {page}")));
     }
@@ -170,12 +180,6 @@ fn metadata(fd: &OwnedFd) -> Result<std::fs::Metadata> {
 
 fn dup(fd: &impl AsFd) -> Result<OwnedFd> {
     fd.as_fd().try_clone_to_owned().map_err(|error| Error::system("duplicating a descriptor", error))
-}
-
-/// The page size in bytes.
-fn page_size() -> u64 {
-    let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE);
-    size.ok().flatten().and_then(|size| size.try_into().ok()).unwrap_or(4096)
 }
 
 impl Mapping {

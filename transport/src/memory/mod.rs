@@ -1,10 +1,12 @@
 //! Mapped memory that peers may write at any moment.
 //!
 //! There are pointers, atomics and copies, and no `&[u8]`: what another process changes is never pretended to be still.
+//! Memory whose file is cut short gives an error (`Lost`), and does not end the process: `loss.rs`.
 //! Bytes read while somebody writes them may be torn; which bytes are whole is the affair of the protocol above.
 
 mod backing;
 mod copy;
+pub(crate) mod loss;
 mod mapping;
 mod warmth;
 
@@ -96,6 +98,17 @@ impl Memory {
         self.mapping.descriptor()
     }
 
+    /// Whether nothing of it was found to be gone, by whoever touched it first. What reads and writes here check it
+    /// themselves; who goes through [`Memory::as_ptr`] asks afterwards.
+    ///
+    /// # Errors
+    /// `Lost` when its file was cut short, or its file system is full: what was read since may be zeros, and what was
+    /// written is lost.
+    #[inline]
+    pub fn check_whole(&self) -> Result<()> {
+        self.mapping.check_whole()
+    }
+
     pub(crate) fn mapping(&self) -> &Mapping {
         &self.mapping
     }
@@ -103,36 +116,38 @@ impl Memory {
     /// Copies from `offset` to `bytes`.
     ///
     /// # Errors
-    /// `InvalidInput` when the range is not inside.
+    /// `InvalidInput` when the range is not inside; `Lost` as [`Memory::check_whole`].
     pub fn read_at(&self, offset: usize, bytes: &mut [u8]) -> Result<()> {
         let from = self.at(offset, bytes.len())?;
         // SAFETY: `at` checked that the range is mapped; `bytes` is a buffer of that length that nobody else has.
         unsafe { copy(from, bytes.as_mut_ptr(), bytes.len()) };
-        Ok(())
+        self.check_whole()
     }
 
     /// Copies `bytes` to `offset`.
     ///
     /// # Errors
-    /// `InvalidInput` when the range is not inside, or the memory is mapped for reading only.
+    /// `InvalidInput` when the range is not inside, or the memory is mapped for reading only; `Lost` as
+    /// [`Memory::check_whole`].
     pub fn write_at(&self, offset: usize, bytes: &[u8]) -> Result<()> {
         let to = self.at(offset, bytes.len())?;
         self.check_writable()?;
         // SAFETY: `at` checked that the range is mapped, and it is writable; `bytes` is a buffer of that length, and no
         // reference into mapped memory exists, so it lies elsewhere.
         unsafe { copy(bytes.as_ptr(), to, bytes.len()) };
-        Ok(())
+        self.check_whole()
     }
 
     /// Loads a native-endian word.
     ///
     /// # Errors
-    /// `InvalidInput` when it is not inside, or `offset` is not a multiple of 8.
+    /// `InvalidInput` when it is not inside, or `offset` is not a multiple of 8; `Lost` as [`Memory::check_whole`].
     ///
     /// # Panics
     /// With an ordering that loads cannot have.
     pub fn load_u64(&self, offset: usize, order: Ordering) -> Result<u64> {
-        Ok(self.word(offset)?.load(order))
+        let value = self.word(offset)?.load(order);
+        self.check_whole().map(|()| value)
     }
 
     /// Stores a native-endian word.
@@ -145,7 +160,7 @@ impl Memory {
     pub fn store_u64(&self, offset: usize, value: u64, order: Ordering) -> Result<()> {
         self.check_writable()?;
         self.word(offset)?.store(value, order);
-        Ok(())
+        self.check_whole()
     }
 
     /// Replaces a native-endian word if it is `expected`; gives what it was.
@@ -155,7 +170,7 @@ impl Memory {
     pub fn compare_swap_u64(&self, offset: usize, expected: u64, new: u64) -> Result<u64> {
         self.check_writable()?;
         let swapped = self.word(offset)?.compare_exchange(expected, new, Ordering::SeqCst, Ordering::SeqCst);
-        Ok(swapped.unwrap_or_else(|was| was))
+        self.check_whole().map(|()| swapped.unwrap_or_else(|was| was))
     }
 
     /// Checks that `len` bytes from `offset` are inside.

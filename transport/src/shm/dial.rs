@@ -64,8 +64,7 @@ fn map(grant: &Welcomed, fd: OwnedFd) -> Result<Mapped> {
     foreign(fd, grant.offset, grant.len, grant.rights.can_change()).map(Mapped::new)
 }
 
-/// Maps a peer's memory. Anonymous memory is sealed against shrinking; of a file that cannot be sealed, the target is
-/// trusted not to cut it off.
+/// Maps a peer's memory.
 fn foreign(fd: OwnedFd, offset: u64, len: u64, writable: bool) -> Result<Memory> {
     let len = usize::try_from(len).map_err(|_| Error::invalid("a region longer than this machine's addresses"))?;
     Memory::foreign(fd, offset, len, writable)

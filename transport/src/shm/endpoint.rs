@@ -8,7 +8,7 @@ use super::agent::{Agent, Watch};
 use super::control::Control;
 use super::fence;
 use crate::contract::driver::{EndpointDriver, Local, Place, Work};
-use crate::memory::{Memory, Warmth, copy};
+use crate::memory::{Memory, Warmth, copy, loss};
 use crate::sync::shared::AtomicU64;
 use crate::sync::{Ordering, fence as barrier};
 use crate::{Error, ErrorKind, Post};
@@ -65,6 +65,24 @@ impl ShmEndpoint {
         Ok(())
     }
 
+    /// Whether everything stored before counts: the fence is down, and all that was touched is memory still.
+    fn counts(&self, batch: &[Work]) -> Result<(), Error> {
+        fence::check(self.control.fence())?;
+        if loss::any() { self.check_whole(batch) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn check_whole(&self, batch: &[Work]) -> Result<(), Error> {
+        self.control.memory().check_whole()?;
+        self.mapped.iter().try_for_each(|mapped| mapped.memory.check_whole())?;
+        batch.iter().try_for_each(|work| match work {
+            Work::Write { local, .. } | Work::Read { local, .. } | Work::CompareSwap { local, .. } => {
+                loss::check_at(local.address, local.len)
+            }
+            Work::Notify { .. } | Work::Flush => Ok(()),
+        })
+    }
+
     /// # Safety
     /// As for `post`.
     unsafe fn run(&mut self, batch: &[Work]) -> Result<(), Error> {
@@ -75,18 +93,18 @@ impl ShmEndpoint {
                 barrier(Ordering::SeqCst);
             }
             // SAFETY: as the caller promised.
-            unsafe { self.step(work)? };
+            unsafe { self.step(work, batch)? };
             stored |= matches!(work, Work::Write { .. });
             // Orders this operation before the next; non-temporal stores were ordered by the copy.
             barrier(Ordering::AcqRel);
         }
-        fence::check(self.control.fence())?;
+        self.counts(batch)?;
         self.target_lives()
     }
 
     /// # Safety
     /// As for `post`.
-    unsafe fn step(&mut self, work: &Work) -> Result<(), Error> {
+    unsafe fn step(&mut self, work: &Work, batch: &[Work]) -> Result<(), Error> {
         match *work {
             Work::Write { local, remote } => {
                 let to = self.at(remote);
@@ -101,7 +119,7 @@ impl ShmEndpoint {
             }
             Work::Notify { value } => {
                 // What the target reads after the notification must be in its memory, not in an orphan.
-                fence::check(self.control.fence())?;
+                self.counts(batch)?;
                 self.control.push(self.tail, value);
                 self.tail += 1;
             }

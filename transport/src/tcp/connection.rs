@@ -97,6 +97,7 @@ impl Connection {
                     budget = budget.saturating_sub(received.bytes);
                 }
                 Err(Errno::EAGAIN) => turn.drained = true,
+                Err(Errno::EFAULT) => return Err(Fault::Lost.into()),
                 Err(error) => return Err(lost("receiving from the peer", error)),
             }
         }
@@ -109,7 +110,7 @@ impl Connection {
                 return Ok(false);
             }
             if let Some(write) = self.under_way.take() {
-                self.finish(&write);
+                self.finish(&write, to)?;
             }
             let Some(head) = self.inbox.head() else { return Ok(false) };
             head.check_request()?;
@@ -136,7 +137,7 @@ impl Connection {
                 let place = to.place(head, head.len.get(), Rights::WRITE)?;
                 // SAFETY: the place is inside a region's memory, which `to` keeps mapped as long as this connection.
                 match unsafe { self.inbox.place(place) } {
-                    Placed::Whole => self.finish(head),
+                    Placed::Whole => self.finish(head, to)?,
                     Placed::Begun => self.under_way = Some(*head),
                     Placed::Waiting => return Ok(false),
                 }
@@ -145,7 +146,7 @@ impl Connection {
                 let place = to.place(head, head.len.get(), Rights::READ)?;
                 self.inbox.consume(0);
                 self.outbox.push(Head::new(kind::DATA).at(0, head.len.get(), 0).as_bytes(), place);
-                self.finish(head);
+                self.finish(head, to)?;
             }
             kind::COMPARE_SWAP => {
                 let Some(swap) = self.inbox.payload(SWAP).and_then(|bytes| Swap::read_from_bytes(bytes).ok()) else {
@@ -154,25 +155,26 @@ impl Connection {
                 let was = to.compare_swap(head, &swap)?;
                 self.inbox.consume(SWAP);
                 self.outbox.push(Head::new(kind::WORD).valued(was).as_bytes(), Span::NONE);
-                self.finish(head);
+                self.finish(head, to)?;
             }
             kind::NOTIFY => {
                 self.inbox.consume(0);
                 if !to.notifications.push(head.value.get()) {
                     return Err(Fault::Notifications);
                 }
-                self.finish(head);
+                self.finish(head, to)?;
             }
             _ => {
                 self.inbox.consume(0);
-                self.finish(head);
+                self.finish(head, to)?;
             }
         }
         Ok(true)
     }
 
-    /// A request took effect.
-    fn finish(&mut self, head: &Head) {
+    /// A request took effect, if what it touched is memory still.
+    fn finish(&mut self, head: &Head, to: &Admission) -> Result<(), Fault> {
+        to.check_whole()?;
         // Orders what it stored before what the next one stores.
         fence(Ordering::AcqRel);
         self.operations += 1;
@@ -182,6 +184,7 @@ impl Connection {
             self.bytes += 8;
         }
         self.done += u64::from(head.flags & LAST);
+        Ok(())
     }
 
     /// One acknowledgement for all batches that were done since the last; it also tells of room for notifications.
@@ -201,7 +204,10 @@ impl Connection {
     fn flush(&mut self) -> Result<Sent, End> {
         // SAFETY: bodies are ranges that `apply` checked against a region, whose memory the admission keeps mapped.
         let sent = unsafe { self.outbox.flush(&self.stream, TURN) };
-        sent.map_err(|error| lost("sending to the peer", error))
+        sent.map_err(|error| match error {
+            Errno::EFAULT => Fault::Lost.into(),
+            error => lost("sending to the peer", error),
+        })
     }
 
     /// Tells the initiator why the connection ends, if its socket takes it now, and ends it. Nothing of the region is

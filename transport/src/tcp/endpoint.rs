@@ -211,6 +211,11 @@ impl TcpEndpoint {
     }
 
     fn gone(&self, what: &str, error: Option<Errno>) -> Error {
+        if error.or(self.unsent) == Some(Errno::EFAULT) {
+            let text =
+                "local memory of a batch in flight is gone: somebody cut its file short, or its file system is full";
+            return Error::endpoint(ErrorKind::Lost, text).with_code(Errno::EFAULT as i64);
+        }
         let why = error.or(self.unsent).map(|error| format!(": {error}")).unwrap_or_default();
         let text = format!("the target, or the way to it, {what}{why}");
         Error::endpoint(ErrorKind::PeerGone, text).with_code(error.or(self.unsent).map_or(0, |error| error as i64))

@@ -78,6 +78,8 @@ pub enum Fault {
     Notifications,
     /// The target's region stands on other memory now.
     Moved,
+    /// The target's region is gone.
+    Lost,
 }
 
 impl Fault {
@@ -99,6 +101,7 @@ impl Fault {
             Fault::Alignment { grant, offset } => (13, grant, 0, offset),
             Fault::Notifications => (14, 0, 0, 0),
             Fault::Moved => (15, 0, 0, 0),
+            Fault::Lost => (16, 0, 0, 0),
         };
         Head { flags: reason, ..Head::new(kind::REFUSED).at(grant, len, value) }
     }
@@ -122,6 +125,7 @@ impl Fault {
             13 => Fault::Alignment { grant, offset: value },
             14 => Fault::Notifications,
             15 => Fault::Moved,
+            16 => Fault::Lost,
             _ => return None,
         })
     }
@@ -133,6 +137,7 @@ impl Fault {
             Fault::Version { .. } => ErrorKind::Incompatible,
             Fault::Silent => ErrorKind::TimedOut,
             Fault::Moved => ErrorKind::Moved,
+            Fault::Lost => ErrorKind::Lost,
             Fault::Grant { .. } | Fault::Rights { .. } | Fault::Range { .. } => ErrorKind::Denied,
             _ => ErrorKind::Protocol,
         }
@@ -179,6 +184,10 @@ impl std::fmt::Display for Fault {
             }
             Fault::Notifications => write!(f, "more notifications than there is room for"),
             Fault::Moved => write!(f, "the target's region stands on other memory now: connect again"),
+            Fault::Lost => write!(
+                f,
+                "the target's region is gone: somebody cut its file short, or the target's file system is full"
+            ),
         }
     }
 }

@@ -11,7 +11,7 @@ use super::queue::Listing;
 use super::stream::Span;
 use super::wire::{Head, Swap, Token, encode_grants};
 use crate::contract::driver::PeerDriver;
-use crate::memory::{Memory, Tenant};
+use crate::memory::{Memory, Tenant, loss};
 use crate::sync::{AtomicBool, AtomicU64, Ordering, fence as barrier};
 use crate::{Error, ErrorKind, Grant, Keep, PeerStatistics, Result, Revocation, Rights};
 
@@ -142,7 +142,18 @@ impl Admission {
     pub(super) fn compare_swap(&self, head: &Head, swap: &Swap) -> std::result::Result<u64, Fault> {
         let (memory, offset) = self.find(head, 8, Rights::ATOMIC)?;
         let was = memory.compare_swap_u64(offset, swap.expected.get(), swap.new.get());
-        was.map_err(|_| Fault::Alignment { grant: head.grant, offset: head.value.get() })
+        was.map_err(|error| match error.kind() {
+            ErrorKind::Lost => Fault::Lost,
+            _ => Fault::Alignment { grant: head.grant, offset: head.value.get() },
+        })
+    }
+
+    /// Whether what a request touched is memory still.
+    pub(super) fn check_whole(&self) -> std::result::Result<(), Fault> {
+        if !loss::any() {
+            return Ok(());
+        }
+        self.grants.iter().try_for_each(|grant| grant.memory.check_whole()).map_err(|_| Fault::Lost)
     }
 
     fn find(&self, head: &Head, len: u32, needed: Rights) -> std::result::Result<(&Memory, usize), Fault> {

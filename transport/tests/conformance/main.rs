@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test that meets the unexpected ends")]
 
+mod cut_short;
 mod fixture;
 mod process;
 mod shm_only;

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -61,6 +61,11 @@ impl Second {
         assert!(matches!(stopped, WaitStatus::Stopped(..)), "{stopped:?}");
     }
 
+    /// How it ended by itself.
+    pub(crate) fn end(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+
     fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id().try_into().unwrap())
     }
@@ -73,7 +78,7 @@ impl Drop for Second {
     }
 }
 
-fn send(channel: &mut impl Write, message: &[u8]) -> std::io::Result<()> {
+pub(crate) fn send(channel: &mut impl Write, message: &[u8]) -> std::io::Result<()> {
     channel.write_all(&u32::try_from(message.len()).unwrap().to_ne_bytes())?;
     channel.write_all(message)
 }
@@ -93,13 +98,14 @@ fn second_process() {
     let stdin = std::io::stdin();
     let fd = std::os::fd::AsFd::as_fd(&stdin).try_clone_to_owned().unwrap();
     let mut channel = UnixStream::from(fd);
-    let page = Memory::anonymous(4096).unwrap();
+    let page = || Memory::anonymous(4096).unwrap();
     match role.as_str() {
         "writer" => while writer(&Shm::new().open().unwrap(), &mut channel).is_ok() {},
-        "target" => target(&Shm::new().open().unwrap(), &page, &mut channel).unwrap(),
+        "target" => target(&Shm::new().open().unwrap(), &page(), &mut channel).unwrap(),
         "named-target" => named_target(&mut channel).unwrap(),
+        role if role.starts_with("cut-short ") => crate::cut_short::second(role, &mut channel),
         "tcp-writer" => while writer(&Tcp::dialing_only().open().unwrap(), &mut channel).is_ok() {},
-        "tcp-target" => target(&Tcp::listening_on(([127, 0, 0, 1], 0)).open().unwrap(), &page, &mut channel).unwrap(),
+        "tcp-target" => target(&Tcp::listening_on(([127, 0, 0, 1], 0)).open().unwrap(), &page(), &mut channel).unwrap(),
         other => panic!("no role {other}"),
     }
 }

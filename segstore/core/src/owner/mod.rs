@@ -86,6 +86,9 @@ pub enum BeginError {
     /// One attempt at a time.
     #[error("epoch {0} is still under way")]
     UnderWay(Epoch),
+    /// No number is left.
+    #[error("no epoch number is left: the next would be {0}; copy the state into a new segment")]
+    NumbersUsedUp(Epoch),
     /// The segment was taken over.
     #[error("fenced: the segment was taken over in term {}", .0.term)]
     Fenced(Ownership),
@@ -205,7 +208,7 @@ impl Owner {
     /// whatever comes of it.
     ///
     /// # Errors
-    /// Another attempt is under way, or the segment was taken over.
+    /// Another attempt is under way, the segment was taken over, or there is no number left.
     pub fn begin(&mut self) -> Result<Epoch, BeginError> {
         if let Some(ownership) = self.fenced {
             return Err(BeginError::Fenced(ownership));
@@ -214,6 +217,9 @@ impl Owner {
             return Err(BeginError::UnderWay(epoch));
         }
         let epoch = self.next;
+        if epoch == epoch.next() {
+            return Err(BeginError::NumbersUsedUp(epoch));
+        }
         if rule::holds(Rule::NoNumberTwice) {
             self.next = epoch.next();
         }
@@ -469,7 +475,7 @@ impl Owner {
             image: Stamp { term: self.ownership.term, epoch },
             acknowledged: self.acknowledged,
             lineage: self.lineage.clone(),
-            length: changes.length(),
+            length: changes.sealed_length(),
             capacity: changes.geometry().capacity(),
             block_size: changes.geometry().block_size(),
             table_sum: changes.table_sum(),

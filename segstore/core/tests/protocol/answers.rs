@@ -3,11 +3,11 @@
 use segstore_core::id::{Epoch, Incarnation, Member, NodeId, OwnerId, SegmentId, Stamp, Term};
 use segstore_core::layout::{Geometry, Ownership, SlotHeader};
 use segstore_core::lineage::{CAPACITY, Lineage};
-use segstore_core::owner::{Action, BelowMinimum, Blocked, Owner, Policy, Start};
+use segstore_core::owner::{Action, BeginError, BelowMinimum, Blocked, Owner, Policy, Start};
 use segstore_core::record::{Record, RecordVersion, Swap, Versioned};
 use segstore_core::repair::{Repair, Step};
 use segstore_core::slot::SlotView;
-use segstore_core::takeover::{Action as TakeoverAction, Takeover};
+use segstore_core::takeover::{Action as TakeoverAction, Failure, Takeover};
 
 const SEGMENT: SegmentId = SegmentId(77);
 const A: Ownership = Ownership { term: Term(1), owner: OwnerId(1) };
@@ -244,6 +244,25 @@ fn a_swap_compares_the_whole_record() {
     directory.apply(claim).unwrap();
     let by_a = Swap { new: known_to_a.record.with_in_sync(vec![member(0), member(1)]), expected: known_to_a };
     assert!(directory.apply(by_a).is_err());
+}
+
+/// Numbers that replica memory or a directory make up must not wrap around to small ones.
+#[test]
+fn numbers_do_not_wrap() {
+    let start = Start { loaded: Stamp::new(1, u64::MAX - 2), ..Start::of_new_segment(record(1), 2) };
+    let mut owner = Owner::new(start, Policy { minimum: 1, below: BelowMinimum::Continue });
+    owner.connected(member(0));
+    let last = Epoch(u64::MAX - 1);
+    assert_eq!(owner.begin(), Ok(last));
+    owner.completed(member(0), last);
+    assert!(has_committed(&drain(&mut owner)));
+    assert_eq!(owner.begin(), Err(BeginError::NumbersUsedUp(Epoch(u64::MAX))));
+    let mut takeover = Takeover::new(OwnerId(9));
+    let mut damaged = record(1);
+    damaged.record.term = Term(u64::MAX);
+    takeover.record_read(damaged);
+    let actions: Vec<_> = std::iter::from_fn(|| takeover.poll()).collect();
+    assert_eq!(actions[1..], [TakeoverAction::Failed(Failure::TermsUsedUp(Term(u64::MAX)))]);
 }
 
 /// With a checkpoint every few microseconds the source never holds just what the owner named.

@@ -672,7 +672,7 @@ impl World {
             }
             Failure::NoneInReach(members) if members.is_empty() => true,
             Failure::NoneInReach(members) => members.iter().any(|(_, why)| *why == Unusable::NoImage),
-            Failure::Hidden { .. } => true,
+            Failure::Hidden { .. } | Failure::TermsUsedUp(_) => true,
             Failure::Overtaken(_) | Failure::DirectoryWentBack { .. } => false,
         };
         if let_down {
