@@ -101,7 +101,7 @@ impl Error {
             Failure::Overtaken(by) => Self::Fenced { name: name.to_owned(), term: by.term },
             Failure::NoneInReach(_) => Self::Unreachable(text),
             Failure::NoGoodCopy { .. } | Failure::Hidden { .. } => Self::NoGoodCopy(text),
-            Failure::DirectoryWentBack { .. } => Self::Refused(text),
+            Failure::DirectoryWentBack { .. } | Failure::TermsUsedUp(_) => Self::Refused(text),
         }
     }
 

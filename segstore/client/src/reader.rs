@@ -155,7 +155,7 @@ fn of_owner(session: &Session, info: &SegmentInfo) -> std::result::Result<Image,
     read
 }
 
-fn of_hold(session: &Session, info: &SegmentInfo, mut copy: Copy, held: Held) -> std::result::Result<Image, Failure> {
+fn of_hold(session: &Session, info: &SegmentInfo, copy: Copy, held: Held) -> std::result::Result<Image, Failure> {
     let Held { ownership, number, member, slot, image } = held;
     let place = place(info, member)?;
     let mut source = copy.open(session, info, place, slot).map_err(passing)?;
@@ -178,9 +178,12 @@ fn of_epoch(session: &Session, info: &SegmentInfo, epoch: Epoch) -> std::result:
         let is_other = |view: &SlotView| view.image().is_none_or(|image| image.epoch != epoch);
         slots.iter_mut().filter(|view| is_other(view)).for_each(|view| *view = SlotView::Blank);
     }
-    let stands = answers.iter().any(|(_, answer)| answer.as_ref().is_ok_and(|slots| slots.iter().any(|view| view.image().is_some())));
+    let stands = answers
+        .iter()
+        .any(|(_, answer)| answer.as_ref().is_ok_and(|slots| slots.iter().any(|view| view.image().is_some())));
     if !stands {
-        let text = format!("epoch {epoch} of segment {} stands in no replica: hold it while it is the newest", info.name);
+        let text =
+            format!("epoch {epoch} of segment {} stands in no replica: hold it while it is the newest", info.name);
         return Err(Error::NotFound(text).into());
     }
     let reader = Reader::of_heads(info.record.clone(), answers).map_err(unread(info))?;

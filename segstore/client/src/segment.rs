@@ -274,9 +274,7 @@ impl Segment {
             return;
         }
         let mut engine = self.shared.enter();
-        if engine.is_attempting() {
-            engine.give_up(&self.shared);
-        }
+        engine.give_up(&self.shared);
         self.changes = engine.take_changes();
         self.shared.leave(engine);
     }

@@ -1,7 +1,10 @@
 //! A checkpoint under way.
 
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::Instant;
 
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use segstore_core::id::Epoch;
 
 use crate::engine::{Committed, Engine};
@@ -14,12 +17,13 @@ pub struct Ticket<'s> {
     segment: &'s mut Segment,
     epoch: Epoch,
     began: Instant,
+    bell: Option<Arc<EventFd>>,
     is_over: bool,
 }
 
 impl<'s> Ticket<'s> {
     pub(crate) fn new(segment: &'s mut Segment, epoch: Epoch) -> Self {
-        Self { segment, epoch, began: Instant::now(), is_over: false }
+        Self { segment, epoch, began: Instant::now(), bell: None, is_over: false }
     }
 
     /// Its number.
@@ -35,6 +39,24 @@ impl<'s> Ticket<'s> {
         let ended = self.look(&mut engine);
         self.segment.shared.leave(engine);
         ended
+    }
+
+    /// A descriptor that becomes readable when it has ended, for `poll`, `select` or an event loop. From then on a thread of the
+    /// library drives the checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::NoRoom`]: no descriptor is left.
+    pub fn descriptor(&mut self) -> Result<BorrowedFd<'_>> {
+        if self.bell.is_none() {
+            let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+            let bell =
+                EventFd::from_flags(flags).map_err(|error| Error::NoRoom(format!("making an eventfd: {error}")))?;
+            let bell = Arc::new(bell);
+            self.segment.shared.drive(self.epoch, bell.clone());
+            self.bell = Some(bell);
+        }
+        let bell = self.bell.as_ref().ok_or_else(|| Error::Internal("no eventfd".into()))?;
+        Ok(bell.as_fd())
     }
 
     /// Waits for its end, at most for the time that the segment was opened with.

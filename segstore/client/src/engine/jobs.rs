@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use segstore_core::id::{Member, Stamp};
+use nix::sys::eventfd::EventFd;
+use segstore_core::id::{Epoch, Member, Stamp};
 use segstore_core::layout::Ownership;
 use segstore_core::record::Swap;
 use segstore_core::replica::Request as ReplicaRequest;
@@ -20,6 +21,9 @@ const DIRECTORY: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
+/// How long a thread that only drives keeps the engine at a time.
+const TURN: Duration = Duration::from_millis(1);
+
 /// One thing to do.
 pub(crate) enum Job {
     /// Change the record.
@@ -28,6 +32,8 @@ pub(crate) enum Job {
     ReadRecord,
     /// Open an endpoint to a replica, again until there is one.
     Connect(Member),
+    /// Drive an attempt to its end.
+    Drive { epoch: Epoch, bell: Arc<EventFd> },
     /// Have another replica placed and filled.
     Repair { ownership: Ownership, members: Vec<Member>, source: Member, slot: u32, base: Stamp },
 }
@@ -38,6 +44,7 @@ pub(super) fn start(shared: &Arc<Shared>, job: Job) {
         Job::Swap(swap) => change_record(&worker, &swap),
         Job::ReadRecord => read_record(&worker),
         Job::Connect(member) => connect(&worker, member),
+        Job::Drive { epoch, bell } => drive(&worker, epoch, &bell),
         Job::Repair { ownership, members, source, slot, base } => {
             let name = worker.name.clone();
             repair(&worker, ownership, Request::Repair { name, ownership, members, source, slot, base });
@@ -128,6 +135,24 @@ fn open(shared: &Arc<Shared>, place: &Place) -> Result<Link, DialError> {
     let (provider, endpoint) = session.domains.dial(&session.channel, &shared.name, place, Some(request))?;
     let link = Link::new(place.member, provider, endpoint, &session.domains, &shared.working, &shared.geometry);
     link.map_err(|error| DialError::OutOfReach(error.to_string()))
+}
+
+fn drive(shared: &Arc<Shared>, epoch: Epoch, bell: &EventFd) {
+    let began = Instant::now();
+    loop {
+        let mut engine = shared.enter();
+        let is_over = !engine.is_attempting(epoch);
+        if !is_over {
+            engine.rest(shared, began, Instant::now() + TURN);
+            engine.step(shared);
+        }
+        shared.leave(engine);
+        if is_over {
+            // It is readable already if this fails.
+            let _ = bell.write(1);
+            return;
+        }
+    }
 }
 
 fn repair(shared: &Arc<Shared>, by: Ownership, request: Request) {

@@ -131,9 +131,9 @@ impl Engine {
         self.returned.take()
     }
 
-    /// Whether an attempt is under way.
-    pub(crate) fn is_attempting(&self) -> bool {
-        self.attempt.is_some()
+    /// Whether the attempt `epoch` is under way.
+    pub(crate) fn is_attempting(&self, epoch: Epoch) -> bool {
+        self.attempt.as_ref().is_some_and(|attempt| attempt.epoch == epoch)
     }
 
     /// Ends the attempt without an acknowledgement: nothing reads working memory any more. What it waited for, for people.

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use crossbeam_utils::Backoff;
 use crossbeam_utils::atomic::AtomicCell;
-use segstore_core::id::{Member, NodeId, SegmentId};
+use nix::sys::eventfd::EventFd;
+use segstore_core::id::{Epoch, Member, NodeId, SegmentId};
 use segstore_core::layout::{Geometry, Ownership};
 use segstore_core::owner::Blocked;
 use segstore_transport::Memory;
@@ -127,6 +128,11 @@ impl Shared {
     /// Starts something that takes long.
     pub(super) fn start(self: &Arc<Self>, job: Job) {
         jobs::start(self, job);
+    }
+
+    /// Drives the attempt `epoch` in a thread of its own, and rings when it has ended.
+    pub(crate) fn drive(self: &Arc<Self>, epoch: Epoch, bell: Arc<EventFd>) {
+        jobs::start(self, Job::Drive { epoch, bell });
     }
 
     /// Opens endpoints to every replica.
