@@ -5,6 +5,7 @@
 //! directory that was restored from an old copy, in which versions come again.)
 
 use crate::id::{Member, OwnerId, SegmentId, Term};
+use crate::layout::Ownership;
 use crate::rule::{self, Rule};
 
 /// What the directory knows of a segment as far as the protocol needs it.
@@ -58,6 +59,12 @@ impl Record {
 }
 
 impl Versioned {
+    /// Whose the segment is.
+    #[must_use]
+    pub fn ownership(&self) -> Ownership {
+        Ownership { term: self.record.term, owner: self.record.owner }
+    }
+
     /// Applies `swap`, as every directory must.
     ///
     /// # Errors

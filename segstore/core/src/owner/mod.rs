@@ -611,7 +611,7 @@ impl Owner {
 
     /// Takes over what the directory says.
     fn adopt(&mut self, current: Versioned) {
-        let holder = Ownership { term: current.record.term, owner: current.record.owner };
+        let holder = current.ownership();
         if holder != self.ownership {
             return self.fence(holder);
         }
