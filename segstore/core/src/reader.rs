@@ -115,7 +115,7 @@ impl Reader {
     /// slots, the nearest member first.
     ///
     /// # Errors
-    /// No member holds a closed image: if the record has changed, begin again.
+    /// No member holds a closed image, or one has a slot that another version of this software wrote: if the record has changed, begin again.
     pub fn of_heads(
         before: Versioned,
         answers: Vec<(Member, Result<Vec<SlotView>, Unusable>)>,
@@ -135,7 +135,8 @@ impl Reader {
         }
         places.reverse();
         places.sort_by_key(|place| place.header.image);
-        match places.pop() {
+        let is_of_other_version = |(_, why): &(_, Unusable)| matches!(why, Unusable::OtherVersion { .. });
+        match places.pop().filter(|_| !passed_over.iter().any(is_of_other_version)) {
             Some(place) => Ok(Self { before, place, others: places, passed_over }),
             None => Err(Unread::Unreadable(passed_over)),
         }

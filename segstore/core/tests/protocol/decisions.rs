@@ -12,7 +12,7 @@ use segstore_core::record::{Record, RecordVersion, Versioned};
 use segstore_core::repair::{Repair, Step};
 use segstore_core::replica::{Refused, Replica, Request};
 use segstore_core::slot::{Damage, SlotView};
-use segstore_core::takeover::Unusable;
+use segstore_core::takeover::{Action as TakeoverAction, Failure, Takeover, Unusable};
 
 const SEGMENT: SegmentId = SegmentId(77);
 const BLOCK: u64 = 1024;
@@ -173,6 +173,64 @@ fn a_repair_reads_an_entry_before_its_block() {
         Step::Close(Box::new(image)),
     ];
     assert_eq!(steps, expected);
+}
+
+/// A copy of a slot that moved is no image: it must not be closed as one.
+#[test]
+fn a_fuzzy_copy_is_not_closed() {
+    prepare();
+    let image = SlotHeader { length: BLOCK, ..header(Stamp::new(1, 1)) };
+    let again = SlotHeader { table_sum: 9, ..image.clone() };
+    let open = SlotView::Open(Mark { image: Stamp::new(1, 3), former: Some(image.image), is_closed: false });
+    for after in [SlotView::Closed(again), open] {
+        let mut repair = Repair::new(geometry(), Stamp::new(1, 1), 1);
+        let mut heads = [SlotView::Closed(image.clone()), after].into_iter();
+        while repair.step() != Step::Finished {
+            assert!(!matches!(repair.step(), Step::Close(_)));
+            match repair.step() {
+                Step::ReadHead => repair.source_head(heads.next().unwrap()),
+                _ => repair.advance(),
+            }
+        }
+        assert_eq!((heads.next(), repair.base()), (None, Stamp::new(1, 1)));
+    }
+}
+
+/// An older version must not take what a newer one wrote for torn, and give older data in its place.
+#[test]
+fn another_version_is_named() {
+    prepare();
+    let key = Key::of(SEGMENT);
+    let image = Stamp::new(1, 4);
+    let mark = Mark { image, former: None, is_closed: true };
+    let mut newer = head(mark, &header(image));
+    newer[4] = 2; // the mark's version
+    let checksum = key.structure(&newer[..56]);
+    newer[56..64].copy_from_slice(&checksum.to_le_bytes());
+    newer[header::OFFSET + 8] = 2; // the header's
+    let parse = |bytes: &[u8; SLOT_HEAD]| SlotView::parse(SEGMENT, &geometry(), bytes);
+    let view = parse(&newer);
+    assert_eq!(view, SlotView::OtherVersion(2));
+    assert!(view.may_hide_above(image) && !view.never_held(Stamp::new(9, 9)));
+    assert_eq!((view.candidate(), view.base(&Lineage::root())), (None, None));
+    newer[20] ^= 1; // Its mark is torn; the header says enough.
+    assert_eq!(parse(&newer), SlotView::OtherVersion(2));
+    let mut flipped = head(mark, &header(image));
+    flipped[4] = 2;
+    assert_eq!(parse(&flipped), SlotView::Damaged { mark: None, header: Some(header(image)) }, "this is damage");
+
+    // Of two slots one is of this version, and older.
+    let mut takeover = Takeover::new(OwnerId(2));
+    takeover.record_read(reading(&[0]));
+    takeover.swapped(RecordVersion(2));
+    takeover.fenced(member(0), vec![SlotView::Closed(header(Stamp::new(1, 3))), view.clone()]);
+    let other = vec![(member(0), Unusable::OtherVersion { slot: 1, version: 2 })];
+    let failure = Failure::Hidden { readable: Stamp::new(1, 3), replicas: other.clone() };
+    assert_eq!(std::iter::from_fn(|| takeover.poll()).last(), Some(TakeoverAction::Failed(failure.clone())));
+    assert!(failure.to_string().contains("slot 1 has format version 2"), "{failure}");
+    let older = SlotView::Closed(header(Stamp::new(1, 3)));
+    let unread = Reader::of_heads(reading(&[0]), vec![(member(0), Ok(vec![older, view]))]);
+    assert_eq!(unread, Err(Unread::Unreadable(other)));
 }
 
 #[test]
