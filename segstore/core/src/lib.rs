@@ -17,6 +17,7 @@
 //! | [`replica`] | what a replica promises about terms and writers |
 //! | [`owner`] | replication: attempts, acknowledgement, the in-sync set |
 //! | [`takeover`] | claim, fence, choose, load, seal |
+//! | [`reader`] | reading without ownership |
 //! | [`repair`] | filling a fresh replica while the owner goes on |
 //! | [`rule`] | the protocol's rules by name, so that a test build can leave one out |
 //!
@@ -30,6 +31,7 @@ pub mod layout;
 pub mod lineage;
 pub mod owner;
 pub mod push;
+pub mod reader;
 pub mod record;
 pub mod repair;
 pub mod replica;

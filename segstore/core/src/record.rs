@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Member, OwnerId, SegmentId, Term};
+use crate::layout::Ownership;
 use crate::rule::{self, Rule};
 
 /// What the directory knows of a segment as far as the protocol needs it.
@@ -60,6 +61,12 @@ impl Record {
 }
 
 impl Versioned {
+    /// Whose the segment is.
+    #[must_use]
+    pub fn ownership(&self) -> Ownership {
+        Ownership { term: self.record.term, owner: self.record.owner }
+    }
+
     /// Applies `swap`, as every directory must.
     ///
     /// # Errors

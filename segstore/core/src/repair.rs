@@ -57,7 +57,8 @@ pub struct Repair {
     base: Stamp,
     chunk: u32,
     stage: Stage,
-    head: Option<SlotView>,
+    /// The source's slot as it was before the copy.
+    head: Option<SlotHeader>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -110,7 +111,7 @@ impl Repair {
                 let slots = if rule::holds(Rule::RepairAllSlots) { self.geometry.slots() } else { 1 };
                 Step::Store { first, count: self.count(first), slots }
             }
-            Stage::Close => match self.head.as_ref().and_then(SlotView::closed) {
+            Stage::Close => match &self.head {
                 Some(header) => Step::Close(Box::new(header.clone())),
                 None => Step::SourceChanged,
             },
@@ -135,12 +136,14 @@ impl Repair {
     pub fn source_head(&mut self, view: SlotView) {
         self.stage = match self.stage {
             // The owner may have gone on meanwhile; whatever it closed there contains the base.
-            Stage::Head if view.image().is_some_and(|image| image >= self.base) => {
-                self.base = view.image().unwrap_or(self.base);
-                self.head = Some(view);
-                self.copy_from(0)
-            }
-            Stage::Head => Stage::SourceChanged,
+            Stage::Head => match view.into_closed().filter(|header| header.image >= self.base) {
+                Some(header) => {
+                    self.base = header.image;
+                    self.head = Some(header);
+                    self.copy_from(0)
+                }
+                None => Stage::SourceChanged,
+            },
             Stage::HeadAgain if self.head.as_ref().is_some_and(|before| stood_still(before, &view)) => Stage::Close,
             Stage::HeadAgain => Stage::Finished,
             other => other,
@@ -152,8 +155,7 @@ impl Repair {
     }
 
     fn blocks(&self) -> u32 {
-        let header = self.head.as_ref().and_then(SlotView::closed);
-        header.map_or(0, |header| self.geometry.blocks_of(header.length))
+        self.head.as_ref().map_or(0, |header| self.geometry.blocks_of(header.length))
     }
 
     fn count(&self, first: BlockIndex) -> u32 {

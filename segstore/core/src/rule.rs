@@ -60,6 +60,12 @@ rules! {
     RevokeEarlier = "revoke-earlier",
     /// A reader believes a slot only if it is closed and its checksums match.
     VerifySlots = "verify-slots",
+    /// What was copied while its slot was written is neither the image nor damage.
+    StandStill = "stand-still",
+    /// A reader that is no owner takes only the image that the segment's owner holds for it.
+    ReadTheHeld = "read-the-held",
+    /// A reader that is no owner begins again if the record changed while it read.
+    AskAgain = "ask-again",
     /// A repair starts only after its owner's takeover has returned.
     RepairAfterTakeover = "repair-after-takeover",
     /// A repair takes a block's table entry before the block.

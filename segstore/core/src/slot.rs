@@ -19,7 +19,9 @@ pub enum SlotView {
     Open(Mark),
     /// Nothing was ever written here, or a repair has invalidated it.
     Blank,
-    /// The mark, or the header under a closed mark, is damaged.
+    /// Written by a version of this software whose format is another one: of this version.
+    OtherVersion(u32),
+    /// Torn or altered: the mark, or the header under a closed mark, does not match its checksum.
     Damaged {
         /// The mark, where it is intact.
         mark: Option<Mark>,
@@ -36,12 +38,16 @@ impl SlotView {
         let (mark_bytes, rest) = head.split_first_chunk::<{ mark::BYTES }>().expect("a head is longer than a mark");
         debug_assert_eq!(mark_bytes.len(), header::OFFSET);
         let mark = Mark::decode(key, mark_bytes);
+        let other_version = mark::other_version(key, mark_bytes).or_else(|| header::other_version(rest));
         match (mark, SlotHeader::decode(key, segment, geometry, rest)) {
             (Some(mark), Some(header)) if mark.is_closed && header.image == mark.image => Self::Closed(header),
             (_, Some(header)) if !rule::holds(Rule::VerifySlots) => Self::Closed(header),
             (Some(mark), _) if !mark.is_closed => Self::Open(mark),
             (None, None) if head.iter().all(|byte| *byte == 0) => Self::Blank,
-            (mark, header) => Self::Damaged { mark, header },
+            (mark, header) => match other_version.filter(|_| mark.is_none() && header.is_none()) {
+                Some(version) => Self::OtherVersion(version),
+                None => Self::Damaged { mark, header },
+            },
         }
     }
 
@@ -50,7 +56,16 @@ impl SlotView {
     pub fn closed(&self) -> Option<&SlotHeader> {
         match self {
             Self::Closed(header) => Some(header),
-            Self::Open(_) | Self::Blank | Self::Damaged { .. } => None,
+            Self::Open(_) | Self::Blank | Self::OtherVersion(_) | Self::Damaged { .. } => None,
+        }
+    }
+
+    /// The header of a closed slot.
+    #[must_use]
+    pub fn into_closed(self) -> Option<SlotHeader> {
+        match self {
+            Self::Closed(header) => Some(header),
+            Self::Open(_) | Self::Blank | Self::OtherVersion(_) | Self::Damaged { .. } => None,
         }
     }
 
@@ -66,7 +81,7 @@ impl SlotView {
     pub fn candidate(&self) -> Option<&SlotHeader> {
         match self {
             Self::Closed(header) | Self::Damaged { mark: None, header: Some(header) } => Some(header),
-            Self::Open(_) | Self::Blank | Self::Damaged { .. } => None,
+            Self::Open(_) | Self::Blank | Self::OtherVersion(_) | Self::Damaged { .. } => None,
         }
     }
 
@@ -78,7 +93,7 @@ impl SlotView {
             Self::Closed(header) if !rule::holds(Rule::LineageDecides) => Some(header.image),
             Self::Closed(header) => Some(header.image).filter(|&image| lineage.contains(image)),
             Self::Open(mark) if !rule::holds(Rule::FillTouchedSlots) => mark.former,
-            Self::Open(_) | Self::Blank | Self::Damaged { .. } => None,
+            Self::Open(_) | Self::Blank | Self::OtherVersion(_) | Self::Damaged { .. } => None,
         }
     }
 
@@ -90,6 +105,7 @@ impl SlotView {
             // The push never ended, so its image never stood here. What was there before may have.
             Self::Open(mark) => mark.former,
             Self::Blank => Some(Stamp::EMPTY),
+            Self::OtherVersion(_) => None,
             Self::Damaged { mark, header } => {
                 mark.map(|mark| mark.image).max(header.as_ref().map(|header| header.image))
             }
@@ -102,10 +118,11 @@ impl SlotView {
         self.upper_bound().is_some_and(|bound| bound < image)
     }
 
-    /// Whether damage may hide an image above `image` here.
+    /// Whether what cannot be read here may hide an image above `image` here.
     #[must_use]
     pub fn may_hide_above(&self, image: Stamp) -> bool {
-        matches!(self, Self::Damaged { .. }) && self.upper_bound().is_none_or(|bound| bound > image)
+        matches!(self, Self::Damaged { .. } | Self::OtherVersion(_))
+            && self.upper_bound().is_none_or(|bound| bound > image)
     }
 }
 
@@ -144,8 +161,8 @@ pub fn verify_blocks<'a>(
     if damaged.is_empty() || !rule::holds(Rule::VerifySlots) { Ok(()) } else { Err(Damage::Blocks(damaged)) }
 }
 
-/// Whether a slot that was read piece by piece stood still meanwhile: its head parses to the same closed image before and after.
+/// Whether a slot that was read piece by piece stood still meanwhile: it was closed with the header `before`, and is `after`.
 #[must_use]
-pub fn stood_still(before: &SlotView, after: &SlotView) -> bool {
-    !rule::holds(Rule::VerifySlots) || (before == after && before.closed().is_some())
+pub fn stood_still(before: &SlotHeader, after: &SlotView) -> bool {
+    after.closed() == Some(before) || !rule::holds(Rule::StandStill)
 }

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use crate::id::{Member, OwnerId, Stamp, Term};
-use crate::layout::{Ownership, SlotHeader};
+use crate::layout::{self, Ownership, SlotHeader};
 use crate::lineage::Lineage;
 use crate::owner::Start;
 use crate::record::{Record, RecordVersion, Swap, Versioned};
@@ -57,9 +57,42 @@ pub enum Unusable {
     /// The head of a slot is damaged: what stands in it is not known.
     #[error("the head of its slot {0} is damaged")]
     HeadDamaged(u32),
+    /// A slot was written by another version of this software.
+    #[error(
+        "its slot {slot} has format version {version}, this version reads {}: use a version that reads it",
+        layout::VERSION
+    )]
+    OtherVersion {
+        /// The slot.
+        slot: u32,
+        /// The version of its format.
+        version: u32,
+    },
     /// It holds the image, damaged.
     #[error("holds {0}, but {1}")]
     Damaged(Stamp, Damage),
+}
+
+impl Unusable {
+    /// What keeps the head of slot `slot` from being read, if anything does.
+    #[must_use]
+    pub fn of_slot(slot: u32, view: &SlotView) -> Option<Self> {
+        match *view {
+            SlotView::Damaged { .. } => Some(Self::HeadDamaged(slot)),
+            SlotView::OtherVersion(version) => Some(Self::OtherVersion { slot, version }),
+            SlotView::Closed(_) | SlotView::Open(_) | SlotView::Blank => None,
+        }
+    }
+
+    /// Everything that is wrong with the heads of a replica's slots: that none is closed, at least, if none is.
+    #[must_use]
+    pub fn of_slots(slots: &[SlotView]) -> Vec<Self> {
+        let mut wrong: Vec<_> = (0..).zip(slots).filter_map(|(slot, view)| Self::of_slot(slot, view)).collect();
+        if wrong.is_empty() && slots.iter().all(|view| view.closed().is_none()) {
+            wrong.push(Self::NoImage);
+        }
+        wrong
+    }
 }
 
 /// Why a takeover ended without the segment.
@@ -105,7 +138,7 @@ pub enum Failure {
     },
 }
 
-fn members(replicas: &[(Member, Unusable)]) -> String {
+pub(crate) fn members(replicas: &[(Member, Unusable)]) -> String {
     replicas.iter().map(|(member, why)| format!("{member}: {why}")).collect::<Vec<_>>().join("; ")
 }
 
@@ -274,7 +307,7 @@ impl Takeover {
         if !ours && current.record.term >= remembered.term {
             return self.overtaken(&current);
         }
-        let failure = Failure::DirectoryWentBack { record: holder(&current), member, remembered };
+        let failure = Failure::DirectoryWentBack { record: current.ownership(), member, remembered };
         match self.before.take().filter(|_| ours) {
             // Left as it is, the claim's term would let the next claimant pass for newer than what the replica remembers.
             Some(before) => {
@@ -286,7 +319,7 @@ impl Takeover {
     }
 
     fn overtaken(&mut self, current: &Versioned) {
-        self.fail(Failure::Overtaken(holder(current)));
+        self.fail(Failure::Overtaken(current.ownership()));
     }
 
     fn fail(&mut self, failure: Failure) {
@@ -368,7 +401,8 @@ impl Takeover {
     /// Damaged heads that may hide something above `readable`, if no member in sync proves that there is nothing.
     fn hidden_above(&self, readable: Stamp) -> Option<Failure> {
         let hiding = self.slots().filter(|(_, _, slot)| slot.may_hide_above(readable));
-        let replicas: Vec<_> = hiding.map(|(member, index, _)| (member, Unusable::HeadDamaged(index))).collect();
+        let hiding = hiding.filter_map(|(member, index, slot)| Some((member, Unusable::of_slot(index, slot)?)));
+        let replicas: Vec<_> = hiding.collect();
         let at_most = |slot: &SlotView| slot.upper_bound().is_some_and(|bound| bound <= readable);
         let is_proven = self.fenced_members().any(|slots| slots.iter().all(at_most));
         let is_hidden = !replicas.is_empty() && !is_proven && rule::holds(Rule::ProveOlder);
@@ -380,13 +414,13 @@ impl Takeover {
     }
 
     fn nothing_to_load(&self) -> Failure {
-        let why = |(member, answer): &(Member, Result<_, Unusable>)| match answer {
-            Ok(_) => (*member, Unusable::NoImage),
-            Err(why) => (*member, why.clone()),
+        let why = |(member, answer): &(Member, Result<Vec<SlotView>, Unusable>)| {
+            let wrong = answer.as_ref().map_or_else(|why| vec![why.clone()], |slots| Unusable::of_slots(slots));
+            wrong.into_iter().map(|why| (*member, why)).collect::<Vec<_>>()
         };
         match self.given_up.first() {
             Some(&image) => Failure::NoGoodCopy { image, replicas: self.unreadable.clone() },
-            None => Failure::NoneInReach(self.answers.iter().map(why).collect()),
+            None => Failure::NoneInReach(self.answers.iter().flat_map(why).collect()),
         }
     }
 
@@ -489,8 +523,4 @@ impl Takeover {
             |place: (Member, u32, &SlotView)| if is_newest(&place) { Some(image) } else { place.2.base(lineage) };
         (member, slots().map(base).collect(), newest)
     }
-}
-
-fn holder(record: &Versioned) -> Ownership {
-    Ownership { term: record.record.term, owner: record.record.owner }
 }

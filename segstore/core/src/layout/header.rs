@@ -182,6 +182,12 @@ impl SlotHeader {
     }
 }
 
+/// The version of a header that says it is of another one. Where its checksum stands is that version's affair.
+pub(crate) fn other_version(bytes: &[u8]) -> Option<u32> {
+    let (raw, _) = Raw::ref_from_prefix(bytes).ok()?;
+    Some(raw.version.get()).filter(|&version| raw.magic.get() == MAGIC && version != VERSION)
+}
+
 /// Over everything but the checksum's own place.
 fn checksum(key: Key, header: &[u8]) -> u64 {
     key.structure(&header[..CHECKED]) ^ key.structure(&header[FIXED..]).rotate_left(1)

@@ -85,6 +85,14 @@ impl Mark {
     }
 }
 
+/// The version of a mark that is intact and of another version. In every version a mark has 64 bytes, the magic and the version at its
+/// start and its checksum at its end.
+pub(crate) fn other_version(key: Key, bytes: &[u8; BYTES]) -> Option<u32> {
+    let raw: &Raw = zerocopy::transmute_ref!(bytes);
+    let is_mark = raw.checksum.get() == key.structure(&bytes[..CHECKED]) && raw.magic.get() == MAGIC;
+    Some(raw.version.get()).filter(|&version| is_mark && version != VERSION)
+}
+
 fn stamp(term: U64, epoch: U64) -> Stamp {
     Stamp { term: Term(term.get()), epoch: Epoch(epoch.get()) }
 }

@@ -84,7 +84,7 @@ impl Directory {
 
     /// Whether `current` is the record from before an unsettled change, which may therefore still come.
     pub(super) fn may_still_land(&self, current: &Versioned) -> bool {
-        matches!(&self.state, State::Unsettled(swap) if swap.expected.version == current.version)
+        matches!(&self.state, State::Unsettled(swap) if swap.expected == *current)
     }
 
     /// The record is `current`, and nothing is under way.

@@ -275,7 +275,7 @@ impl Owner {
     /// A replica is given up: its endpoint is gone, or could not be had. If an attempt needs it, it is removed.
     pub fn failed(&mut self, member: Member) {
         if self.disconnect(member, Link::Failed) {
-            self.followers.retain(|f| f.member != member || f.role != Role::Local);
+            self.keep(|f| f.member != member || f.role != Role::Local);
             self.directory.doubt();
             self.advance();
         }
@@ -308,7 +308,7 @@ impl Owner {
 
     /// Lets go of a replica. One of the in-sync set is removed from it, if it is not the last.
     pub fn remove(&mut self, member: Member) {
-        self.followers.retain(|f| f.member != member || matches!(f.role, Role::InSync | Role::Adding));
+        self.keep(|f| f.member != member || matches!(f.role, Role::InSync | Role::Adding));
         if let Some(follower) = self.follower_mut(member) {
             follower.leaving = true;
         }
@@ -328,7 +328,7 @@ impl Owner {
     /// What was copied for another ownership counts for nothing: `false`.
     pub fn repaired(&mut self, by: Ownership, member: Member, slots: u32, base: Stamp, closed: Option<u32>) -> bool {
         // A replica that was repaired again holds nothing of what it held.
-        self.followers.retain(|f| f.member != member || f.role != Role::Joining);
+        self.keep(|f| f.member != member || f.role != Role::Joining);
         let counts = by == self.ownership && self.contains(base) && self.follower_mut(member).is_none();
         if counts {
             let base = if rule::holds(Rule::PushSinceRepair) { base } else { self.acknowledged };
@@ -343,6 +343,13 @@ impl Owner {
         if self.follower_mut(member).is_none() {
             self.followers.push(Follower::new(member, Role::Local, bases, newest));
         }
+    }
+
+    /// Lets go of the followers that do not stay, and of what was held on them: if one of them comes back, its slots are others.
+    fn keep(&mut self, stays: impl Fn(&Follower) -> bool) {
+        self.followers.retain(stays);
+        let followers = &self.followers;
+        self.holds.retain(|hold| followers.iter().any(|f| f.member == hold.member));
     }
 
     /// Keeps the slot of `member` that holds the newest acknowledged image until it is released.
@@ -611,7 +618,7 @@ impl Owner {
 
     /// Takes over what the directory says.
     fn adopt(&mut self, current: Versioned) {
-        let holder = Ownership { term: current.record.term, owner: current.record.owner };
+        let holder = current.ownership();
         if holder != self.ownership {
             return self.fence(holder);
         }
@@ -627,8 +634,8 @@ impl Owner {
                 _ => {}
             }
         }
-        let in_sync = &current.record.in_sync;
-        self.followers.retain(|f| match f.role {
+        let in_sync = current.record.in_sync.as_slice();
+        self.keep(|f| match f.role {
             Role::InSync => in_sync.contains(&f.member),
             Role::Joining => !f.leaving,
             Role::Adding | Role::Local => true,

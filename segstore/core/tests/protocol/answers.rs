@@ -189,6 +189,7 @@ fn a_repair_for_another_ownership_counts_for_nothing() {
     let mut owner = owner(1, 1);
     let earlier = Ownership { term: Term(0), owner: OwnerId(9) };
     assert!(!owner.repaired(earlier, member(1), 2, Stamp::EMPTY, Some(0)));
+    assert!(!owner.repaired(A, member(1), 2, Stamp::new(2, 5), None), "copied from what a later owner has written");
     assert!(owner.repaired(A, member(1), 2, Stamp::EMPTY, Some(0)));
 }
 
@@ -209,6 +210,30 @@ fn a_release_that_comes_twice_counts_once() {
         _ => false,
     });
     assert!(!written, "the other reader still holds it");
+}
+
+/// A replica that left and came back has other readers: a hold from before is over.
+#[test]
+fn a_hold_goes_with_its_replica() {
+    let mut owner = owner(1, 1);
+    let commit = |owner: &mut Owner, n| {
+        let epoch = owner.begin().unwrap();
+        (0..n).for_each(|n| owner.completed(member(n), epoch));
+        assert!(has_committed(&drain(owner)));
+    };
+    owner.add_local(member(1), vec![None; 2], None);
+    owner.connected(member(1));
+    commit(&mut owner, 2);
+    let before = owner.hold(member(1)).unwrap();
+    owner.failed(member(1));
+    owner.add_local(member(1), vec![Some(owner.acknowledged()); 2], Some(before.slot));
+    let after = owner.hold(member(1)).unwrap();
+    owner.release(before.number);
+    owner.connected(member(1));
+    commit(&mut owner, 2);
+    owner.begin().unwrap();
+    let writes_it = |action| matches!(action, Action::Push { member: to, target, .. } if to == member(1) && target.slot == after.slot);
+    assert!(!drain(&mut owner).into_iter().any(writes_it), "a reader holds it");
 }
 
 #[test]

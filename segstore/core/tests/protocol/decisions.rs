@@ -5,12 +5,14 @@ use segstore_core::id::{Epoch, Incarnation, Member, NodeId, OwnerId, SegmentId, 
 use segstore_core::layout::geometry::SLOT_HEAD;
 use segstore_core::layout::{Geometry, Key, Mark, Ownership, SlotHeader, header};
 use segstore_core::lineage::Lineage;
-use segstore_core::owner::{Action, BelowMinimum, Blocked, Owner, Policy, Start};
+use segstore_core::owner::{Action, BelowMinimum, Blocked, Hold, Owner, Policy, Start};
 use segstore_core::push::{Checkpoint, Source, Target};
+use segstore_core::reader::{Reader, Unread, Verdict};
 use segstore_core::record::{Record, RecordVersion, Versioned};
 use segstore_core::repair::{Repair, Step};
 use segstore_core::replica::{Refused, Replica, Request};
-use segstore_core::slot::SlotView;
+use segstore_core::slot::{Damage, SlotView};
+use segstore_core::takeover::{Action as TakeoverAction, Failure, Takeover, Unusable};
 
 const SEGMENT: SegmentId = SegmentId(77);
 const BLOCK: u64 = 1024;
@@ -173,6 +175,64 @@ fn a_repair_reads_an_entry_before_its_block() {
     assert_eq!(steps, expected);
 }
 
+/// A copy of a slot that moved is no image: it must not be closed as one.
+#[test]
+fn a_fuzzy_copy_is_not_closed() {
+    prepare();
+    let image = SlotHeader { length: BLOCK, ..header(Stamp::new(1, 1)) };
+    let again = SlotHeader { table_sum: 9, ..image.clone() };
+    let open = SlotView::Open(Mark { image: Stamp::new(1, 3), former: Some(image.image), is_closed: false });
+    for after in [SlotView::Closed(again), open] {
+        let mut repair = Repair::new(geometry(), Stamp::new(1, 1), 1);
+        let mut heads = [SlotView::Closed(image.clone()), after].into_iter();
+        while repair.step() != Step::Finished {
+            assert!(!matches!(repair.step(), Step::Close(_)));
+            match repair.step() {
+                Step::ReadHead => repair.source_head(heads.next().unwrap()),
+                _ => repair.advance(),
+            }
+        }
+        assert_eq!((heads.next(), repair.base()), (None, Stamp::new(1, 1)));
+    }
+}
+
+/// An older version must not take what a newer one wrote for torn, and give older data in its place.
+#[test]
+fn another_version_is_named() {
+    prepare();
+    let key = Key::of(SEGMENT);
+    let image = Stamp::new(1, 4);
+    let mark = Mark { image, former: None, is_closed: true };
+    let mut newer = head(mark, &header(image));
+    newer[4] = 2; // the mark's version
+    let checksum = key.structure(&newer[..56]);
+    newer[56..64].copy_from_slice(&checksum.to_le_bytes());
+    newer[header::OFFSET + 8] = 2; // the header's
+    let parse = |bytes: &[u8; SLOT_HEAD]| SlotView::parse(SEGMENT, &geometry(), bytes);
+    let view = parse(&newer);
+    assert_eq!(view, SlotView::OtherVersion(2));
+    assert!(view.may_hide_above(image) && !view.never_held(Stamp::new(9, 9)));
+    assert_eq!((view.candidate(), view.base(&Lineage::root())), (None, None));
+    newer[20] ^= 1; // Its mark is torn; the header says enough.
+    assert_eq!(parse(&newer), SlotView::OtherVersion(2));
+    let mut flipped = head(mark, &header(image));
+    flipped[4] = 2;
+    assert_eq!(parse(&flipped), SlotView::Damaged { mark: None, header: Some(header(image)) }, "this is damage");
+
+    // Of two slots one is of this version, and older.
+    let mut takeover = Takeover::new(OwnerId(2));
+    takeover.record_read(reading(&[0]));
+    takeover.swapped(RecordVersion(2));
+    takeover.fenced(member(0), vec![SlotView::Closed(header(Stamp::new(1, 3))), view.clone()]);
+    let other = vec![(member(0), Unusable::OtherVersion { slot: 1, version: 2 })];
+    let failure = Failure::Hidden { readable: Stamp::new(1, 3), replicas: other.clone() };
+    assert_eq!(std::iter::from_fn(|| takeover.poll()).last(), Some(TakeoverAction::Failed(failure.clone())));
+    assert!(failure.to_string().contains("slot 1 has format version 2"), "{failure}");
+    let older = SlotView::Closed(header(Stamp::new(1, 3)));
+    let unread = Reader::of_heads(reading(&[0]), vec![(member(0), Ok(vec![older, view]))]);
+    assert_eq!(unread, Err(Unread::Unreadable(other)));
+}
+
 #[test]
 fn a_replica_serves_only_the_life_it_belongs_to() {
     prepare();
@@ -185,4 +245,73 @@ fn a_replica_serves_only_the_life_it_belongs_to() {
     let other_memory = replica.decide(&Request { incarnation: Incarnation(9), ..meant });
     assert!(matches!(other_memory, Err(Refused::OtherIncarnation { .. })), "{other_memory:?}");
     assert!(replica.decide(&meant).is_ok());
+}
+
+fn reading(in_sync: &[u128]) -> Versioned {
+    let in_sync = in_sync.iter().copied().map(member).collect();
+    Versioned {
+        version: RecordVersion(1),
+        record: Record { segment: SEGMENT, term: Term(1), owner: OwnerId(1), in_sync },
+    }
+}
+
+#[test]
+fn a_reader_asks_the_owner_and_believes_the_directory() {
+    prepare();
+    let record = reading(&[0, 1]);
+    let image = Stamp::new(1, 4);
+    let hold = Hold { number: 1, member: member(0), slot: 1, image };
+    let held = |answered, head| Reader::of_hold(record.clone(), answered, hold, head);
+    let closed = SlotView::Closed(header(image));
+    let other = Ownership { term: Term(1), owner: OwnerId(2) };
+    assert!(matches!(held(other, closed.clone()), Err(Unread::NotTheOwner { .. })));
+    let owner = record.ownership();
+    assert_eq!(held(owner, SlotView::Closed(header(Stamp::new(1, 5)))), Err(Unread::HoldOver(hold)));
+    assert_eq!(held(owner, SlotView::Blank), Err(Unread::HoldOver(hold)));
+    let damaged = SlotView::Damaged { mark: None, header: None };
+    assert_eq!(held(owner, damaged), Err(Unread::Unreadable(vec![(member(0), Unusable::HeadDamaged(1))])));
+    let mut reader = held(owner, closed.clone()).unwrap();
+    assert_eq!(reader.copied(Ok(()), &closed, &record), Ok(Verdict::Accepted));
+    let another = Versioned { version: RecordVersion(2), ..reading(&[0]) };
+    let changed = reader.copied(Ok(()), &closed, &another).unwrap_err();
+    assert!(matches!(changed, Unread::RecordChanged(_)) && changed.is_passing(), "only the in-sync set has changed");
+    let written = Unread::SlotWritten { member: member(0), slot: 1 };
+    let again = SlotView::Closed(SlotHeader { table_sum: 9, ..header(image) });
+    for now in [SlotView::Blank, again] {
+        assert_eq!(reader.copied(Err(Damage::Table), &now, &record), Err(written.clone()));
+    }
+    let unreadable = Unread::Unreadable(vec![(member(0), Unusable::Damaged(image, Damage::Table))]);
+    assert!(!unreadable.is_passing());
+    assert_eq!(reader.copied(Err(Damage::Table), &closed, &record), Err(unreadable));
+}
+
+#[test]
+fn a_reader_without_the_owner_takes_the_newest_that_is_whole() {
+    prepare();
+    let record = reading(&[0, 1, 2]);
+    let (old, new) = (Stamp::new(1, 4), Stamp::new(1, 5));
+    let slots = |images: [Stamp; 2]| Ok(images.map(|image| SlotView::Closed(header(image))).to_vec());
+    let answers = vec![
+        (member(0), Ok(vec![SlotView::Damaged { mark: None, header: None }, SlotView::Closed(header(old))])),
+        (member(1), slots([new, old])),
+        (member(2), Err(Unusable::OutOfReach)),
+        (member(7), slots([old, Stamp::new(1, 6)])),
+    ];
+    let mut reader = Reader::of_heads(record.clone(), answers).unwrap();
+    let damaged = |n, image| (member(n), Unusable::Damaged(image, Damage::Table));
+    let mut wrong = vec![(member(0), Unusable::HeadDamaged(0)), (member(2), Unusable::OutOfReach)];
+    assert_eq!(reader.passed_over(), wrong);
+    for (n, slot, image) in [(1, 0, new), (0, 1, old), (1, 1, old)] {
+        assert_eq!((reader.place().member, reader.place().slot, reader.image()), (member(n), slot, image));
+        let head = SlotView::Closed(header(image));
+        assert_eq!(reader.clone().copied(Ok(()), &head, &record), Ok(Verdict::Accepted));
+        wrong.push(damaged(n, image));
+        match reader.copied(Err(Damage::Table), &head, &record) {
+            Ok(verdict) => assert_eq!(verdict, Verdict::Elsewhere),
+            Err(why) => assert_eq!(why, Unread::Unreadable(wrong.clone())),
+        }
+    }
+    assert_eq!(wrong.len(), 5, "every copy was tried");
+    let nobody = Reader::of_heads(record, vec![(member(1), Ok(vec![SlotView::Blank]))]);
+    assert_eq!(nobody, Err(Unread::Unreadable(vec![(member(1), Unusable::NoImage)])));
 }

@@ -125,6 +125,11 @@ configurations! {
     daemons_restart: small(Faults { restarts: 1, ..NONE });
     /// A node comes back without its memory.
     memory_is_lost: small(Faults { memory_losses: 1, ..NONE });
+    /// Somebody reads, with and without the owner's help, while the owner goes on and is replaced.
+    readers: quick_or(
+        Config { in_sync: 1, commits: [2, 1, 0], ..small(Faults { reads: 1, ..NONE }) },
+        Config { commits: [2, 1, 0], ..small(Faults { reads: 1, partitions: 1, ..NONE }) },
+    );
     /// A fresh replica is repaired while the owner goes on.
     repair: Config { commits: [2, 0, 0], ..repairing(Faults { partitions: 1, ..NONE }) };
     /// A fresh replica is added by a directory whose answer is lost or late.

@@ -25,14 +25,18 @@ const ANY: Faults = Faults {
     memory_losses: 1,
     give_ups: 6,
     repairs: 4,
-    holds: 4,
+    reads: 6,
     resizes: 6,
 };
+
+fn is_progress(step: Step) -> bool {
+    matches!(step, Step::ReaderGoesOn(_)) || (0..9).any(|p| step.is_progress_of(p))
+}
 
 /// One of `enabled`. Messages are delivered far more often than anything begins or fails, or a walk would end before it
 /// has become interesting.
 fn choose(enabled: Vec<Step>, (kind, pick): (u8, u16)) -> Option<Step> {
-    let progress: Vec<_> = enabled.iter().copied().filter(|step| (0..9).any(|p| step.is_progress_of(p))).collect();
+    let progress: Vec<_> = enabled.iter().copied().filter(|step| is_progress(*step)).collect();
     let from = if kind > 32 && !progress.is_empty() { progress } else { enabled };
     from.get(pick as usize % from.len().max(1)).copied()
 }

@@ -4,6 +4,8 @@
 //! in-sync set. Where a story needs another image first, it makes one: slots alternate, so a slot that is written for the first
 //! time is written in full and hides what the story is about.
 
+mod reading;
+
 use segstore_core::id::Stamp;
 use segstore_core::owner::{BelowMinimum, Blocked, Outcome, Policy};
 
@@ -24,7 +26,7 @@ const ANY: Faults = Faults {
     memory_losses: 9,
     give_ups: 9,
     repairs: 9,
-    holds: 9,
+    reads: 9,
     resizes: 9,
 };
 

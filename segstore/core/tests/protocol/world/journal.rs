@@ -13,6 +13,8 @@ pub enum Violation {
     Unreadable,
     /// Something of a lower term was acknowledged, or seen by a load, after a takeover that lacks it.
     NotFenced,
+    /// A reader was given as acknowledged what nobody had acknowledged.
+    Unacknowledged,
     /// An image that a reader held was written.
     HeldAndWritten,
     /// Something was acknowledged by fewer replicas than the policy asks for.
@@ -39,6 +41,8 @@ pub struct Journal {
     acknowledged: Option<Index>,
     /// The takeover of the highest term that has returned, and what it loaded.
     takeover: Option<(Term, Index)>,
+    /// What a reader was given last.
+    read: Option<Index>,
     violation: Option<Violation>,
 }
 
@@ -56,10 +60,43 @@ impl Journal {
         self.takeover.map(|(_, index)| self.images[index as usize].stamp)
     }
 
+    /// What a reader was given last.
+    pub fn last_read(&self) -> Option<Stamp> {
+        self.read.map(|index| self.images[index as usize].stamp)
+    }
+
     /// Whether `content` was ever to be the image `stamp`. The empty image is always there.
     pub fn has(&self, stamp: Stamp, content: &[u8]) -> bool {
         stamp == Stamp::EMPTY && content.is_empty()
             || self.images.iter().any(|image| image.stamp == stamp && image.content == content)
+    }
+
+    /// The newest image that is acknowledged.
+    pub fn newest(&self) -> Option<Index> {
+        self.acknowledged
+    }
+
+    /// Somebody who began when `since` was acknowledged has read `content` as the image `stamp`, which was said to be
+    /// acknowledged, or may be pending.
+    pub fn read(&mut self, stamp: Stamp, content: &[u8], since: Option<Index>, is_acknowledged: bool) {
+        let Some(image) = self.find(stamp, content) else { return self.broken(Violation::Torn) };
+        let takeover = self.takeover;
+        self.read = Some(image);
+        if since.is_some_and(|before| !self.contains(image, before)) {
+            self.broken(Violation::Forgotten);
+        }
+        if takeover.is_some_and(|(later, loaded)| later > stamp.term && !self.contains(loaded, image)) {
+            self.broken(Violation::NotFenced);
+        }
+        let known = [self.acknowledged, takeover.map(|(_, loaded)| loaded)];
+        if is_acknowledged && !known.into_iter().flatten().any(|newer| self.contains(newer, image)) {
+            self.broken(Violation::Unacknowledged);
+        }
+    }
+
+    fn find(&self, stamp: Stamp, content: &[u8]) -> Option<Index> {
+        let found = self.images.iter().position(|image| image.stamp == stamp && image.content == content);
+        found.map(|index| index as Index)
     }
 
     /// A checkpoint of `content` was begun, in memory that was at `parent`.
@@ -84,8 +121,7 @@ impl Journal {
 
     /// A takeover at `term` has returned with `content` as the image `stamp`.
     pub fn took_over(&mut self, term: Term, stamp: Stamp, content: &[u8]) -> Option<Index> {
-        let found = self.images.iter().position(|image| image.stamp == stamp && image.content == content);
-        let Some(image) = found.map(|index| index as Index) else {
+        let Some(image) = self.find(stamp, content) else {
             self.broken(Violation::Torn);
             return None;
         };

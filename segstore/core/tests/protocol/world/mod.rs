@@ -6,6 +6,7 @@
 mod journal;
 mod network;
 mod process;
+mod reader;
 mod replica;
 mod steps;
 
@@ -15,12 +16,13 @@ pub use steps::Step;
 
 use segstore_core::id::{Incarnation, Member, NodeId, OwnerId, SegmentId, Stamp, Term};
 use segstore_core::layout::{Geometry, Key};
-use segstore_core::owner::{BelowMinimum, Hold, Policy};
+use segstore_core::owner::{BelowMinimum, Policy};
 use segstore_core::record::{Record, RecordVersion, Swap, Versioned};
 
 use journal::Journal;
 use network::Endpoint;
 use process::Process;
+use reader::Reader;
 use replica::Replica;
 
 pub const SEGMENT: SegmentId = SegmentId(0x5e6);
@@ -70,8 +72,8 @@ pub struct Faults {
     pub give_ups: u8,
     /// A replica is repaired.
     pub repairs: u8,
-    /// A reader holds an image at a replica.
-    pub holds: u8,
+    /// Somebody who owns nothing reads the segment.
+    pub reads: u8,
     /// A checkpoint changes the segment's length.
     pub resizes: u8,
 }
@@ -90,7 +92,7 @@ impl Config {
             memory_losses: 0,
             give_ups: 0,
             repairs: 0,
-            holds: 0,
+            reads: 0,
             resizes: 0,
         };
         Self {
@@ -123,8 +125,7 @@ pub struct World {
     replicas: Vec<Replica>,
     processes: Vec<Process>,
     endpoints: Vec<Endpoint>,
-    /// Readers, with the process that they asked, which rely on a slot's standing still.
-    holds: Vec<(usize, Hold)>,
+    readers: Vec<Reader>,
     faults: Faults,
     journal: Journal,
 }
@@ -152,7 +153,7 @@ impl World {
             replicas,
             processes,
             endpoints: Vec::new(),
-            holds: Vec::new(),
+            readers: Vec::new(),
             faults: config.faults,
             journal: Journal::default(),
         };
@@ -183,6 +184,11 @@ impl World {
     /// What the last takeover loaded.
     pub fn taken_over(&self) -> Option<Stamp> {
         self.journal.taken_over()
+    }
+
+    /// What a reader was given last.
+    pub fn last_read(&self) -> Option<Stamp> {
+        self.journal.last_read()
     }
 
     /// Who is in sync, as the directory says.

@@ -44,10 +44,16 @@ pub enum Step {
     Commit(usize, u32),
     /// The application changes the segment's length and begins a checkpoint.
     Resize(usize),
-    /// A reader has an owner hold its newest image at a replica.
-    Hold(usize, usize),
-    /// A reader is done.
-    Release(usize),
+    /// A reader begins: it reads the record.
+    Read,
+    /// A reader (the first number) asks a process to hold its newest image at a replica.
+    Ask(usize, usize, usize),
+    /// A reader whose owner does not answer looks at what a replica has.
+    LookAt(usize, usize),
+    /// A reader takes the next look, or copies the next piece.
+    ReaderGoesOn(usize),
+    /// A reader's time is up, and it does not know it yet.
+    HoldExpires(usize),
     /// The next write of an open endpoint lands.
     Deliver(usize, usize),
     /// The next write of an endpoint that its owner has given up, or died with, lands.
@@ -86,12 +92,10 @@ impl Step {
             }
             Self::DeliverLate(p, _)
             | Self::Resize(p)
-            | Self::Hold(p, _)
+            | Self::Ask(_, p, _)
             | Self::Lose(p, _)
             | Self::StopTrying(p, _) => p == process,
-            Self::RepairGoesOn(_) | Self::LateSwap(_) | Self::Release(_) | Self::Restart(_) | Self::LoseMemory(_) => {
-                false
-            }
+            Self::RepairGoesOn(_) | Self::LateSwap(_) | Self::Restart(_) | Self::LoseMemory(_) => false,
             progress => progress.is_progress_of(process),
         }
     }
@@ -132,7 +136,12 @@ impl World {
             }
         }
         steps.extend((0..self.late_swaps.len()).map(Step::LateSwap));
-        steps.extend((0..self.holds.len()).map(Step::Release));
+        if self.faults.reads > 0 {
+            steps.push(Step::Read);
+        }
+        for (i, reader) in self.readers.iter().enumerate() {
+            self.enabled_for_reader(i, reader, &mut steps);
+        }
         steps
     }
 
@@ -214,10 +223,6 @@ impl World {
             }
             _ => {}
         }
-        if self.faults.holds > 0 {
-            let held = |r: &usize| owning.owner.clone().hold(self.member(*r)).is_some();
-            steps.extend((0..self.replicas.len()).filter(held).map(|r| Step::Hold(p, r)));
-        }
         if self.faults.repairs > 0 && owning.owner.repair_source().is_some() {
             let out = |r: &usize| {
                 let member = self.member(*r);
@@ -292,14 +297,11 @@ impl World {
                 self.faults.resizes -= 1;
                 self.commit(p, None);
             }
-            Step::Hold(p, r) => {
-                self.faults.holds -= 1;
-                let member = self.member(r);
-                let owner = &mut self.processes[p].owning_mut().unwrap().owner;
-                let held = owner.hold(member);
-                self.holds.extend(held.map(|hold| (p, hold)));
-            }
-            Step::Release(i) => self.release(i),
+            Step::Read => self.begin_reading(),
+            Step::Ask(i, p, r) => self.ask(i, p, r),
+            Step::LookAt(i, r) => self.look_at(i, r),
+            Step::ReaderGoesOn(i) => self.reader_goes_on(i),
+            Step::HoldExpires(i) => self.hold_expires(i),
             Step::Deliver(p, r) => self.deliver(p, r, Endpoint::is_open),
             Step::DeliverLate(p, r) => self.deliver(p, r, |e| !e.is_open() && !e.in_flight.is_empty()),
             Step::Complete(p, r) => self.complete(p, r),
@@ -326,7 +328,6 @@ impl World {
             Step::Kill(p) => {
                 self.faults.kills -= 1;
                 self.processes[p].kill();
-                self.holds.retain(|(process, _)| *process != p);
                 self.endpoints.iter_mut().filter(|e| e.process == p).for_each(|e| e.abandoned = true);
             }
             Step::Restart(r) => {
@@ -485,21 +486,6 @@ impl World {
         self.take_actions(p);
     }
 
-    /// A reader believes what it read only if the owner is still the same (it asks the directory again).
-    fn release(&mut self, i: usize) {
-        let (process, hold) = self.holds.remove(i);
-        let same_owner = self.record.record.owner == super::owner_id(process);
-        let replica = &self.replicas[replica_of(&hold.member)];
-        let stands = replica.view(&self.geometry, hold.slot).image() == Some(hold.image);
-        if same_owner && replica.member() == hold.member && !stands {
-            self.journal.broken(Violation::HeldAndWritten);
-        }
-        if let Some(owning) = self.processes[process].owning_mut() {
-            owning.owner.release(hold.number);
-        }
-        self.take_actions(process);
-    }
-
     fn commit(&mut self, p: usize, block: Option<u32>) {
         let process = &mut self.processes[p];
         process.commits -= 1;
@@ -575,9 +561,6 @@ impl World {
         let Some(member) = self.abandon(p, r) else { return };
         if let Some(owning) = self.processes[p].owning_mut() {
             owning.owner.failed(member);
-            if !owning.owner.followers().any(|follower| follower == member) {
-                self.holds.retain(|(_, hold)| hold.member != member);
-            }
         }
         self.take_actions(p);
     }
@@ -625,7 +608,7 @@ impl World {
     // ---- actions ----
 
     /// Carries out what a process's state machine wants.
-    fn take_actions(&mut self, p: usize) {
+    pub(super) fn take_actions(&mut self, p: usize) {
         loop {
             let process = &mut self.processes[p];
             match &mut process.stage {
@@ -719,8 +702,6 @@ impl World {
             OwnerAction::Removed(member) => {
                 let to_it = |e: &&mut Endpoint| e.process == p && e.member == member;
                 self.endpoints.iter_mut().filter(to_it).for_each(|e| e.abandoned = true);
-                // A reader that finds its replica removed, or its owner gone, starts again.
-                self.holds.retain(|(_, hold)| hold.member != member);
             }
             OwnerAction::Fenced(_) => {
                 self.endpoints.iter_mut().filter(|e| e.process == p).for_each(|e| e.abandoned = true);
