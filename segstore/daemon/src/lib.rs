@@ -4,3 +4,4 @@
 pub mod cluster;
 pub mod directory;
 pub mod peers;
+pub mod replicas;

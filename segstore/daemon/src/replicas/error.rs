@@ -1,0 +1,127 @@
+//! Why a replica does not do what it was asked.
+
+use std::path::PathBuf;
+
+use segstore::control::message::{Fault, FaultKind};
+use segstore_core::id::{Incarnation, SegmentId};
+use segstore_core::layout::replica_head::HeadError;
+use segstore_core::replica::Refused;
+use segstore_transport::{Error as TransportError, ErrorKind};
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplicaError {
+    /// It refuses, by the protocol.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// There is no such replica on this node.
+    #[error("this node keeps no replica {incarnation} of segment {segment}: its memory is gone, or it was replaced")]
+    NotFound {
+        /// The segment's life.
+        segment: SegmentId,
+        /// The memory's life.
+        incarnation: Incarnation,
+    },
+    /// The budget is spent.
+    #[error(
+        "no room for a replica of {asked} bytes: {used} of {budget} bytes are in use; raise `memory` in the daemon's \
+         configuration, or remove segments"
+    )]
+    NoBudget {
+        /// Bytes asked for.
+        asked: u64,
+        /// Bytes in use.
+        used: u64,
+        /// Bytes that may be used.
+        budget: u64,
+    },
+    /// The file system is full.
+    #[error(
+        "no room for a replica of {asked} bytes in {}: the file system has {free} bytes free; enlarge it \
+         (mount -o remount,size=... {}), or set `memory_dir` to another tmpfs", .directory.display(), .directory.display()
+    )]
+    NoSpace {
+        /// Bytes asked for.
+        asked: u64,
+        /// Bytes that are free.
+        free: u64,
+        /// Where.
+        directory: PathBuf,
+    },
+    /// The file is shorter than the replica.
+    #[error(
+        "{} has {is} bytes instead of {should} bytes: it was cut short by somebody; the replica is lost, remove the file",
+        .file.display()
+    )]
+    CutShort {
+        /// The file.
+        file: PathBuf,
+        /// Bytes that it has.
+        is: u64,
+        /// Bytes that it should have.
+        should: u64,
+    },
+    /// The head makes no sense.
+    #[error("{}: {why}; the replica is not served, remove the file", .file.display())]
+    Head {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        why: HeadError,
+    },
+    /// What was asked makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// The source of a repair does not hold what its owner said.
+    #[error("the source of the repair does not hold {0} any more")]
+    SourceChanged(segstore_core::id::Stamp),
+    /// A repair was ended, by a later owner or since the segment was removed.
+    #[error("the repair was ended: a later owner came, or the segment was removed")]
+    Ended,
+    /// The transport said so.
+    #[error("{doing}: {error}")]
+    Transport {
+        /// What was being done.
+        doing: &'static str,
+        /// What it said.
+        error: TransportError,
+    },
+    /// The system said so.
+    #[error("{doing} {}: {error}", .file.display())]
+    System {
+        /// What was being done.
+        doing: &'static str,
+        /// To which file.
+        file: PathBuf,
+        /// What it said.
+        error: std::io::Error,
+    },
+}
+
+impl ReplicaError {
+    pub(super) fn transport(doing: &'static str) -> impl Fn(TransportError) -> Self {
+        move |error| Self::Transport { doing, error }
+    }
+}
+
+impl From<ReplicaError> for Fault {
+    fn from(error: ReplicaError) -> Self {
+        let kind = match &error {
+            ReplicaError::Refused(why) => FaultKind::Refused(*why),
+            ReplicaError::NotFound { .. } | ReplicaError::CutShort { .. } | ReplicaError::Head { .. } => {
+                FaultKind::NotFound
+            }
+            ReplicaError::NoBudget { .. } | ReplicaError::NoSpace { .. } => FaultKind::NoRoom,
+            ReplicaError::Invalid(_) => FaultKind::Invalid,
+            ReplicaError::SourceChanged(_) | ReplicaError::Ended => FaultKind::Unreachable,
+            ReplicaError::Transport { error, .. } => match error.kind() {
+                ErrorKind::InvalidInput | ErrorKind::Protocol | ErrorKind::Incompatible => FaultKind::Invalid,
+                ErrorKind::Exhausted => FaultKind::NoRoom,
+                ErrorKind::PeerGone | ErrorKind::TimedOut | ErrorKind::Revoked => FaultKind::Unreachable,
+                _ => FaultKind::Internal,
+            },
+            ReplicaError::System { .. } => FaultKind::Internal,
+        };
+        Self::new(kind, error.to_string())
+    }
+}

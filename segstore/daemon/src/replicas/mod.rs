@@ -1,0 +1,320 @@
+//! Replica memory that this node keeps for owners elsewhere: files on tmpfs, who may write them, and how they are filled.
+//!
+//! What is allowed is decided by [`segstore_core::replica`]; here it is carried out: a term is stored before anything is done in its
+//! name, earlier writers are shut out before an answer is given. Everything blocks; nothing here knows of the directory.
+
+mod error;
+mod files;
+mod hosted;
+mod repair;
+
+use std::collections::BTreeMap;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use segstore_core::id::{Incarnation, Member, NodeId, SegmentId, Stamp};
+use segstore_core::layout::{Geometry, Ownership, ReplicaHead, SlotHeader};
+use segstore_core::replica::Request;
+use segstore_core::slot::SlotView;
+use segstore_transport::{Domain, Endpoint};
+
+pub use error::ReplicaError;
+pub use hosted::Head;
+pub use repair::{Filled, Source};
+
+use files::Files;
+use hosted::Hosted;
+
+/// The transport's devices of this daemon.
+#[derive(Clone, Debug, Default)]
+pub struct Domains {
+    domains: Vec<(String, Domain)>,
+}
+
+impl Domains {
+    /// These, the best first.
+    #[must_use]
+    pub fn new(domains: Vec<(String, Domain)>) -> Self {
+        Self { domains }
+    }
+
+    /// Their names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.domains.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// The one of that name.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn get(&self, provider: &str) -> Result<&Domain, ReplicaError> {
+        let found = self.domains.iter().find(|(name, _)| name == provider).map(|(_, domain)| domain);
+        found.ok_or_else(|| {
+            let have = self.names().collect::<Vec<_>>().join(", ");
+            ReplicaError::Invalid(format!("this node does not serve the provider {provider:?}, but {have}"))
+        })
+    }
+
+    fn shm(&self) -> Option<(&str, &Domain)> {
+        self.domains.iter().find(|(name, _)| name == "shm").map(|(name, domain)| (name.as_str(), domain))
+    }
+}
+
+/// Where and how much.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// A directory on tmpfs, for this daemon alone.
+    pub directory: PathBuf,
+    /// The node.
+    pub node: NodeId,
+    /// Bytes that replicas may take.
+    pub budget: u64,
+    /// What peers can come over.
+    pub domains: Domains,
+}
+
+/// How much is in use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Usage {
+    /// Bytes.
+    pub used: u64,
+    /// Bytes that may be used.
+    pub budget: u64,
+    /// Replicas.
+    pub replicas: u32,
+}
+
+/// A replica, for people.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Summary {
+    /// Whose it is.
+    pub segment: SegmentId,
+    /// Which.
+    pub member: Member,
+    /// The newest whole image, as far as its head tells.
+    pub image: Option<Stamp>,
+    /// While it is filled: blocks copied, blocks to copy.
+    pub repair: Option<(u32, u32)>,
+    /// What is wrong with it.
+    pub problem: Option<String>,
+}
+
+/// Every replica of this node.
+pub struct Replicas {
+    options: Options,
+    hosted: Mutex<BTreeMap<(SegmentId, Incarnation), Arc<Hosted>>>,
+}
+
+impl Replicas {
+    /// Takes up what a former life of this daemon kept. What is not whole is logged, and neither served nor removed.
+    ///
+    /// # Errors
+    /// The directory cannot be made or read.
+    pub fn open(options: Options) -> Result<Self, ReplicaError> {
+        let directory = &options.directory;
+        let system = |doing| move |error| ReplicaError::System { doing, file: directory.clone(), error };
+        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(system("making"))?;
+        let mut hosted = BTreeMap::new();
+        for entry in std::fs::read_dir(directory).map_err(system("reading"))? {
+            let path = entry.map_err(system("reading"))?.path();
+            let Some(kind) = path.extension() else { continue };
+            if kind == files::HEAD {
+                match adopt(&path, &options) {
+                    Ok(replica) => {
+                        hosted.insert((replica.segment, replica.member.incarnation), Arc::new(replica));
+                    }
+                    Err(error) => tracing::error!("a replica of a former life is lost: {error}"),
+                }
+            } else if kind == files::SLOTS && !path.with_extension(files::HEAD).exists() {
+                // Its making was cut off: nobody was ever told of it.
+                let _ = std::fs::remove_file(&path);
+            }
+        }
+        if !hosted.is_empty() {
+            tracing::info!("{} replicas of a former life of this daemon are served again", hosted.len());
+        }
+        Ok(Self { options, hosted: Mutex::new(hosted) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(SegmentId, Incarnation), Arc<Hosted>>> {
+        self.hosted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What peers can come over.
+    #[must_use]
+    pub fn domains(&self) -> &Domains {
+        &self.options.domains
+    }
+
+    fn get(&self, segment: SegmentId, incarnation: Incarnation) -> Result<Arc<Hosted>, ReplicaError> {
+        let found = self.lock().get(&(segment, incarnation)).cloned();
+        found.ok_or(ReplicaError::NotFound { segment, incarnation })
+    }
+
+    fn of_segment(&self, segment: SegmentId) -> Vec<Arc<Hosted>> {
+        let all = (segment, Incarnation(0))..=(segment, Incarnation(u128::MAX));
+        self.lock().range(all).map(|(_, replica)| replica.clone()).collect()
+    }
+
+    /// Makes an empty replica, whose slots are closed on the empty image.
+    ///
+    /// # Errors
+    /// No room.
+    pub fn create(
+        &self,
+        segment: SegmentId,
+        geometry: Geometry,
+        remembered: Ownership,
+    ) -> Result<Member, ReplicaError> {
+        let replica = self.make(segment, geometry, remembered)?;
+        let empty = SlotHeader::of_empty_segment(segment, &geometry);
+        replica.with_files(|files| (0..geometry.slots()).try_for_each(|slot| files.close_slot(slot, &empty)))?;
+        Ok(replica.member)
+    }
+
+    /// Makes a replica whose slots hold nothing.
+    fn make(&self, segment: SegmentId, geometry: Geometry, remembered: Ownership) -> Result<Arc<Hosted>, ReplicaError> {
+        let incarnation = Incarnation(random()?);
+        let head = ReplicaHead { segment, incarnation, node: self.options.node, geometry, remembered };
+        let mut hosted = self.lock();
+        let used = hosted.values().map(|replica| replica.bytes()).sum();
+        let (asked, budget) = (files::slots_bytes(&geometry), self.options.budget);
+        if used + asked > budget {
+            return Err(ReplicaError::NoBudget { asked, used, budget });
+        }
+        let replica = Arc::new(Hosted::new(&head, Files::create(&self.options.directory, &head)?));
+        hosted.insert((segment, incarnation), replica.clone());
+        Ok(replica)
+    }
+
+    /// Fences a replica, and gives the first bytes of its slots.
+    ///
+    /// # Errors
+    /// It refuses, is not here, or the earlier writer cannot be shut out for certain.
+    pub fn fence(&self, request: &Request) -> Result<Vec<Head>, ReplicaError> {
+        self.get(request.segment, request.incarnation)?.fence(request)
+    }
+
+    /// Opens an endpoint for the writer of a term; the reply is for it.
+    ///
+    /// # Errors
+    /// As [`Replicas::fence`]; the provider is not served, or its hello is wrong.
+    pub fn connect_writer(&self, request: &Request, provider: &str, hello: &[u8]) -> Result<Vec<u8>, ReplicaError> {
+        let replica = self.get(request.segment, request.incarnation)?;
+        replica.connect_writer(request, &self.options.domains, provider, hello)
+    }
+
+    /// Opens an endpoint that reads.
+    ///
+    /// # Errors
+    /// The replica is not here, the provider is not served, its hello is wrong, or there are too many readers.
+    pub fn connect_reader(
+        &self,
+        segment: SegmentId,
+        incarnation: Incarnation,
+        provider: &str,
+        hello: &[u8],
+    ) -> Result<Vec<u8>, ReplicaError> {
+        self.get(segment, incarnation)?.connect_reader(&self.options.domains, provider, hello)
+    }
+
+    /// The first bytes of a replica's slots, as they are.
+    ///
+    /// # Errors
+    /// It is not here, or was cut short.
+    pub fn heads(&self, segment: SegmentId, incarnation: Incarnation) -> Result<Vec<Head>, ReplicaError> {
+        self.get(segment, incarnation)?.heads()
+    }
+
+    /// Makes a replica and fills it over `endpoint`, which reads the source. It is forgotten again if that fails.
+    ///
+    /// # Errors
+    /// No room; the source does not hold what is said, or is gone; a later owner came.
+    pub fn fill(
+        &self,
+        source: &Source,
+        by: Ownership,
+        provider: &str,
+        endpoint: Endpoint,
+    ) -> Result<Filled, ReplicaError> {
+        let replica = self.make(source.segment, source.geometry, by)?;
+        let filled = repair::fill(&replica, self.options.domains.get(provider)?, endpoint, source);
+        replica.end_repair();
+        if filled.is_err() {
+            self.retire(source.segment, replica.member.incarnation)?;
+        }
+        filled
+    }
+
+    /// Forgets one replica. One that is not here is no error.
+    ///
+    /// # Errors
+    /// Its files cannot be removed.
+    pub fn retire(&self, segment: SegmentId, incarnation: Incarnation) -> Result<(), ReplicaError> {
+        let replica = self.lock().remove(&(segment, incarnation));
+        replica.map_or(Ok(()), |replica| replica.remove())
+    }
+
+    /// Forgets every replica of a segment.
+    ///
+    /// # Errors
+    /// As [`Replicas::retire`].
+    pub fn forget(&self, segment: SegmentId) -> Result<(), ReplicaError> {
+        let replicas = self.of_segment(segment);
+        replicas.iter().try_for_each(|replica| self.retire(segment, replica.member.incarnation))
+    }
+
+    /// What is kept of a segment.
+    #[must_use]
+    pub fn summaries(&self, segment: SegmentId) -> Vec<Summary> {
+        self.of_segment(segment).iter().map(|replica| summary(replica)).collect()
+    }
+
+    /// Whose replicas are kept.
+    #[must_use]
+    pub fn list(&self) -> Vec<(SegmentId, Member)> {
+        self.lock().values().map(|replica| (replica.segment, replica.member)).collect()
+    }
+
+    /// How much is in use.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        let hosted = self.lock();
+        Usage {
+            used: hosted.values().map(|replica| replica.bytes()).sum(),
+            budget: self.options.budget,
+            replicas: u32::try_from(hosted.len()).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+fn adopt(head_path: &Path, options: &Options) -> Result<Hosted, ReplicaError> {
+    let (files, head) = Files::open(head_path)?;
+    if head.node != options.node {
+        let text = format!("{}: it belongs to node {}, not to this one", head_path.display(), head.node);
+        return Err(ReplicaError::Invalid(text));
+    }
+    let replica = Hosted::new(&head, files);
+    replica.adopt(&options.domains)?;
+    Ok(replica)
+}
+
+fn summary(replica: &Hosted) -> Summary {
+    let (image, problem) = match replica.heads() {
+        Ok(heads) => {
+            let views = heads.iter().map(|head| SlotView::parse(replica.segment, &replica.geometry, head));
+            (views.filter_map(|view| view.image()).max(), None)
+        }
+        Err(error) => (None, Some(error.to_string())),
+    };
+    Summary { segment: replica.segment, member: replica.member, image, repair: replica.progress(), problem }
+}
+
+fn random() -> Result<u128, ReplicaError> {
+    let mut bytes = [0; 16];
+    let filled = getrandom::fill(&mut bytes);
+    filled.map_err(|error| ReplicaError::Invalid(format!("the system gives no random bits: {error}")))?;
+    Ok(u128::from_ne_bytes(bytes))
+}

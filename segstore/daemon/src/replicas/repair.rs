@@ -1,0 +1,193 @@
+//! Filling a replica from another: core's [`Repair`] over an endpoint that reads the source.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use segstore_core::id::{Member, SegmentId, Stamp};
+use segstore_core::layout::geometry::SLOT_HEAD;
+use segstore_core::layout::{Entry, Geometry, SlotHeader};
+use segstore_core::repair::{Repair, Step};
+use segstore_core::slot::{SlotView, verify_table};
+use segstore_transport::{Domain, Endpoint, Memory, Operation, Post, Region, Rights, Wait};
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::error::ReplicaError;
+use super::hosted::Hosted;
+
+/// Bytes of one piece, at least a block.
+const PIECE: u64 = 4 << 20;
+/// Bytes of one read within a piece.
+const READ: usize = 1 << 20;
+
+/// What a replica is filled from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Source {
+    /// Whose it is.
+    pub segment: SegmentId,
+    /// The shape of both.
+    pub geometry: Geometry,
+    /// The slot to copy.
+    pub slot: u32,
+    /// The image that it holds.
+    pub base: Stamp,
+}
+
+/// A replica that was filled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Filled {
+    /// Which.
+    pub member: Member,
+    /// Every slot holds this image or what follows it.
+    pub base: Stamp,
+    /// The slot that is exactly that image, closed.
+    pub closed: Option<u32>,
+}
+
+/// Reads of the source's slot, through a buffer.
+struct Reader {
+    endpoint: Endpoint,
+    buffer: Region,
+    slot: u64,
+}
+
+pub(super) fn fill(
+    target: &Hosted,
+    domain: &Domain,
+    endpoint: Endpoint,
+    source: &Source,
+) -> Result<Filled, ReplicaError> {
+    let end = target.begin_repair();
+    let geometry = source.geometry;
+    let chunk = u32::try_from((PIECE / u64::from(geometry.block_size())).max(1)).unwrap_or(u32::MAX);
+    let mut reader = Reader::new(domain, endpoint, source, chunk)?;
+    let mut repair = Repair::new(geometry, source.base, chunk);
+    let (mut entries, mut blocks, mut closed) = (Vec::new(), Vec::new(), None);
+    loop {
+        if end.load(Ordering::Acquire) {
+            return Err(ReplicaError::Ended);
+        }
+        match repair.step() {
+            // Its slots are zeros: it was made for this.
+            Step::Invalidate => {}
+            Step::ReadHead => {
+                let head = reader.head(source)?;
+                repair.source_head(head);
+                continue;
+            }
+            Step::ReadEntries { first, count } => {
+                entries.resize(count as usize * size_of::<Entry>(), 0);
+                reader.read(geometry.entry_in_slot(first), &mut entries)?;
+            }
+            Step::ReadBlocks { first, count } => {
+                blocks.resize(count as usize * geometry.block_size() as usize, 0);
+                reader.read(geometry.block_in_slot(first), &mut blocks)?;
+            }
+            Step::Store { first, slots, .. } => {
+                store(target, &end, &geometry, first, slots, &blocks, &entries)?;
+                target.report_progress(Some(repair.progress()));
+            }
+            Step::Close(header) => closed = close(target, &end, &geometry, &header)?,
+            Step::Finished => return Ok(Filled { member: target.member, base: repair.base(), closed }),
+            Step::SourceChanged => return Err(ReplicaError::SourceChanged(source.base)),
+        }
+        repair.advance();
+    }
+}
+
+/// Blocks first, then their entries, into every slot.
+fn store(
+    target: &Hosted,
+    end: &AtomicBool,
+    geometry: &Geometry,
+    first: u32,
+    slots: u32,
+    blocks: &[u8],
+    entries: &[u8],
+) -> Result<(), ReplicaError> {
+    target.with_files(|files| {
+        check(end)?;
+        for slot in 0..slots {
+            files.write(slot, geometry.block_in_slot(first), blocks)?;
+            files.write(slot, geometry.entry_in_slot(first), entries)?;
+        }
+        Ok(())
+    })
+}
+
+/// Closes slot 0 with `header`, if that is what stands there.
+fn close(
+    target: &Hosted,
+    end: &AtomicBool,
+    geometry: &Geometry,
+    header: &SlotHeader,
+) -> Result<Option<u32>, ReplicaError> {
+    let count = geometry.blocks_of(header.length);
+    let mut raw = vec![0; count as usize * size_of::<Entry>()];
+    target.with_files(|files| files.read(0, geometry.entry_in_slot(0), &mut raw))?;
+    let entries: Vec<_> =
+        raw.chunks_exact(size_of::<Entry>()).filter_map(|row| Entry::read_from_bytes(row).ok()).collect();
+    if verify_table(header, &entries).is_err() {
+        return Ok(None);
+    }
+    let mut block = vec![0; geometry.block_size() as usize];
+    for index in 0..count {
+        target.with_files(|files| files.read(0, geometry.block_in_slot(index), &mut block))?;
+        let is_good = entries[index as usize].describes(segstore_core::layout::Key::of(header.segment), index, &block);
+        if !is_good {
+            return Ok(None);
+        }
+    }
+    target.with_files(|files| {
+        check(end)?;
+        files.close_slot(0, header)
+    })?;
+    Ok(Some(0))
+}
+
+/// A later owner has come: nothing more is written. Asked with the replica locked, where that owner sets it.
+fn check(end: &AtomicBool) -> Result<(), ReplicaError> {
+    if end.load(Ordering::Acquire) { Err(ReplicaError::Ended) } else { Ok(()) }
+}
+
+impl Reader {
+    fn new(domain: &Domain, endpoint: Endpoint, source: &Source, chunk: u32) -> Result<Self, ReplicaError> {
+        let geometry = source.geometry;
+        let bytes = (chunk as usize * geometry.block_size() as usize).max(SLOT_HEAD);
+        let memory = Memory::anonymous(bytes).map_err(ReplicaError::transport("mapping a buffer"))?;
+        let buffer =
+            domain.register(&memory, Rights::LOCAL).map_err(ReplicaError::transport("registering a buffer"))?;
+        Ok(Self { endpoint, buffer, slot: geometry.slot(source.slot) - geometry.slot(0) })
+    }
+
+    fn head(&mut self, source: &Source) -> Result<SlotView, ReplicaError> {
+        let mut head = [0; SLOT_HEAD];
+        self.read(0, head.as_mut_bytes())?;
+        Ok(SlotView::parse(source.segment, &source.geometry, &head))
+    }
+
+    /// Reads from the slot, several reads in flight.
+    fn read(&mut self, at: u64, bytes: &mut [u8]) -> Result<(), ReplicaError> {
+        let lost = ReplicaError::transport("reading the source of a repair");
+        let (length, mut posted) = (bytes.len(), 0);
+        let mut waiting = 0;
+        while posted < length || waiting > 0 {
+            if posted < length {
+                let part = READ.min(length - posted);
+                let to = self.buffer.slice(posted, part).map_err(&lost)?;
+                match self.endpoint.post(&[Operation::read(to, 0, self.slot + at + posted as u64)], 0) {
+                    Ok(()) => {
+                        posted += part;
+                        waiting += 1;
+                        continue;
+                    }
+                    Err(Post::WouldBlock) => {}
+                    Err(Post::Failed(error)) => return Err(lost(error)),
+                }
+            }
+            if let Some(completion) = self.endpoint.wait(Wait::default(), None) {
+                completion.result.map_err(&lost)?;
+                waiting -= 1;
+            }
+        }
+        self.buffer.memory().read_at(0, bytes).map_err(&lost)
+    }
+}
