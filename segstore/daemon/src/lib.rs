@@ -2,6 +2,12 @@
 #![forbid(unsafe_code)]
 
 pub mod cluster;
+pub mod config;
 pub mod directory;
+pub mod identity;
+pub mod lease;
+pub mod metrics;
+pub mod node;
 pub mod peers;
 pub mod replicas;
+pub mod sessions;

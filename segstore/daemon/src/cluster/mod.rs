@@ -9,8 +9,10 @@
 //! Values are JSON: a newer daemon may add fields, each with a default.
 
 mod entry;
+mod view;
 
 pub use entry::{NodeEntry, SegmentEntry};
+pub use view::View;
 
 use segstore::control::message::{Fault, FaultKind};
 use segstore_core::id::NodeId;

@@ -3,28 +3,35 @@
 //! One trait, so that nothing else in the daemon knows where the directory lives. [`Embedded`] keeps it on one daemon's disk.
 
 pub mod embedded;
+pub mod remote;
+pub(crate) mod serve;
+pub mod wire;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
+use serde::{Deserialize, Serialize};
+
 pub use embedded::Embedded;
+pub use remote::Remote;
 
 /// Counts the changes of a directory. An entry carries the revision of the change that made it what it is.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Revision(pub u64);
 
 /// A lease: entries tied to it go when it is not kept alive.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct LeaseId(pub u64);
 
 /// What stands under a name.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Entry {
     /// Its name.
     pub key: String,
     /// Its bytes.
+    #[serde(with = "wire::base64")]
     pub value: Vec<u8>,
     /// The change that made it.
     pub revision: Revision,
@@ -33,16 +40,17 @@ pub struct Entry {
 }
 
 /// What is to stand under a name.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Value {
     /// Its bytes.
+    #[serde(with = "wire::base64")]
     pub bytes: Vec<u8>,
     /// The lease that it is to be tied to.
     pub lease: Option<LeaseId>,
 }
 
 /// Entries at one revision.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Listing {
     /// By rising name.
     pub entries: Vec<Entry>,
@@ -51,7 +59,7 @@ pub struct Listing {
 }
 
 /// What became of a compare-and-swap.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Swapped {
     /// The change was made, at this revision.
     Made(Revision),
@@ -60,7 +68,7 @@ pub enum Swapped {
 }
 
 /// One change that a watch tells of.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Change {
     /// The entry is now this.
     Put(Entry),
@@ -74,7 +82,7 @@ pub enum Change {
 }
 
 /// Why the directory did not do what it was asked.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
 pub enum DirectoryError {
     /// Nothing was changed.
     #[error("the directory refused: {0}")]

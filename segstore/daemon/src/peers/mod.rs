@@ -1,2 +1,75 @@
-//! What daemons ask of each other.
+//! What daemons ask of each other, over gRPC in TLS.
+
+mod channel;
+pub(crate) mod codec;
 pub mod message;
+pub mod server;
+pub mod tls;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use segstore::control::message::{Fault, FaultKind};
+use segstore_core::id::NodeId;
+use tonic::Request;
+
+pub use channel::{Channels, describe, was_not_sent};
+use message::{Call, Reply, Serve};
+use server::Incoming;
+
+/// What the build makes of the services.
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    unreachable_pub,
+    unused_qualifications,
+    reason = "generated"
+)]
+pub(crate) mod rpc {
+    include!(concat!(env!("OUT_DIR"), "/segstore.v1.Peer.rs"));
+    include!(concat!(env!("OUT_DIR"), "/segstore.v1.Directory.rs"));
+}
+
+/// The other daemons, and this one.
+#[derive(Clone)]
+pub struct Peers {
+    own: NodeId,
+    channels: Channels,
+}
+
+impl Peers {
+    /// Calls are made in the name of `own`.
+    #[must_use]
+    pub fn new(own: NodeId, channels: Channels) -> Self {
+        Self { own, channels }
+    }
+
+    /// Calls the daemon of a node at `address`; the own one is called without a connection, as `local`.
+    ///
+    /// # Errors
+    /// What it answers; [`FaultKind::Unreachable`]: it was not asked; [`FaultKind::NoAnswer`]: it may have done it.
+    pub async fn call(
+        &self,
+        (node, address): (NodeId, &str),
+        local: &Arc<dyn Serve>,
+        call: Call,
+        limit: Duration,
+    ) -> Result<Reply, Fault> {
+        if node == self.own {
+            return local.serve(node, call).await;
+        }
+        let channel = self.channels.to(address).map_err(|error| Fault::new(FaultKind::Unreachable, error))?;
+        let mut client = rpc::peer_client::PeerClient::new(channel).max_decoding_message_size(usize::MAX);
+        let mut request = Request::new(Incoming { from: self.own, call });
+        request.set_timeout(limit);
+        match client.call(request).await {
+            Ok(response) => response.into_inner().0,
+            Err(status) => {
+                let kind = if was_not_sent(&status) { FaultKind::Unreachable } else { FaultKind::NoAnswer };
+                Err(Fault::new(kind, format!("the daemon at {address}: {}", describe(&status))))
+            }
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Which nodes there are, as the directory tells: kept up to date by a watch.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use segstore::control::message::{Fault, FaultKind, Place};
+use segstore_core::id::{Member, NodeId};
+
+use super::NodeEntry;
+use crate::directory::{Change, Directory, Entry};
+
+const PREFIX: &str = "nodes/";
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// A node that was seen.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Seen {
+    entry: NodeEntry,
+    up: bool,
+}
+
+/// The nodes that were seen since this daemon started.
+#[derive(Clone, Default)]
+pub struct View {
+    nodes: Arc<RwLock<BTreeMap<NodeId, Seen>>>,
+}
+
+impl View {
+    /// Follows the directory until the process ends.
+    pub async fn follow(self, directory: Arc<dyn Directory>) {
+        loop {
+            if let Ok(listing) = directory.list(PREFIX).await {
+                self.replace(&listing.entries);
+                if let Ok(mut watch) = directory.watch(PREFIX, listing.revision).await {
+                    while let Some(change) = watch.recv().await {
+                        self.apply(change);
+                    }
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    fn replace(&self, entries: &[Entry]) {
+        let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
+        nodes.values_mut().for_each(|seen| seen.up = false);
+        for entry in entries.iter().filter_map(parse) {
+            nodes.insert(entry.node, Seen { entry, up: true });
+        }
+    }
+
+    fn apply(&self, change: Change) {
+        let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
+        match change {
+            Change::Put(entry) => {
+                if let Some(entry) = parse(&entry) {
+                    if nodes.get(&entry.node).is_none_or(|seen| !seen.up) {
+                        tracing::info!(node = entry.name, "a node has joined, at {}", entry.address);
+                    }
+                    nodes.insert(entry.node, Seen { entry, up: true });
+                }
+            }
+            Change::Deleted { key, .. } => {
+                let node = key.strip_prefix(PREFIX).and_then(|node| node.parse().ok());
+                if let Some(seen) = node.and_then(|node| nodes.get_mut(&node)) {
+                    tracing::warn!(node = seen.entry.name, "a node is gone: its lease is over");
+                    seen.up = false;
+                }
+            }
+        }
+    }
+
+    /// Every node that was seen, and whether it is up.
+    #[must_use]
+    pub fn all(&self) -> Vec<(NodeEntry, bool)> {
+        let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
+        nodes.values().map(|seen| (seen.entry.clone(), seen.up)).collect()
+    }
+
+    /// The nodes that are up.
+    #[must_use]
+    pub fn up(&self) -> Vec<NodeEntry> {
+        self.all().into_iter().filter_map(|(entry, up)| up.then_some(entry)).collect()
+    }
+
+    /// A node that is up.
+    ///
+    /// # Errors
+    /// It is down, or was never seen.
+    pub fn get(&self, node: NodeId) -> Result<NodeEntry, Fault> {
+        let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
+        let text = match nodes.get(&node) {
+            Some(Seen { entry, up: true }) => return Ok(entry.clone()),
+            Some(Seen { entry, .. }) => format!("node {} is down: its lease is over", entry.name),
+            None => format!("node {node} is not in the cluster now"),
+        };
+        Err(Fault::new(FaultKind::Unreachable, text))
+    }
+
+    /// A node's name, as far as it is known.
+    #[must_use]
+    pub fn name(&self, node: NodeId) -> String {
+        let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
+        nodes.get(&node).map_or_else(|| node.to_string(), |seen| seen.entry.name.clone())
+    }
+
+    /// How a replica can be reached.
+    #[must_use]
+    pub fn place(&self, member: Member) -> Place {
+        let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
+        match nodes.get(&member.node) {
+            Some(Seen { entry, up }) => Place {
+                member,
+                node_name: entry.name.clone(),
+                host: entry.host.clone(),
+                providers: entry.providers.clone(),
+                up: *up,
+            },
+            None => Place {
+                member,
+                node_name: member.node.to_string(),
+                host: String::new(),
+                providers: Vec::new(),
+                up: false,
+            },
+        }
+    }
+}
+
+fn parse(entry: &Entry) -> Option<NodeEntry> {
+    serde_json::from_slice(&entry.value)
+        .inspect_err(|error| tracing::error!(key = entry.key, "an entry that makes no sense: {error}"))
+        .ok()
+}

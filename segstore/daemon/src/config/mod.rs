@@ -1,0 +1,100 @@
+//! How a daemon is set up: a TOML file; every key is also a flag and an environment variable. A flag beats the environment, the environment
+//! beats the file.
+
+mod settings;
+mod units;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use settings::Settings;
+
+/// Where the directory is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DirectoryAt {
+    /// Here, on this daemon's disk.
+    Own,
+    /// With the daemon at this address.
+    Other(String),
+}
+
+/// What replicas can be reached over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Transport {
+    /// Shared memory on one machine, TCP otherwise.
+    Auto,
+    /// Shared memory only.
+    Shm,
+    /// TCP only.
+    Tcp,
+}
+
+/// How logs are written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// A daemon's configuration, checked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// The node's name.
+    pub name: String,
+    /// What must survive a reboot.
+    pub data_dir: PathBuf,
+    /// Replica memory: on tmpfs.
+    pub memory_dir: PathBuf,
+    /// Bytes that replicas may take.
+    pub memory: u64,
+    /// The socket for clients.
+    pub socket: PathBuf,
+    /// Its permission bits.
+    pub socket_mode: u32,
+    /// Where other daemons come in.
+    pub listen: SocketAddr,
+    /// How they reach it; a port of zero: the one that is listened on.
+    pub advertise: String,
+    /// Where data comes in over TCP.
+    pub data_listen: SocketAddr,
+    /// How peers reach it; a port of zero: the one that is listened on.
+    pub data_advertise: SocketAddr,
+    /// Where the directory is.
+    pub directory: DirectoryAt,
+    /// The file with the cluster's secret.
+    pub secret_file: PathBuf,
+    /// Whether the node only keeps replicas.
+    pub storage: bool,
+    /// Where metrics are served.
+    pub metrics: Option<SocketAddr>,
+    /// After how long without a sign of life the node counts as dead.
+    pub node_lease: Duration,
+    /// What replicas can be reached over.
+    pub transport: Transport,
+    /// Which logs are written.
+    pub log: String,
+    /// How.
+    pub log_format: LogFormat,
+    /// Where the process number is written.
+    pub pid_file: Option<PathBuf>,
+}
+
+impl Config {
+    /// The shortest time after which a node may count as dead.
+    pub const SHORTEST_LEASE: Duration = Duration::from_millis(500);
+
+    /// Reads the file, lays the other settings over it, and checks.
+    ///
+    /// # Errors
+    /// Every problem, each with the key, its value and what to do.
+    pub fn load(file: Option<&Path>, over: Settings) -> Result<Self, Vec<String>> {
+        let below = match file {
+            Some(file) => Settings::from_file(file).map_err(|error| vec![error])?,
+            None => Settings::default(),
+        };
+        settings::check(over.over(below))
+    }
+}

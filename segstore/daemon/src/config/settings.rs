@@ -1,0 +1,273 @@
+//! The settings as somebody wrote them, and what is made of them.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::Deserialize;
+
+use super::units::{duration, size};
+use super::{Config, DirectoryAt, LogFormat, Transport};
+
+/// Every key. What is not said has a default.
+#[derive(Args, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// The node's name in the cluster [default: the host's name]
+    #[arg(long, env = "SEGSTORED_NAME", value_name = "NAME")]
+    pub name: Option<String>,
+    /// Directory for what must survive a reboot [default: /var/lib/segstore]
+    #[arg(long, env = "SEGSTORED_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Directory on tmpfs for replica memory [default: /dev/shm/segstore-<name>]
+    #[arg(long, env = "SEGSTORED_MEMORY_DIR", value_name = "DIR")]
+    pub memory_dir: Option<PathBuf>,
+    /// Memory that replicas may take, as bytes (8GiB) or as a part of the machine's (50%) [default: 50%]
+    #[arg(long, env = "SEGSTORED_MEMORY", value_name = "SIZE")]
+    pub memory: Option<String>,
+    /// Socket for the applications of this node [default: /run/segstore/segstored.sock]
+    #[arg(long, env = "SEGSTORED_SOCKET", value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// Permission bits of that socket, octal [default: 666]
+    #[arg(long, env = "SEGSTORED_SOCKET_MODE", value_name = "BITS")]
+    pub socket_mode: Option<String>,
+    /// Address for other daemons [default: 0.0.0.0:7420]
+    #[arg(long, env = "SEGSTORED_LISTEN", value_name = "ADDRESS")]
+    pub listen: Option<String>,
+    /// How other daemons reach it, if not by the address that it listens on
+    #[arg(long, env = "SEGSTORED_ADVERTISE", value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+    /// Address for data over TCP [default: the host of `listen`, any port]
+    #[arg(long, env = "SEGSTORED_DATA_LISTEN", value_name = "ADDRESS")]
+    pub data_listen: Option<String>,
+    /// How peers reach it, if not by the address that it listens on
+    #[arg(long, env = "SEGSTORED_DATA_ADVERTISE", value_name = "ADDRESS")]
+    pub data_advertise: Option<String>,
+    /// Where the cluster's directory is kept: `self`, or the address of the daemon that keeps it
+    #[arg(long, env = "SEGSTORED_DIRECTORY", value_name = "self|HOST:PORT")]
+    pub directory: Option<String>,
+    /// File with the cluster's secret, mode 600 [default: /etc/segstore/secret]
+    #[arg(long, env = "SEGSTORED_SECRET_FILE", value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+    /// Whether the node only keeps replicas, and no application owns a segment here [default: false]
+    #[arg(long, env = "SEGSTORED_STORAGE", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub storage: Option<bool>,
+    /// Address for Prometheus, or `off` [default: 127.0.0.1:7421]
+    #[arg(long, env = "SEGSTORED_METRICS", value_name = "ADDRESS|off")]
+    pub metrics: Option<String>,
+    /// After how long without a sign of life the node counts as dead [default: 3s]
+    #[arg(long, env = "SEGSTORED_NODE_LEASE", value_name = "TIME")]
+    pub node_lease: Option<String>,
+    /// What replicas are reached over: `auto`, `shm` or `tcp` [default: auto]
+    #[arg(long, env = "SEGSTORED_TRANSPORT", value_name = "KIND")]
+    pub transport: Option<String>,
+    /// Which logs are written: error, warn, info, debug, trace, or a filter [default: info]
+    #[arg(long, env = "SEGSTORED_LOG", value_name = "LEVEL")]
+    pub log: Option<String>,
+    /// How: `text` or `json` [default: text]
+    #[arg(long, env = "SEGSTORED_LOG_FORMAT", value_name = "FORMAT")]
+    pub log_format: Option<String>,
+    /// File for the process number
+    #[arg(long, env = "SEGSTORED_PID_FILE", value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
+}
+
+macro_rules! lay_over {
+    ($over:ident, $below:ident, $($key:ident),*) => {
+        Settings { $($key: $over.$key.or($below.$key)),* }
+    };
+}
+
+impl Settings {
+    pub(super) fn from_file(file: &Path) -> Result<Self, String> {
+        let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+        toml::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))
+    }
+
+    /// These, and where nothing is said, those.
+    #[must_use]
+    pub(super) fn over(self, below: Self) -> Self {
+        let over = self;
+        lay_over!(
+            over,
+            below,
+            name,
+            data_dir,
+            memory_dir,
+            memory,
+            socket,
+            socket_mode,
+            listen,
+            advertise,
+            data_listen,
+            data_advertise,
+            directory,
+            secret_file,
+            storage,
+            metrics,
+            node_lease,
+            transport,
+            log,
+            log_format,
+            pid_file
+        )
+    }
+}
+
+/// Collects what is wrong, so that all of it can be told at once.
+#[derive(Default)]
+struct Problems(Vec<String>);
+
+impl Problems {
+    fn take<T>(&mut self, key: &str, value: Result<T, String>, or: T) -> T {
+        value.unwrap_or_else(|why| {
+            self.0.push(format!("{key}: {why}"));
+            or
+        })
+    }
+}
+
+pub(super) fn check(settings: Settings) -> Result<Config, Vec<String>> {
+    let mut problems = Problems::default();
+    let any = SocketAddr::from(([0, 0, 0, 0], 0));
+    let name = problems.take("name", settings.name.map_or_else(host_name, Ok).and_then(check_name), String::new());
+    let listen = settings.listen.unwrap_or_else(|| "0.0.0.0:7420".into());
+    let listen = problems.take("listen", address(&listen), any);
+    let data_listen = settings.data_listen.map_or(Ok(SocketAddr::new(listen.ip(), 0)), |text| address(&text));
+    let data_listen = problems.take("data_listen", data_listen, any);
+    let advertise = match settings.advertise {
+        Some(advertise) => with_port(advertise),
+        None => reachable(listen).map(|address| address.to_string()),
+    };
+    let advertise = problems.take("advertise", advertise, String::new());
+    let data_advertise = match settings.data_advertise {
+        Some(advertise) => address(&advertise),
+        None => reachable(data_listen),
+    };
+    let data_advertise = problems.take("data_advertise", data_advertise, any);
+    let metrics = settings.metrics.unwrap_or_else(|| "127.0.0.1:7421".into());
+    let metrics = if metrics == "off" { Ok(None) } else { address(&metrics).map(Some) };
+    let lease = settings.node_lease.unwrap_or_else(|| "3s".into());
+    let config = Config {
+        data_dir: settings.data_dir.unwrap_or_else(|| "/var/lib/segstore".into()),
+        memory_dir: settings.memory_dir.unwrap_or_else(|| format!("/dev/shm/segstore-{name}").into()),
+        memory: problems.take("memory", size(settings.memory.as_deref().unwrap_or("50%")), 0),
+        socket: settings.socket.unwrap_or_else(|| "/run/segstore/segstored.sock".into()),
+        socket_mode: problems.take("socket_mode", octal(settings.socket_mode.as_deref().unwrap_or("666")), 0o666),
+        directory: problems.take("directory", directory(settings.directory.as_deref()), DirectoryAt::Own),
+        secret_file: settings.secret_file.unwrap_or_else(|| "/etc/segstore/secret".into()),
+        storage: settings.storage.unwrap_or(false),
+        metrics: problems.take("metrics", metrics, None),
+        node_lease: problems.take("node_lease", duration(&lease, Config::SHORTEST_LEASE), Config::SHORTEST_LEASE),
+        transport: problems.take("transport", transport(settings.transport.as_deref()), Transport::Auto),
+        log: settings.log.unwrap_or_else(|| "info".into()),
+        log_format: problems.take("log_format", log_format(settings.log_format.as_deref()), LogFormat::Text),
+        pid_file: settings.pid_file,
+        name,
+        listen,
+        advertise,
+        data_listen,
+        data_advertise,
+    };
+    if problems.0.is_empty() { Ok(config) } else { Err(problems.0) }
+}
+
+fn host_name() -> Result<String, String> {
+    let name = nix::unistd::gethostname().map_err(|error| format!("the host has no name ({error}): set one"))?;
+    name.into_string().map_err(|name| format!("{} is no text: set a name", name.display()))
+}
+
+fn check_name(name: String) -> Result<String, String> {
+    let is_good = (1..=63).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
+    if is_good { Ok(name) } else { Err(format!("{name:?}: 1 to 63 letters, digits, and . _ -")) }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("{text:?} is no address: write it as 192.0.2.1:7420"))
+}
+
+fn with_port(text: String) -> Result<String, String> {
+    let is_good = text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    if is_good { Ok(text) } else { Err(format!("{text:?}: write it as host:7420")) }
+}
+
+/// An address that others can connect to; of an unspecified one, the host's own.
+fn reachable(listen: SocketAddr) -> Result<SocketAddr, String> {
+    if !listen.ip().is_unspecified() {
+        return Ok(listen);
+    }
+    let own = own_address().ok_or("this host's address cannot be told: say how others reach it")?;
+    Ok(SocketAddr::new(own, listen.port()))
+}
+
+/// The first address of an interface that is up and is not the loopback's; failing that, the loopback's.
+fn own_address() -> Option<IpAddr> {
+    let all: Vec<IpAddr> = nix::ifaddrs::getifaddrs()
+        .ok()?
+        .filter_map(|interface| interface.address?.as_sockaddr_in().map(|address| IpAddr::from(address.ip())))
+        .collect();
+    all.iter().find(|address| !address.is_loopback()).or(all.first()).copied()
+}
+
+fn octal(text: &str) -> Result<u32, String> {
+    let bits = u32::from_str_radix(text.trim_start_matches("0o"), 8).ok().filter(|bits| *bits <= 0o777);
+    bits.ok_or_else(|| format!("{text:?}: three octal digits, such as 660"))
+}
+
+fn directory(text: Option<&str>) -> Result<DirectoryAt, String> {
+    match text {
+        Some("self") => Ok(DirectoryAt::Own),
+        Some(other) => with_port(other.to_owned()).map(DirectoryAt::Other),
+        None => {
+            Err("say where the directory is: `self` on one node of the cluster, and that node's address on the others"
+                .into())
+        }
+    }
+}
+
+fn transport(text: Option<&str>) -> Result<Transport, String> {
+    match text.unwrap_or("auto") {
+        "auto" => Ok(Transport::Auto),
+        "shm" => Ok(Transport::Shm),
+        "tcp" => Ok(Transport::Tcp),
+        other => Err(format!("{other:?}: one of auto, shm, tcp")),
+    }
+}
+
+fn log_format(text: Option<&str>) -> Result<LogFormat, String> {
+    match text.unwrap_or("text") {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        other => Err(format!("{other:?}: one of text, json")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flag_beats_the_file() {
+        let flag = Settings { name: Some("a".into()), ..Settings::default() };
+        let file = Settings { name: Some("b".into()), log: Some("debug".into()), ..Settings::default() };
+        let both = flag.over(file);
+        assert_eq!((both.name.as_deref(), both.log.as_deref()), (Some("a"), Some("debug")));
+    }
+
+    #[test]
+    fn every_problem_is_told_at_once() {
+        let wrong = Settings {
+            name: Some("a b".into()),
+            listen: Some("here".into()),
+            memory: Some("lots".into()),
+            node_lease: Some("1ms".into()),
+            transport: Some("pigeon".into()),
+            ..Settings::default()
+        };
+        let problems = check(wrong).expect_err("all of it is wrong");
+        for key in ["name", "listen", "memory", "node_lease", "transport", "directory"] {
+            assert!(problems.iter().any(|problem| problem.starts_with(&format!("{key}: "))), "{key} in {problems:?}");
+        }
+    }
+}

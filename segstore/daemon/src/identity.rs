@@ -1,0 +1,44 @@
+//! Who this node is, and which machine it is on.
+
+use std::path::Path;
+
+use segstore_core::id::NodeId;
+
+/// The node's number: made once, kept in the data directory.
+///
+/// # Errors
+/// The file cannot be read or written, or holds something else.
+pub fn node_id(data_dir: &Path) -> Result<NodeId, String> {
+    let file = data_dir.join("node-id");
+    let saying = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
+    match std::fs::read_to_string(&file) {
+        Ok(text) => text.trim().parse().map_err(|error| saying(&error)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let mut bytes = [0; 16];
+            getrandom::fill(&mut bytes).map_err(|error| saying(&error))?;
+            let node = NodeId(u128::from_ne_bytes(bytes));
+            let beside = file.with_extension("new");
+            std::fs::write(&beside, format!("{node}\n")).map_err(|error| saying(&error))?;
+            std::fs::rename(&beside, &file).map_err(|error| saying(&error))?;
+            Ok(node)
+        }
+        Err(error) => Err(saying(&error)),
+    }
+}
+
+/// What tells one boot of one machine from every other: processes with the same can share memory.
+///
+/// # Errors
+/// The kernel does not say.
+pub fn host() -> Result<String, String> {
+    let file = "/proc/sys/kernel/random/boot_id";
+    let text = std::fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
+    Ok(text.trim().to_owned())
+}
+
+/// Milliseconds since 1970.
+#[must_use]
+pub fn now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,121 @@
+//! The node's sign of life: a lease in the directory, and the node's entry that is tied to it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::cluster::{NodeEntry, node_key};
+use crate::directory::{Directory, DirectoryError, LeaseId, Swapped, Value};
+
+/// Keeps the node alive in the directory.
+pub struct Keeper {
+    directory: Arc<dyn Directory>,
+    time: Duration,
+    /// The lease's number, for a daemon that is started again within its time.
+    file: PathBuf,
+    current: watch::Sender<Option<LeaseId>>,
+}
+
+impl Keeper {
+    /// A node whose lease lasts `time`; its number is kept in `file`.
+    #[must_use]
+    pub fn new(directory: Arc<dyn Directory>, time: Duration, file: PathBuf) -> Self {
+        Self { directory, time, file, current: watch::Sender::new(None) }
+    }
+
+    /// The lease, as it changes. `None`: there is none yet, or it was lost.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Option<LeaseId>> {
+        self.current.subscribe()
+    }
+
+    /// Keeps the lease alive, and the entry up to date, until the process ends.
+    pub async fn run(self, describe: impl Fn() -> NodeEntry + Send) {
+        let mut written: Option<NodeEntry> = None;
+        let mut lease = self.former().await;
+        let mut troubles = 0;
+        loop {
+            let entry = describe();
+            match self.beat(&mut lease, written.as_ref(), &entry).await {
+                Ok(()) => {
+                    written = Some(entry);
+                    if troubles > 0 {
+                        tracing::info!("the directory answers again");
+                    }
+                    troubles = 0;
+                }
+                Err(DirectoryError::LeaseOver(_)) => {
+                    tracing::error!(
+                        "the node's lease was over: it counts as dead, its applications may have been taken over; \
+                         it joins again"
+                    );
+                    (lease, written) = (None, None);
+                    self.current.send_replace(None);
+                    continue;
+                }
+                Err(error) => {
+                    if troubles == 0 {
+                        tracing::warn!("keeping the node's lease alive: {error}; trying again");
+                    }
+                    troubles += 1;
+                }
+            }
+            tokio::time::sleep(if troubles > 0 { self.time / 10 } else { self.time / 3 }).await;
+        }
+    }
+
+    /// The lease of the daemon's former life, if it stands.
+    async fn former(&self) -> Option<LeaseId> {
+        let text = tokio::fs::read_to_string(&self.file).await.ok()?;
+        let lease = LeaseId(text.trim().parse().ok()?);
+        self.directory.keep_alive(lease).await.ok()?;
+        tracing::info!("started again within the node's lease: nothing was given up meanwhile");
+        Some(lease)
+    }
+
+    async fn beat(
+        &self,
+        lease: &mut Option<LeaseId>,
+        written: Option<&NodeEntry>,
+        entry: &NodeEntry,
+    ) -> Result<(), DirectoryError> {
+        let held = match *lease {
+            Some(held) => {
+                self.directory.keep_alive(held).await?;
+                held
+            }
+            None => {
+                let granted = self.directory.grant(self.time).await?;
+                if let Err(error) = tokio::fs::write(&self.file, granted.0.to_string()).await {
+                    tracing::warn!("{}: {error}; a restart will look like a death", self.file.display());
+                }
+                granted
+            }
+        };
+        *lease = Some(held);
+        if written != Some(entry) {
+            self.write(held, entry).await?;
+        }
+        if *self.current.borrow() != Some(held) {
+            self.current.send_replace(Some(held));
+        }
+        Ok(())
+    }
+
+    /// The node's entry has one writer: this.
+    async fn write(&self, lease: LeaseId, entry: &NodeEntry) -> Result<(), DirectoryError> {
+        let key = node_key(entry.node);
+        let bytes = serde_json::to_vec(entry).map_err(|error| DirectoryError::Refused(error.to_string()))?;
+        let mut expected = self.directory.read(&key).await?.map(|found| found.revision);
+        loop {
+            let value = Value { bytes: bytes.clone(), lease: Some(lease) };
+            match self.directory.compare_swap(&key, expected, Some(value)).await? {
+                Swapped::Made(_) => return Ok(()),
+                // What an earlier lease left goes at this moment.
+                Swapped::Conflict(found) => expected = found.map(|found| found.revision),
+            }
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! `segstored`: the daemon of a node.
+#![forbid(unsafe_code)]
+
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use segstored::config::{Config, LogFormat, Settings};
+use tracing_subscriber::EnvFilter;
+
+/// The checkpoint service's daemon: keeps replicas of segments in memory, and serves the applications of this node
+///
+/// Every key of the configuration file is also a flag and an environment variable SEGSTORED_<KEY>; a flag beats the environment, the
+/// environment beats the file.
+///
+/// Exit codes: 0 stopped as asked, 1 something failed while running, 2 wrong usage or configuration.
+#[derive(Parser, Debug)]
+#[command(version, about)]
+struct Arguments {
+    /// Configuration file (TOML)
+    #[arg(long, env = "SEGSTORED_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Check the configuration, say what it comes to, and stop
+    #[arg(long)]
+    check_config: bool,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let config = match Config::load(arguments.config.as_deref(), arguments.settings) {
+        Ok(config) => config,
+        Err(problems) => {
+            eprintln!("segstored: the configuration is wrong:");
+            problems.iter().for_each(|problem| eprintln!("  {problem}"));
+            return ExitCode::from(2);
+        }
+    };
+    if arguments.check_config {
+        println!("{config:#?}");
+        return ExitCode::SUCCESS;
+    }
+    if let Err(error) = log(&config) {
+        eprintln!("segstored: log: {error}");
+        return ExitCode::from(2);
+    }
+    match run::run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn log(config: &Config) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let filter: EnvFilter = config.log.parse()?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr);
+    match config.log_format {
+        LogFormat::Text => builder.with_ansi(false).try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    }
+}

@@ -1,0 +1,148 @@
+//! What is measured. Segments are asked at the moment of the scrape: nothing is counted on the way of a checkpoint for it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+use segstore::control::message::{Demand, Histogram, OwnerState, Report};
+
+use crate::node::Node;
+use crate::replicas::Usage;
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct Labels {
+    segment: String,
+}
+
+#[derive(Debug)]
+struct Snapshot {
+    usage: Usage,
+    sessions: usize,
+    nodes_up: usize,
+    is_directory_up: bool,
+    segments: Vec<(String, OwnerState, u32)>,
+}
+
+/// The text of one scrape.
+pub(super) async fn collect(node: &Arc<Node>) -> Result<String, fmt::Error> {
+    let segments = node.segments().await;
+    let mut owned = Vec::new();
+    for (name, session) in node.sessions.held() {
+        let wanted = segments.as_ref().ok().and_then(|all| all.iter().find(|(known, ..)| *known == name));
+        let wanted = wanted.map_or(0, |(_, entry, _)| entry.keeping.replicas);
+        if let Ok(Report::State(state)) = node.sessions.demand(session, Demand::State { name: name.clone() }).await {
+            owned.push((name, *state, wanted));
+        }
+    }
+    let snapshot = Snapshot {
+        usage: node.replicas.usage(),
+        sessions: node.sessions.count(),
+        nodes_up: node.view.up().len(),
+        is_directory_up: segments.is_ok(),
+        segments: owned,
+    };
+    let mut registry = Registry::with_prefix("segstore");
+    registry.register_collector(Box::new(snapshot));
+    let mut text = String::new();
+    encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+impl Collector for Snapshot {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let node: [(&str, &str, u64); 6] = [
+            ("memory_used_bytes", "Memory that replicas take on this node", self.usage.used),
+            (
+                "memory_free_bytes",
+                "Memory that further replicas may take",
+                self.usage.budget.saturating_sub(self.usage.used),
+            ),
+            ("replicas", "Replicas that this node keeps", u64::from(self.usage.replicas)),
+            ("sessions", "Sessions of applications on this node", self.sessions as u64),
+            ("nodes_up", "Nodes of the cluster whose lease stands", self.nodes_up as u64),
+            ("directory_up", "Whether the directory answers", u64::from(self.is_directory_up)),
+        ];
+        for (name, help, value) in node {
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        }
+        self.segment(&mut encoder, "epoch_newest", "Newest checkpoint that was asked for", |state, _| {
+            state.newest.0 as f64
+        })?;
+        self.segment(&mut encoder, "epoch_acknowledged", "Newest acknowledged checkpoint", |state, _| {
+            state.acknowledged.epoch.0 as f64
+        })?;
+        self.segment(
+            &mut encoder,
+            "unsafe_age_seconds",
+            "Age of the oldest change that is asked for and not acknowledged",
+            |state, _| state.unsafe_for as f64 / 1e3,
+        )?;
+        self.segment(&mut encoder, "unsafe_bytes", "Bytes asked for and not acknowledged", |state, _| {
+            state.unsafe_bytes as f64
+        })?;
+        self.segment(&mut encoder, "length_bytes", "Bytes of application state", |state, _| state.length as f64)?;
+        self.segment(&mut encoder, "replicas_in_sync", "Replicas in sync on other nodes", |state, _| {
+            f64::from(state.elsewhere)
+        })?;
+        self.segment(&mut encoder, "replicas_wanted", "Replicas asked for on other nodes", |_, wanted| {
+            f64::from(wanted)
+        })?;
+        self.segment(&mut encoder, "pushed_bytes", "Bytes pushed to replicas by this owner", |state, _| {
+            state.pushed_bytes as f64
+        })?;
+        self.durations(&mut encoder, "checkpoint_duration", "How long checkpoints took", |state| {
+            &state.checkpoint_time
+        })?;
+        self.durations(&mut encoder, "load_duration", "How long loads took", |state| &state.load_time)
+    }
+}
+
+impl Snapshot {
+    fn segment(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        name: &str,
+        help: &str,
+        value: impl Fn(&OwnerState, u32) -> f64,
+    ) -> fmt::Result {
+        let name = format!("segment_{name}");
+        let mut metric = encoder.encode_descriptor(&name, help, None, MetricType::Gauge)?;
+        for (segment, state, wanted) in &self.segments {
+            let labels = Labels { segment: segment.clone() };
+            ConstGauge::new(value(state, *wanted)).encode(metric.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn durations(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        name: &str,
+        help: &str,
+        of: impl Fn(&OwnerState) -> &Histogram,
+    ) -> fmt::Result {
+        let name = format!("segment_{name}");
+        let mut metric = encoder.encode_descriptor(&name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
+        for (segment, state, _) in &self.segments {
+            let labels = Labels { segment: segment.clone() };
+            let Histogram { counts, sum } = of(state);
+            let bound = |i: usize| {
+                if i + 1 == counts.len() { f64::MAX } else { 2_f64.powi(i32::try_from(i).unwrap_or(i32::MAX)) / 1e6 }
+            };
+            let buckets: Vec<_> = counts.iter().enumerate().map(|(i, count)| (bound(i), *count)).collect();
+            metric.encode_family(&labels)?.encode_histogram::<prometheus_client::encoding::NoLabelSet>(
+                *sum as f64 / 1e9,
+                counts.iter().sum(),
+                &buckets,
+                None,
+            )?;
+        }
+        Ok(())
+    }
+}

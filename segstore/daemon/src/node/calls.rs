@@ -1,0 +1,158 @@
+//! What daemons ask this node.
+
+use std::sync::Arc;
+
+use segstore::control::message::{Bytes, Demand, Fault, FaultKind, Place, ReplicaInfo, Report, Shape};
+use segstore_core::id::{NodeId, SegmentId};
+use segstore_core::layout::{Geometry, Ownership};
+use segstore_transport::Endpoint;
+
+use super::{LONG, Node, unexpected};
+use crate::peers::message::{Call, Reply, Serve};
+use crate::replicas::{Head, ReplicaError, Source, Summary};
+
+/// Serves calls with what this node has.
+pub struct Calls {
+    node: Arc<Node>,
+}
+
+impl Calls {
+    /// For this node.
+    #[must_use]
+    pub fn new(node: Arc<Node>) -> Self {
+        Self { node }
+    }
+
+    /// Work that blocks, away from the runtime's threads.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Node) -> Result<T, ReplicaError> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let node = self.node.clone();
+        let done = tokio::task::spawn_blocking(move || work(&node)).await;
+        let done = done.map_err(|error| Fault::new(FaultKind::Internal, format!("a task of the daemon: {error}")))?;
+        done.map_err(Fault::from)
+    }
+
+    async fn demand(&self, session: u64, demand: Demand) -> Result<Report, Fault> {
+        self.node.sessions.demand(session, demand).await
+    }
+
+    /// An endpoint that reads the source of a repair.
+    async fn dial(&self, segment: SegmentId, source: &Place) -> Result<(String, Endpoint), Fault> {
+        let domains = self.node.replicas.domains();
+        let is_near = source.host == self.node.host;
+        let usable = domains
+            .names()
+            .find(|name| source.providers.iter().any(|have| have == name) && (is_near || *name != "shm"));
+        let provider = usable.map(str::to_owned).ok_or_else(|| {
+            let have = source.providers.join(", ");
+            Fault::new(FaultKind::Unreachable, format!("no provider in common with node {} ({have})", source.node_name))
+        })?;
+        let transport = |error: segstore_transport::Error| Fault::new(FaultKind::Unreachable, error.to_string());
+        let dialing = domains.get(&provider).map_err(Fault::from)?.dial().map_err(transport)?;
+        let call = Call::Connect {
+            segment,
+            member: source.member,
+            writer: None,
+            provider: provider.clone(),
+            hello: Bytes(dialing.hello().to_vec()),
+        };
+        match self.node.call(source.member.node, call, LONG).await? {
+            Reply::Connected { reply } => {
+                let completed = tokio::task::spawn_blocking(move || dialing.complete(&reply.0)).await;
+                let completed = completed.map_err(|error| Fault::new(FaultKind::Internal, error.to_string()))?;
+                Ok((provider, completed.map_err(transport)?))
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn replica_info(&self, summary: Summary) -> ReplicaInfo {
+        ReplicaInfo {
+            member: summary.member,
+            node_name: self.node.name.clone(),
+            in_sync: false,
+            image: summary.image,
+            repair: summary.repair,
+            problem: summary.problem,
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl Serve for Calls {
+    async fn serve(&self, _from: NodeId, call: Call) -> Result<Reply, Fault> {
+        match call {
+            Call::Create { segment, name, shape, remembered } => {
+                let geometry = geometry(shape)?;
+                let member = self.blocking(move |node| node.replicas.create(segment, geometry, remembered)).await?;
+                tracing::info!(segment = name, replica = %member.incarnation, "a replica was made here");
+                Ok(Reply::Created { member })
+            }
+            Call::Fence { request } => {
+                self.blocking(move |node| node.replicas.fence(&request)).await.map(|found| heads(&found))
+            }
+            Call::Heads { segment, member } => self
+                .blocking(move |node| node.replicas.heads(segment, member.incarnation))
+                .await
+                .map(|found| heads(&found)),
+            Call::Connect { segment, member, writer, provider, hello } => {
+                let connect = move |node: &Node| match writer {
+                    Some(request) => node.replicas.connect_writer(&request, &provider, &hello.0),
+                    None => node.replicas.connect_reader(segment, member.incarnation, &provider, &hello.0),
+                };
+                self.blocking(connect).await.map(|reply| Reply::Connected { reply: Bytes(reply) })
+            }
+            Call::Repair { segment, name, shape, ownership, source, slot, base } => {
+                let from = Source { segment, geometry: geometry(shape)?, slot, base };
+                tracing::info!(segment = name, "a replica is being filled here, from node {}", source.node_name);
+                let filled = self.repair(from, ownership, &source).await;
+                match &filled {
+                    Ok(_) => tracing::info!(segment = name, "the replica is filled"),
+                    Err(fault) => tracing::warn!(segment = name, "the replica was not filled: {fault}"),
+                }
+                filled
+            }
+            Call::Replicas { segment } => {
+                let summaries = self.blocking(move |node| Ok(node.replicas.summaries(segment))).await?;
+                Ok(Reply::Replicas(summaries.into_iter().map(|summary| self.replica_info(summary)).collect()))
+            }
+            Call::Forget { segment } => {
+                self.blocking(move |node| node.replicas.forget(segment)).await.map(|()| Reply::Done)
+            }
+            Call::Hold { name, session, time } => match self.demand(session, Demand::Hold { name, time }).await? {
+                Report::Held(held) => Ok(Reply::Held(held)),
+                other => Err(odd(&other)),
+            },
+            Call::EndHold { name, session, number } => {
+                self.demand(session, Demand::EndHold { name, number }).await.map(|_| Reply::Done)
+            }
+            Call::State { name, session } => match self.demand(session, Demand::State { name }).await? {
+                Report::State(state) => Ok(Reply::State(state)),
+                other => Err(odd(&other)),
+            },
+        }
+    }
+}
+
+impl Calls {
+    async fn repair(&self, source: Source, by: Ownership, place: &Place) -> Result<Reply, Fault> {
+        let (provider, endpoint) = self.dial(source.segment, place).await?;
+        let filled = self.blocking(move |node| node.replicas.fill(&source, by, &provider, endpoint)).await?;
+        Ok(Reply::Repaired { member: filled.member, base: filled.base, closed: filled.closed })
+    }
+}
+
+pub(crate) fn geometry(shape: Shape) -> Result<Geometry, Fault> {
+    let geometry = Geometry::new(shape.capacity, shape.block_size, shape.slots);
+    geometry.map_err(|error| Fault::new(FaultKind::Invalid, error.to_string()))
+}
+
+fn heads(heads: &[Head]) -> Reply {
+    Reply::Heads(heads.iter().map(|head| Bytes(head.to_vec())).collect())
+}
+
+fn odd(report: &Report) -> Fault {
+    Fault::new(FaultKind::Internal, format!("the client answered something else: {report:?}"))
+}

@@ -1,0 +1,111 @@
+//! Segments and holders in the directory.
+
+use segstore::control::message::{Event, Fault, FaultKind, Holder, SegmentInfo};
+use segstore_core::record::Swap;
+
+use super::{Node, directory_fault};
+use crate::cluster::{SegmentEntry, check_name, holder_key, segment_key};
+use crate::directory::{Entry, Revision, Swapped, Value};
+use crate::identity::now;
+
+impl Node {
+    /// A segment, and the revision of its entry.
+    pub(crate) async fn segment(&self, name: &str) -> Result<(SegmentEntry, Revision), Fault> {
+        check_name(name)?;
+        let found = self.directory.read(&segment_key(name)).await.map_err(|error| directory_fault(&error))?;
+        let entry = found.ok_or_else(|| Fault::new(FaultKind::NotFound, format!("there is no segment {name}")))?;
+        Ok((parse(&entry)?, entry.revision))
+    }
+
+    /// Every segment by name.
+    pub(crate) async fn segments(&self) -> Result<Vec<(String, SegmentEntry, Revision)>, Fault> {
+        let listing = self.directory.list(&segment_key("")).await.map_err(|error| directory_fault(&error))?;
+        let named = |entry: &Entry| {
+            let name = entry.key.strip_prefix(&segment_key("")).unwrap_or(&entry.key).to_owned();
+            Ok((name, parse(entry)?, entry.revision))
+        };
+        listing.entries.iter().map(named).collect()
+    }
+
+    /// Who holds a name.
+    pub(crate) async fn holder(&self, name: &str) -> Result<Option<(Holder, Revision)>, Fault> {
+        let found = self.directory.read(&holder_key(name)).await.map_err(|error| directory_fault(&error))?;
+        found.map(|entry| Ok((parse(&entry)?, entry.revision))).transpose()
+    }
+
+    /// What clients are told.
+    pub(crate) async fn info(&self, name: &str) -> Result<SegmentInfo, Fault> {
+        let (entry, revision) = self.segment(name).await?;
+        let holder = self.holder(name).await?.map(|(holder, _)| holder);
+        Ok(self.describe(name, &entry, revision, holder))
+    }
+
+    /// The same, of entries that were read.
+    pub(crate) fn describe(
+        &self,
+        name: &str,
+        entry: &SegmentEntry,
+        revision: Revision,
+        holder: Option<Holder>,
+    ) -> SegmentInfo {
+        SegmentInfo {
+            name: name.to_owned(),
+            record: entry.versioned(revision),
+            shape: entry.shape,
+            keeping: entry.keeping,
+            access: entry.access,
+            created: entry.created,
+            holder,
+            places: entry.in_sync.iter().map(|member| self.view.place(*member)).collect(),
+        }
+    }
+
+    /// Writes a segment, if nothing came between.
+    pub(crate) async fn write_segment(
+        &self,
+        name: &str,
+        expected: Option<Revision>,
+        entry: &SegmentEntry,
+    ) -> Result<Result<Revision, Option<Entry>>, Fault> {
+        let value = Value { bytes: encode(entry)?, lease: None };
+        let swapped = self.directory.compare_swap(&segment_key(name), expected, Some(value)).await;
+        Ok(match swapped.map_err(|error| directory_fault(&error))? {
+            Swapped::Made(revision) => Ok(revision),
+            Swapped::Conflict(found) => Err(found),
+        })
+    }
+
+    /// What a change of the record means, for people.
+    pub(crate) fn event(&self, name: &str, swap: &Swap, who: &str, why: &str) -> Event {
+        let (old, new) = (&swap.expected.record, &swap.new);
+        let names = |members: &mut dyn Iterator<Item = &segstore_core::id::Member>| {
+            members.map(|member| self.view.name(member.node)).collect::<Vec<_>>().join(", ")
+        };
+        let gone = names(&mut old.in_sync.iter().filter(|member| !new.in_sync.contains(member)));
+        let come = names(&mut new.in_sync.iter().filter(|member| !old.in_sync.contains(member)));
+        let (what, text) = if old.owner != new.owner {
+            ("claimed", format!("by {who}: {why}"))
+        } else if !come.is_empty() {
+            ("added", format!("the replica on {come}: {why}"))
+        } else {
+            ("removed", format!("the replica on {gone}: {why}"))
+        };
+        self.note(name, what, new.term.0, text)
+    }
+
+    /// An event of now.
+    pub(crate) fn note(&self, name: &str, what: &str, term: u64, why: String) -> Event {
+        Event { at: now(), segment: name.to_owned(), node_name: self.name.clone(), what: what.to_owned(), term, why }
+    }
+}
+
+pub(crate) fn parse<T: serde::de::DeserializeOwned>(entry: &Entry) -> Result<T, Fault> {
+    let parsed = serde_json::from_slice(&entry.value);
+    parsed.map_err(|error| {
+        Fault::new(FaultKind::Internal, format!("the directory's entry {} makes no sense: {error}", entry.key))
+    })
+}
+
+pub(crate) fn encode(value: &impl serde::Serialize) -> Result<Vec<u8>, Fault> {
+    serde_json::to_vec(value).map_err(|error| Fault::new(FaultKind::Internal, error.to_string()))
+}

@@ -1,0 +1,206 @@
+//! Puts the daemon together, in the order in which its parts need each other.
+
+use std::fs::{DirBuilder, File};
+use std::io::Write;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::fcntl::{Flock, FlockArg};
+use segstore_core::id::NodeId;
+use segstore_transport::{Provider, Server, ServerOptions, Wait, shm::Shm, tcp::Tcp};
+use segstored::cluster::{NodeEntry, View};
+use segstored::config::{Config, DirectoryAt, Transport};
+use segstored::directory::{Directory, Embedded, Remote};
+use segstored::lease::Keeper;
+use segstored::node::{Calls, Node, forget_orphans};
+use segstored::peers::tls::Identity;
+use segstored::peers::{Channels, Peers, server};
+use segstored::replicas::{Domains, Options, Replicas};
+use segstored::sessions::{self, Sessions};
+use segstored::{identity, metrics};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Runs until it is asked to stop.
+pub(crate) fn run(config: Config) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let ended = runtime.block_on(serve(config));
+    // What blocks in the background does not keep the process.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    ended
+}
+
+async fn serve(config: Config) -> Result<(), Failure> {
+    let _locked = lock(&config.data_dir)?;
+    let id = identity::node_id(&config.data_dir)?;
+    let host = identity::host()?;
+    let secret = Identity::from_file(&config.secret_file)?;
+    let channels = Channels::new(secret.clone());
+    let listener = listen(config.listen, "listen").await?;
+    let address = with_port(&config.advertise, listener.local_addr()?.port());
+
+    let (directory, served): (Arc<dyn Directory>, Option<Arc<dyn Directory>>) = match &config.directory {
+        DirectoryAt::Own => {
+            let own: Arc<dyn Directory> = Arc::new(Embedded::open(&config.data_dir.join("directory.redb"))?);
+            (own.clone(), Some(own))
+        }
+        DirectoryAt::Other(address) => (Arc::new(Remote::new(&channels, address)?), None),
+    };
+
+    let (domains, _servers) = open_domains(&config)?;
+    let providers: Vec<_> = domains.names().map(str::to_owned).collect();
+    let options = Options { directory: config.memory_dir.clone(), node: id, budget: config.memory, domains };
+    let replicas = Arc::new(Replicas::open(options)?);
+
+    let keeper = Keeper::new(directory.clone(), config.node_lease, config.data_dir.join("lease"));
+    let node = Arc::new(Node {
+        id,
+        name: config.name.clone(),
+        host,
+        storage: config.storage,
+        providers,
+        directory: directory.clone(),
+        view: View::default(),
+        replicas,
+        peers: Peers::new(id, channels),
+        sessions: Sessions::open(config.data_dir.join("sessions.json")),
+        lease: keeper.subscribe(),
+    });
+
+    let calls = Arc::new(Calls::new(node.clone()));
+    let keeps_directory = served.is_some();
+    let serving = tokio::spawn(server::run(listener, secret, calls, served));
+    let entry = describe(node.clone(), id, address, keeps_directory);
+    tokio::spawn(keeper.run(entry));
+    tokio::spawn(node.view.clone().follow(directory));
+    tokio::spawn(forget_orphans(node.clone()));
+    tokio::spawn(node.sessions.clone().expect_former(node.clone(), config.node_lease));
+
+    if let Some(address) = config.metrics {
+        tokio::spawn(metrics::serve(listen(address, "metrics").await?, node.clone()));
+    }
+    join(&node, &config).await;
+    let socket = sessions::bind(&config.socket, config.socket_mode)?;
+    tokio::spawn(sessions::serve(socket, node.clone()));
+    if let Some(file) = &config.pid_file {
+        std::fs::write(file, format!("{}\n", std::process::id()))
+            .map_err(|error| format!("{}: {error}", file.display()))?;
+    }
+    tracing::info!(node = config.name, %id, socket = %config.socket.display(), "serving");
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+
+    let ended = until_asked(serving).await;
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    let _ = std::fs::remove_file(&config.socket);
+    if let Some(file) = &config.pid_file {
+        let _ = std::fs::remove_file(file);
+    }
+    tracing::info!("stopped; the node's lease stands for {}", humantime::format_duration(config.node_lease));
+    ended
+}
+
+/// Waits until the node is in the directory: before that it can serve nobody.
+async fn join(node: &Node, config: &Config) {
+    let mut lease = node.lease.clone();
+    if let Ok(joined) = tokio::time::timeout(Duration::from_secs(2), lease.wait_for(Option::is_some)).await {
+        drop(joined);
+        return;
+    }
+    let whom = match &config.directory {
+        DirectoryAt::Own => "this daemon's own directory".to_owned(),
+        DirectoryAt::Other(address) => format!("the directory that the daemon at {address} keeps"),
+    };
+    tracing::warn!("waiting for {whom}");
+    let _ = lease.wait_for(Option::is_some).await;
+}
+
+async fn until_asked(serving: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>) -> Result<(), Failure> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        ended = serving => Err(match ended {
+            Ok(Ok(())) => "the server for other daemons has ended".into(),
+            Ok(Err(error)) => format!("the server for other daemons: {error}").into(),
+            Err(error) => format!("the server for other daemons: {error}").into(),
+        }),
+    }
+}
+
+/// One daemon to a data directory.
+fn lock(data_dir: &Path) -> Result<Flock<File>, Failure> {
+    let saying = |error: &dyn std::fmt::Display| format!("data_dir {}: {error}", data_dir.display());
+    DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(|error| saying(&error))?;
+    let path = data_dir.join("lock");
+    let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+    let file = file.map_err(|error| saying(&error))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(mut locked) => {
+            locked.set_len(0)?;
+            writeln!(locked, "{}", std::process::id())?;
+            Ok(locked)
+        }
+        Err((_, _)) => {
+            let pid = std::fs::read_to_string(&path).unwrap_or_default();
+            Err(saying(&format!("another daemon uses it (process {}): stop that one, or set `data_dir`", pid.trim()))
+                .into())
+        }
+    }
+}
+
+async fn listen(address: SocketAddr, key: &str) -> Result<TcpListener, Failure> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|error| format!("{key} {address}: {error}; does another process listen there?").into())
+}
+
+/// An advertised address with the port that is listened on, where it names none.
+fn with_port(advertise: &str, port: u16) -> String {
+    match advertise.strip_suffix(":0") {
+        Some(host) => format!("{host}:{port}"),
+        None => advertise.to_owned(),
+    }
+}
+
+fn open_domains(config: &Config) -> Result<(Domains, Vec<Server>), Failure> {
+    let mut domains = Vec::new();
+    let mut servers = Vec::new();
+    if config.transport != Transport::Tcp {
+        let directory = config.memory_dir.join("peers");
+        DirBuilder::new().recursive(true).mode(0o700).create(&config.memory_dir)?;
+        domains.push(("shm".to_owned(), Shm::in_directory(directory).open()?));
+    }
+    if config.transport != Transport::Shm {
+        let ended =
+            |ended: &segstore_transport::tcp::Ended<'_>| tracing::debug!(from = %ended.from, "data: {}", ended.error);
+        let tcp = Tcp::listening_on(config.data_listen).advertising(&[config.data_advertise]).telling(ended).open()?;
+        let options = ServerOptions { name: "segstored-data".into(), cpus: Vec::new(), wait: Wait::default() };
+        servers.push(Server::start(&tcp, &options)?);
+        domains.push(("tcp".to_owned(), tcp));
+    }
+    Ok((Domains::new(domains), servers))
+}
+
+/// The node's entry as it is now.
+fn describe(node: Arc<Node>, id: NodeId, address: String, directory: bool) -> impl Fn() -> NodeEntry + Send {
+    move || {
+        let usage = node.replicas.usage();
+        NodeEntry {
+            node: id,
+            name: node.name.clone(),
+            address: address.clone(),
+            host: node.host.clone(),
+            providers: node.providers.clone(),
+            storage: node.storage,
+            used: usage.used,
+            budget: usage.budget,
+            replicas: usage.replicas,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            directory,
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! One connection of a client: frames in, frames out, requests side by side.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use segstore::control::frame::{self, ToClient, ToDaemon};
+use segstore::control::message::{Answer, Fault, FaultKind, PROTOCOL, Request};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::credentials::Credentials;
+use super::requests::{self, Client};
+use super::session::Session;
+use crate::node::Node;
+
+/// How long a client may take to say hello.
+const HELLO: Duration = Duration::from_secs(5);
+
+/// Serves it to its end.
+pub(super) async fn serve(stream: UnixStream, node: Arc<Node>) -> io::Result<()> {
+    let credentials = Credentials::of(&stream)?;
+    let (mut from, to) = stream.into_split();
+    let (outgoing, frames) = mpsc::unbounded_channel();
+    let writer = tokio::spawn(write(to, frames));
+    let hello = tokio::time::timeout(HELLO, read(&mut from)).await;
+    let hello = hello.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no hello in five seconds")))?;
+    let session = match welcome(&node, &credentials, hello) {
+        Ok((session, answer)) => {
+            let _ = outgoing.send(ToClient::Answer(0, Ok(answer)));
+            session
+        }
+        Err(fault) => {
+            let _ = outgoing.send(ToClient::Answer(0, Err(fault)));
+            drop(outgoing);
+            let _ = writer.await;
+            return Ok(());
+        }
+    };
+    let Some(connection) = session.join(outgoing.clone()) else { return Ok(()) };
+    let client = Client { node: node.clone(), session: session.clone(), credentials };
+    let mut running = JoinSet::new();
+    let ended = loop {
+        match read(&mut from).await {
+            Ok(ToDaemon::Report(number, report)) => session.report(number, report),
+            Ok(ToDaemon::Request(number, request)) => {
+                let (client, outgoing) = (client.clone(), outgoing.clone());
+                running.spawn(async move {
+                    let answer = requests::serve(&client, request).await;
+                    let _ = outgoing.send(ToClient::Answer(number, answer));
+                });
+                while running.try_join_next().is_some() {}
+            }
+            Err(error) => break error,
+        }
+    };
+    // What it waited for is waited for no longer.
+    running.shutdown().await;
+    if session.leave(connection) {
+        node.sessions.end(&node, &session).await;
+    }
+    Err(ended)
+}
+
+fn welcome(node: &Node, credentials: &Credentials, hello: ToDaemon) -> Result<(Arc<Session>, Answer), Fault> {
+    let ToDaemon::Request(0, Request::Hello { protocol, session, program }) = hello else {
+        return Err(Fault::new(FaultKind::Invalid, "the first message of a connection is a hello"));
+    };
+    if protocol != PROTOCOL {
+        let text =
+            format!("the client speaks version {protocol}, this daemon speaks {PROTOCOL}: upgrade the older one");
+        return Err(Fault::new(FaultKind::Unsupported, text));
+    }
+    let session = node.sessions.get(session.as_deref(), &program, credentials.clone())?;
+    let answer = Answer::Welcome {
+        protocol: PROTOCOL,
+        node: node.id,
+        node_name: node.name.clone(),
+        host: node.host.clone(),
+        session: session.token.clone(),
+        providers: node.providers.clone(),
+    };
+    Ok((session, answer))
+}
+
+async fn read(from: &mut OwnedReadHalf) -> io::Result<ToDaemon> {
+    let mut head = [0; 4];
+    from.read_exact(&mut head).await?;
+    let mut json = vec![0; frame::length(head)?];
+    from.read_exact(&mut json).await?;
+    frame::decode(&json)
+}
+
+async fn write(mut to: OwnedWriteHalf, mut frames: mpsc::UnboundedReceiver<ToClient>) {
+    while let Some(message) = frames.recv().await {
+        let bytes = match frame::encode(&message) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                tracing::error!("an answer that cannot be sent: {error}");
+                continue;
+            }
+        };
+        if to.write_all(&bytes).await.is_err() {
+            return; // The reader notices.
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The clients of this node: their socket, their sessions, what they ask.
+
+mod connection;
+pub mod credentials;
+mod kept;
+mod listener;
+mod requests;
+mod session;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use segstore::control::message::{Demand, Fault, FaultKind, Report};
+
+use crate::node::Node;
+use credentials::Credentials;
+pub use listener::{bind, serve};
+pub use session::Session;
+
+/// How long a client may take to answer a demand.
+const DEMAND: Duration = Duration::from_secs(2);
+/// The pause between attempts to tell the directory that a session is over.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Every session of this node. Cheap to clone.
+#[derive(Clone)]
+pub struct Sessions {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    by_token: Mutex<HashMap<String, Arc<Session>>>,
+    file: PathBuf,
+}
+
+impl Sessions {
+    /// Those that a former life of this daemon kept in `file`. They wait for their processes to come back.
+    #[must_use]
+    pub fn open(file: PathBuf) -> Self {
+        let former = kept::read(&file).into_iter().map(|kept| {
+            let session = Session::new(kept.token.clone(), kept.number, kept.program.clone(), kept.credentials());
+            kept.holding.iter().for_each(|name| session.hold(name));
+            (kept.token, session)
+        });
+        Self { inner: Arc::new(Inner { by_token: Mutex::new(former.collect()), file }) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Session>>> {
+        self.inner.by_token.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A new session, or the one that `token` joins.
+    fn get(&self, token: Option<&str>, program: &str, who: Credentials) -> Result<Arc<Session>, Fault> {
+        let mut sessions = self.lock();
+        if let Some(token) = token {
+            let found = sessions.get(token).cloned();
+            return match found {
+                Some(session) if session.credentials.uid == who.uid || who.uid == 0 => Ok(session),
+                Some(_) => Err(Fault::new(FaultKind::Denied, "that session belongs to another user")),
+                // It ended while its daemon was away. What it held is lost; it may hold other things.
+                None => Ok(insert(&mut sessions, token.to_owned(), program, who)?),
+            };
+        }
+        let token = format!("{:032x}", random()?);
+        insert(&mut sessions, token, program, who)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether some session of this node holds the name.
+    #[must_use]
+    pub fn is_held(&self, name: &str) -> bool {
+        self.lock().values().any(|session| session.holds(name))
+    }
+
+    /// What is held here, and by which session.
+    #[must_use]
+    pub fn held(&self) -> Vec<(String, u64)> {
+        let sessions = self.lock();
+        sessions.values().flat_map(|session| session.holding().into_iter().map(|name| (name, session.number))).collect()
+    }
+
+    fn numbered(&self, number: u64) -> Option<Arc<Session>> {
+        self.lock().values().find(|session| session.number == number).cloned()
+    }
+
+    /// Demands something of the session of that number.
+    pub(crate) async fn demand(&self, number: u64, demand: Demand) -> Result<Report, Fault> {
+        let gone = || Fault::new(FaultKind::Unreachable, "the owner's session has ended");
+        let session = self.numbered(number).ok_or_else(gone)?;
+        let answer = tokio::time::timeout(DEMAND, session.demand(demand)).await;
+        answer.unwrap_or_else(|_| {
+            let pid = session.credentials.pid;
+            Err(Fault::new(FaultKind::Unreachable, format!("the owner (process {pid}) does not answer")))
+        })
+    }
+
+    /// Writes down which sessions hold something.
+    fn keep(&self) {
+        let sessions = self.lock();
+        let holding: Vec<_> =
+            sessions.values().map(|session| kept::Kept::of(session)).filter(|kept| !kept.holding.is_empty()).collect();
+        kept::write(&self.inner.file, &holding);
+    }
+
+    /// Ends sessions of a former life whose processes do not come back in time.
+    pub async fn expect_former(self, node: Arc<Node>, grace: Duration) {
+        let former: Vec<_> = self.lock().values().cloned().collect();
+        for at in 0..=10 {
+            for session in &former {
+                if at == 10 || !session.credentials.is_alive() {
+                    self.end(&node, session).await;
+                }
+            }
+            tokio::time::sleep(grace / 10).await;
+        }
+    }
+
+    /// Ends a session that nobody is connected to: what it held is free.
+    async fn end(&self, node: &Arc<Node>, session: &Arc<Session>) {
+        let Some(names) = session.end() else { return };
+        self.lock().remove(&session.token);
+        for name in names {
+            tracing::info!(segment = name, process = session.credentials.pid, "the session that held it has ended");
+            while let Err(fault) = requests::names::free(node, session.number, &name).await {
+                tracing::warn!(segment = name, "telling the directory that it is free: {fault}; trying again");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+        self.keep();
+    }
+}
+
+fn insert(
+    sessions: &mut HashMap<String, Arc<Session>>,
+    token: String,
+    program: &str,
+    who: Credentials,
+) -> Result<Arc<Session>, Fault> {
+    let number = u64::try_from(random()? >> 64).unwrap_or_default();
+    let session = Session::new(token.clone(), number, program.to_owned(), who);
+    sessions.insert(token, session.clone());
+    Ok(session)
+}
+
+fn random() -> Result<u128, Fault> {
+    let mut bytes = [0; 16];
+    let filled = getrandom::fill(&mut bytes);
+    filled.map_err(|error| Fault::new(FaultKind::Internal, format!("the system gives no random bits: {error}")))?;
+    Ok(u128::from_ne_bytes(bytes))
+}

@@ -1,0 +1,62 @@
+//! What clients ask, by subject.
+
+mod lists;
+pub(super) mod names;
+mod owners;
+mod replicas;
+mod segments;
+
+use std::sync::Arc;
+
+use segstore::control::message::{Answer, Fault, FaultKind, Request};
+
+use super::credentials::{Credentials, Want};
+use super::session::Session;
+use crate::cluster::SegmentEntry;
+use crate::directory::Revision;
+use crate::node::Node;
+
+/// Who asks, and whom.
+#[derive(Clone)]
+pub(super) struct Client {
+    pub(super) node: Arc<Node>,
+    pub(super) session: Arc<Session>,
+    pub(super) credentials: Credentials,
+}
+
+impl Client {
+    /// A segment that the client may use so.
+    async fn segment(&self, name: &str, want: Want) -> Result<(SegmentEntry, Revision), Fault> {
+        let (entry, revision) = self.node.segment(name).await?;
+        self.credentials.check(name, entry.access, want)?;
+        Ok((entry, revision))
+    }
+}
+
+/// Serves one request.
+pub(super) async fn serve(client: &Client, request: Request) -> Result<Answer, Fault> {
+    match request {
+        Request::Hello { .. } => Err(Fault::new(FaultKind::Invalid, "hello was said before")),
+        Request::Create { name, shape, keeping, mode } => segments::create(client, &name, shape, keeping, mode).await,
+        Request::Lookup { name } => segments::lookup(client, &name).await,
+        Request::Swap { name, swap, why } => segments::swap(client, &name, swap, &why).await,
+        Request::Remove { name, force } => segments::remove(client, &name, force).await,
+        Request::Acquire { name, wait, force } => names::acquire(client, &name, wait, force).await,
+        Request::Release { name } => names::release(client, &name).await,
+        Request::Fence { name, member, request } => replicas::fence(client, &name, member, request).await,
+        Request::Heads { name, member } => replicas::heads(client, &name, member).await,
+        Request::Connect { name, member, writer, provider, hello } => {
+            replicas::connect(client, &name, member, writer, provider, hello).await
+        }
+        Request::Local { name, ownership } => replicas::local(client, &name, ownership).await,
+        Request::Repair { name, ownership, members, source, slot, base } => {
+            replicas::repair(client, &name, ownership, &members, source, (slot, base)).await
+        }
+        Request::Hold { name, time } => owners::hold(client, &name, time).await,
+        Request::EndHold { name, number } => owners::end_hold(client, &name, number).await,
+        Request::Status { name } => owners::status(client, &name).await,
+        Request::Segments => lists::segments(client).await,
+        Request::Nodes => lists::nodes(client).await,
+        Request::Events { name } => lists::events(client, name.as_deref()).await,
+    }
+}

@@ -1,0 +1,83 @@
+//! What only a segment's owner knows: its daemon asks it.
+
+use segstore::control::message::{Answer, Fault, FaultKind, Holder, OwnerState, ReplicaInfo, Status};
+use segstore_core::id::SegmentId;
+
+use super::Client;
+use crate::node::SHORT;
+use crate::node::unexpected;
+use crate::peers::message::{Call, Reply};
+use crate::sessions::credentials::Want;
+
+async fn holder(client: &Client, name: &str) -> Result<Holder, Fault> {
+    client.segment(name, Want::Read).await?;
+    let holder = client.node.holder(name).await?;
+    let nobody = || Fault::new(FaultKind::NotFound, format!("nobody owns segment {name} now"));
+    holder.map(|(holder, _)| holder).ok_or_else(nobody)
+}
+
+pub(super) async fn hold(client: &Client, name: &str, time: u64) -> Result<Answer, Fault> {
+    let holder = holder(client, name).await?;
+    let call = Call::Hold { name: name.to_owned(), session: holder.session, time };
+    match client.node.call(holder.node, call, 2 * SHORT).await? {
+        Reply::Held(held) => Ok(Answer::Held(held)),
+        other => Err(unexpected(&other)),
+    }
+}
+
+pub(super) async fn end_hold(client: &Client, name: &str, number: u64) -> Result<Answer, Fault> {
+    let holder = holder(client, name).await?;
+    let call = Call::EndHold { name: name.to_owned(), session: holder.session, number };
+    client.node.call(holder.node, call, 2 * SHORT).await.map(|_| Answer::Done)
+}
+
+pub(super) async fn status(client: &Client, name: &str) -> Result<Answer, Fault> {
+    client.segment(name, Want::Read).await?;
+    let info = client.node.info(name).await?;
+    let owner = match &info.holder {
+        Some(holder) => state(client, name, holder).await,
+        None => None,
+    };
+    let mut replicas = replicas(client, info.record.record.segment).await;
+    for replica in &mut replicas {
+        replica.in_sync = info.record.record.in_sync.contains(&replica.member);
+    }
+    for place in &info.places {
+        if !replicas.iter().any(|replica| replica.member == place.member) {
+            replicas.push(ReplicaInfo {
+                member: place.member,
+                node_name: place.node_name.clone(),
+                in_sync: true,
+                image: None,
+                repair: None,
+                problem: Some(if place.up { "its node does not have it" } else { "its node is down" }.to_owned()),
+            });
+        }
+    }
+    replicas.sort_by(|a, b| a.node_name.cmp(&b.node_name));
+    Ok(Answer::Status(Box::new(Status { info, owner, replicas })))
+}
+
+async fn state(client: &Client, name: &str, holder: &Holder) -> Option<OwnerState> {
+    let call = Call::State { name: name.to_owned(), session: holder.session };
+    match client.node.call(holder.node, call, 2 * SHORT).await {
+        Ok(Reply::State(state)) => Some(*state),
+        _ => None,
+    }
+}
+
+/// What every node that is up has of a segment.
+async fn replicas(client: &Client, segment: SegmentId) -> Vec<ReplicaInfo> {
+    let mut calls = tokio::task::JoinSet::new();
+    for place in client.node.view.up() {
+        let node = client.node.clone();
+        calls.spawn(async move { node.call(place.node, Call::Replicas { segment }, SHORT).await });
+    }
+    let mut all = Vec::new();
+    while let Some(answer) = calls.join_next().await {
+        if let Ok(Ok(Reply::Replicas(replicas))) = answer {
+            all.extend(replicas);
+        }
+    }
+    all
+}

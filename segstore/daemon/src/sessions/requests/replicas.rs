@@ -1,0 +1,123 @@
+//! Replicas: requests are passed on to the nodes that keep them.
+
+use segstore::control::message::{Answer, Bytes, Fault, FaultKind};
+use segstore_core::id::{Member, Stamp};
+use segstore_core::layout::Ownership;
+use segstore_core::replica::Request as ReplicaRequest;
+
+use super::Client;
+use crate::node::{LONG, REPAIR, SHORT, geometry, placement, unexpected};
+use crate::peers::message::{Call, Reply};
+use crate::sessions::credentials::Want;
+
+pub(super) async fn fence(
+    client: &Client,
+    name: &str,
+    member: Member,
+    request: ReplicaRequest,
+) -> Result<Answer, Fault> {
+    client.segment(name, Want::Write).await?;
+    check(member, request)?;
+    match client.node.call(member.node, Call::Fence { request }, LONG).await? {
+        Reply::Heads(heads) => Ok(Answer::Heads(heads)),
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn check(member: Member, request: ReplicaRequest) -> Result<(), Fault> {
+    if request.incarnation == member.incarnation {
+        return Ok(());
+    }
+    let text = format!("the request is for replica {}, but was sent to {}", request.incarnation, member.incarnation);
+    Err(Fault::new(FaultKind::Invalid, text))
+}
+
+pub(super) async fn heads(client: &Client, name: &str, member: Member) -> Result<Answer, Fault> {
+    let (entry, _) = client.segment(name, Want::Read).await?;
+    match client.node.call(member.node, Call::Heads { segment: entry.segment, member }, SHORT).await? {
+        Reply::Heads(heads) => Ok(Answer::Heads(heads)),
+        other => Err(unexpected(&other)),
+    }
+}
+
+pub(super) async fn connect(
+    client: &Client,
+    name: &str,
+    member: Member,
+    writer: Option<ReplicaRequest>,
+    provider: String,
+    hello: Bytes,
+) -> Result<Answer, Fault> {
+    let want = if writer.is_some() { Want::Write } else { Want::Read };
+    let (entry, _) = client.segment(name, want).await?;
+    if let Some(request) = writer {
+        check(member, request)?;
+    }
+    let call = Call::Connect { segment: entry.segment, member, writer, provider, hello };
+    match client.node.call(member.node, call, LONG).await? {
+        Reply::Connected { reply } => Ok(Answer::Connected { reply }),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// The copy on this node that is not in the in-sync set; made if there is none.
+pub(super) async fn local(client: &Client, name: &str, ownership: Ownership) -> Result<Answer, Fault> {
+    let node = &client.node;
+    let (entry, _) = client.segment(name, Want::Write).await?;
+    let segment = entry.segment;
+    let kept = match node.call(node.id, Call::Replicas { segment }, SHORT).await? {
+        Reply::Replicas(kept) => kept,
+        other => return Err(unexpected(&other)),
+    };
+    let usable = kept.iter().find(|replica| !entry.in_sync.contains(&replica.member) && replica.problem.is_none());
+    let member = match usable {
+        Some(replica) => replica.member,
+        None => {
+            let call = Call::Create { segment, name: name.to_owned(), shape: entry.shape, remembered: ownership };
+            match node.call(node.id, call, LONG).await? {
+                Reply::Created { member } => member,
+                other => return Err(unexpected(&other)),
+            }
+        }
+    };
+    match node.call(node.id, Call::Heads { segment, member }, SHORT).await? {
+        Reply::Heads(heads) => Ok(Answer::Local { member, heads }),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Places one more replica, and has it filled.
+pub(super) async fn repair(
+    client: &Client,
+    name: &str,
+    ownership: Ownership,
+    members: &[Member],
+    source: Member,
+    (slot, base): (u32, Stamp),
+) -> Result<Answer, Fault> {
+    let node = &client.node;
+    let (entry, _) = client.segment(name, Want::Write).await?;
+    let geometry = geometry(entry.shape)?;
+    let taken: Vec<_> = members.iter().map(|member| member.node).chain([node.id]).collect();
+    let nodes = node.view.up();
+    let chosen = placement::choose(&nodes, node.id, &taken, geometry.replica_bytes(), 1);
+    let Some(target) = chosen.first() else {
+        let text = format!("no further node has room for a replica of segment {name}");
+        return Err(Fault::new(FaultKind::NoRoom, text));
+    };
+    let call = Call::Repair {
+        segment: entry.segment,
+        name: name.to_owned(),
+        shape: entry.shape,
+        ownership,
+        source: node.view.place(source),
+        slot,
+        base,
+    };
+    match node.call(target.node, call, REPAIR).await? {
+        Reply::Repaired { member, base, closed } => {
+            Ok(Answer::Repaired { place: node.view.place(member), base, closed })
+        }
+        other => Err(unexpected(&other)),
+    }
+}

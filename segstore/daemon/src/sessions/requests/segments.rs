@@ -1,0 +1,196 @@
+//! Segments: made, looked up, changed, removed.
+
+use segstore::control::message::{Access, Answer, Fault, FaultKind, Keeping, Shape};
+use segstore_core::id::{Member, OwnerId, SegmentId, Term};
+use segstore_core::layout::Ownership;
+use segstore_core::record::{RecordVersion, Swap};
+
+use super::Client;
+use crate::cluster::{NodeEntry, SegmentEntry, check_name, segment_key};
+use crate::directory::{Revision, Swapped};
+use crate::identity::now;
+use crate::node::{LONG, Node, SHORT, directory_fault, geometry, placement, unexpected};
+use crate::peers::message::{Call, Reply};
+use crate::sessions::credentials::Want;
+use crate::sessions::random;
+
+/// The most replicas of a segment.
+const REPLICAS: u32 = 16;
+
+pub(super) async fn create(
+    client: &Client,
+    name: &str,
+    shape: Shape,
+    keeping: Keeping,
+    mode: u32,
+) -> Result<Answer, Fault> {
+    check_name(name)?;
+    let geometry = geometry(shape)?;
+    check_keeping(keeping, mode)?;
+    let node = &client.node;
+    match node.segment(name).await {
+        Ok(_) => return Err(exists(name)),
+        Err(fault) if fault.kind == FaultKind::NotFound => {}
+        Err(fault) => return Err(fault),
+    }
+    let nodes = node.view.up();
+    let places = placement::choose(&nodes, node.id, &[], geometry.replica_bytes(), keeping.replicas as usize);
+    // A replica on the owner's own node is better than none, and counts for nothing.
+    let elsewhere = places.iter().filter(|place| place.node != node.id).count();
+    let fewest = if keeping.minimum == 0 { 0 } else { 1 };
+    if places.is_empty() || (elsewhere < fewest && nodes.len() > 1) {
+        return Err(no_room(name, &nodes, geometry.replica_bytes()));
+    }
+    let segment = SegmentId(random()?);
+    let members = make_replicas(node, name, segment, shape, &places).await?;
+    let mut entry = SegmentEntry {
+        segment,
+        term: Term(0),
+        owner: OwnerId(0),
+        in_sync: members,
+        shape: Shape { capacity: geometry.capacity(), ..shape },
+        keeping,
+        access: Access { uid: client.credentials.uid, gid: client.credentials.gid, mode },
+        created: now(),
+        events: Vec::new(),
+    };
+    let names: Vec<_> = places.iter().map(|place| place.name.as_str()).collect();
+    let mut why = format!("with replicas on {}", names.join(", "));
+    if elsewhere < keeping.replicas as usize {
+        why += &format!("; {} were asked for on other nodes, there is room on {elsewhere}", keeping.replicas);
+    }
+    entry.note(node.note(name, "created", 0, why));
+    match node.write_segment(name, None, &entry).await {
+        Ok(Ok(revision)) => Ok(Answer::Segment(Box::new(node.describe(name, &entry, revision, None)))),
+        Ok(Err(_)) => {
+            forget(node, segment).await;
+            Err(exists(name))
+        }
+        Err(fault) => {
+            if fault.kind != FaultKind::NoAnswer {
+                forget(node, segment).await;
+            }
+            Err(fault)
+        }
+    }
+}
+
+fn check_keeping(keeping: Keeping, mode: u32) -> Result<(), Fault> {
+    let Keeping { replicas, minimum, .. } = keeping;
+    let problem = if !(1..=REPLICAS).contains(&replicas) {
+        format!("{replicas} replicas: a segment has 1 to {REPLICAS}")
+    } else if minimum > replicas {
+        format!("a minimum of {minimum} in sync of {replicas} replicas: it cannot be more than there are")
+    } else if mode > 0o777 {
+        format!("mode {mode:o}: permission bits are three octal digits")
+    } else {
+        return Ok(());
+    };
+    Err(Fault::new(FaultKind::Invalid, problem))
+}
+
+fn exists(name: &str) -> Fault {
+    Fault::new(FaultKind::Exists, format!("there is a segment {name} already: open it, or choose another name"))
+}
+
+fn no_room(name: &str, nodes: &[NodeEntry], bytes: u64) -> Fault {
+    let free = nodes.iter().map(|node| format!("{} has {} free", node.name, node.budget.saturating_sub(node.used)));
+    let free = free.collect::<Vec<_>>().join(", ");
+    let text = format!("no room for a replica of segment {name}, which takes {bytes} bytes: {free}");
+    Fault::new(FaultKind::NoRoom, text)
+}
+
+/// Makes a replica on each node; if one cannot, none stays.
+async fn make_replicas(
+    node: &std::sync::Arc<Node>,
+    name: &str,
+    segment: SegmentId,
+    shape: Shape,
+    places: &[NodeEntry],
+) -> Result<Vec<Member>, Fault> {
+    let mut making = tokio::task::JoinSet::new();
+    for place in places {
+        let (node, at) = (node.clone(), place.node);
+        let call = Call::Create { segment, name: name.to_owned(), shape, remembered: Ownership::default() };
+        making.spawn(async move { node.call(at, call, LONG).await });
+    }
+    let mut members = Vec::new();
+    let mut problem = None;
+    while let Some(made) = making.join_next().await {
+        match made {
+            Ok(Ok(Reply::Created { member })) => members.push(member),
+            Ok(Ok(other)) => problem = Some(unexpected(&other)),
+            Ok(Err(fault)) => problem = Some(fault),
+            Err(error) => problem = Some(Fault::new(FaultKind::Internal, error.to_string())),
+        }
+    }
+    if let Some(fault) = problem {
+        forget(node, segment).await;
+        return Err(fault);
+    }
+    members.sort_unstable();
+    Ok(members)
+}
+
+/// Every node forgets what it has of the segment. One that does not answer does so later by itself.
+async fn forget(node: &std::sync::Arc<Node>, segment: SegmentId) {
+    let mut calls = tokio::task::JoinSet::new();
+    for place in node.view.up() {
+        let node = node.clone();
+        calls.spawn(async move { node.call(place.node, Call::Forget { segment }, SHORT).await });
+    }
+    while calls.join_next().await.is_some() {}
+}
+
+pub(super) async fn lookup(client: &Client, name: &str) -> Result<Answer, Fault> {
+    client.segment(name, Want::Read).await?;
+    client.node.info(name).await.map(|info| Answer::Segment(Box::new(info)))
+}
+
+/// Changes the record if it is still what was read. The event that explains it is part of the same change.
+pub(super) async fn swap(client: &Client, name: &str, swap: Swap, why: &str) -> Result<Answer, Fault> {
+    let node = &client.node;
+    let (entry, revision) = client.segment(name, Want::Write).await?;
+    let changes_owner = swap.new.owner != swap.expected.record.owner;
+    if changes_owner && !client.session.holds(name) {
+        let text = format!("the session does not hold segment {name} (any more): acquire it first");
+        return Err(Fault::new(FaultKind::NotHeld, text));
+    }
+    if entry.versioned(revision) != swap.expected || swap.new.segment != entry.segment {
+        return Ok(Answer::Conflict { current: entry.versioned(revision) });
+    }
+    let who = format!("{} (process {} on node {})", client.session.program, client.credentials.pid, node.name);
+    let event = node.event(name, &swap, &who, why);
+    tracing::info!(segment = name, term = event.term, "{}: {}", event.what, event.why);
+    let mut new = entry.with_record(swap.new);
+    new.note(event);
+    match node.write_segment(name, Some(revision), &new).await? {
+        Ok(Revision(version)) => Ok(Answer::Swapped { version: RecordVersion(version) }),
+        Err(Some(found)) => {
+            let current: SegmentEntry = crate::node::parse(&found)?;
+            Ok(Answer::Conflict { current: current.versioned(found.revision) })
+        }
+        Err(None) => Err(Fault::new(FaultKind::NotFound, format!("segment {name} was removed meanwhile"))),
+    }
+}
+
+pub(super) async fn remove(client: &Client, name: &str, force: bool) -> Result<Answer, Fault> {
+    let node = &client.node;
+    let (entry, revision) = client.segment(name, Want::Write).await?;
+    if let Some((holder, _)) = node.holder(name).await?
+        && !force
+        && !client.session.holds(name)
+    {
+        let text = format!("segment {name} is owned by process {} on node {}", holder.pid, holder.node_name);
+        return Err(Fault::new(FaultKind::Held(Box::new(holder)), text));
+    }
+    let swapped = node.directory.compare_swap(&segment_key(name), Some(revision), None).await;
+    match swapped.map_err(|error| directory_fault(&error))? {
+        Swapped::Made(_) => {
+            tracing::info!(segment = name, "removed");
+            forget(node, entry.segment).await;
+            Ok(Answer::Done)
+        }
+        Swapped::Conflict(_) => Box::pin(remove(client, name, force)).await,
+    }
+}

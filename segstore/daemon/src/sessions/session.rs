@@ -1,0 +1,141 @@
+//! One session: a process, or several that share it, with what it holds.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use segstore::control::frame::ToClient;
+use segstore::control::message::{Demand, Fault, FaultKind, Report};
+use tokio::sync::{mpsc, oneshot};
+
+use super::credentials::Credentials;
+
+/// Where a connection's frames go out.
+pub(super) type Outgoing = mpsc::UnboundedSender<ToClient>;
+
+/// A session.
+pub struct Session {
+    /// What joins it: a secret.
+    pub token: String,
+    /// What it is called.
+    pub number: u64,
+    /// What its first process says that it is.
+    pub program: String,
+    /// Its first process.
+    pub credentials: Credentials,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    connections: HashMap<u64, Outgoing>,
+    last: u64,
+    holding: BTreeSet<String>,
+    demands: HashMap<u64, Asked>,
+    is_over: bool,
+}
+
+/// A demand that was sent to every connection: the first that owns the segment answers.
+struct Asked {
+    waiting: usize,
+    answer: Option<oneshot::Sender<Result<Report, Fault>>>,
+}
+
+impl Session {
+    pub(super) fn new(token: String, number: u64, program: String, credentials: Credentials) -> Arc<Self> {
+        Arc::new(Self { token, number, program, credentials, state: Mutex::default() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A further connection; `None` when the session is over.
+    pub(super) fn join(&self, outgoing: Outgoing) -> Option<u64> {
+        let mut state = self.lock();
+        if state.is_over {
+            return None;
+        }
+        state.last += 1;
+        let connection = state.last;
+        state.connections.insert(connection, outgoing);
+        Some(connection)
+    }
+
+    /// A connection less. Whether it was the last.
+    pub(super) fn leave(&self, connection: u64) -> bool {
+        let mut state = self.lock();
+        state.connections.remove(&connection);
+        state.connections.is_empty()
+    }
+
+    /// Ends it, unless somebody is connected: what it held.
+    pub(super) fn end(&self) -> Option<BTreeSet<String>> {
+        let mut state = self.lock();
+        if !state.connections.is_empty() || state.is_over {
+            return None;
+        }
+        state.is_over = true;
+        Some(std::mem::take(&mut state.holding))
+    }
+
+    // ---- names ----
+
+    pub(super) fn hold(&self, name: &str) {
+        self.lock().holding.insert(name.to_owned());
+    }
+
+    pub(super) fn let_go(&self, name: &str) -> bool {
+        self.lock().holding.remove(name)
+    }
+
+    /// Whether it holds the name.
+    #[must_use]
+    pub fn holds(&self, name: &str) -> bool {
+        self.lock().holding.contains(name)
+    }
+
+    /// What it holds.
+    #[must_use]
+    pub fn holding(&self) -> Vec<String> {
+        self.lock().holding.iter().cloned().collect()
+    }
+
+    // ---- demands ----
+
+    /// Demands something of whichever of its connections owns the segment.
+    pub(super) async fn demand(&self, demand: Demand) -> Result<Report, Fault> {
+        let (answer, receiver) = oneshot::channel();
+        {
+            let mut state = self.lock();
+            state.last += 1;
+            let number = state.last;
+            let sent = state
+                .connections
+                .values()
+                .filter(|outgoing| outgoing.send(ToClient::Demand(number, demand.clone())).is_ok());
+            let waiting = sent.count();
+            if waiting == 0 {
+                return Err(Fault::new(FaultKind::Unreachable, "the owner's process is not connected"));
+            }
+            state.demands.insert(number, Asked { waiting, answer: Some(answer) });
+        }
+        let gone = || Fault::new(FaultKind::Unreachable, "the owner's process has gone");
+        receiver.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// A connection answers.
+    pub(super) fn report(&self, number: u64, report: Result<Report, Fault>) {
+        let mut state = self.lock();
+        let Some(asked) = state.demands.get_mut(&number) else { return };
+        asked.waiting = asked.waiting.saturating_sub(1);
+        let is_last = asked.waiting == 0;
+        if (report.is_ok() || is_last)
+            && let Some(answer) = asked.answer.take()
+        {
+            let _ = answer.send(report); // Who asked may have given up.
+        }
+        if is_last {
+            state.demands.remove(&number);
+        }
+    }
+}
