@@ -3,16 +3,21 @@
 //! The decisions are the product's own state machines and its own bytes; the world only carries messages, and chooses nothing.
 //! What may happen next is listed by [`World::enabled`]; a checker explores all of it, a scenario picks its steps.
 
+mod claimant;
+mod enabled;
 mod journal;
 mod network;
+mod owning;
 mod process;
 mod reader;
+mod repairs;
 mod replica;
+mod step;
 mod steps;
 
 pub use journal::Violation;
 pub use process::Stage;
-pub use steps::Step;
+pub use step::Step;
 
 use segstore_core::id::{Incarnation, Member, NodeId, OwnerId, SegmentId, Stamp, Term};
 use segstore_core::layout::{Geometry, Key};
