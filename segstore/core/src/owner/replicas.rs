@@ -5,6 +5,7 @@ use super::follower::{Follower, Role};
 use crate::id::{Member, Stamp};
 use crate::layout::Ownership;
 use crate::rule::{self, Rule};
+use crate::slot::SlotView;
 
 impl Owner {
     /// Lets go of a replica. One of the in-sync set is removed from it, if it is not the last.
@@ -37,6 +38,14 @@ impl Owner {
             self.followers.push(Follower::new(member, Role::Joining, bases, closed));
         }
         counts
+    }
+
+    /// Takes in a replica on the owner's own node as it was found there: `slots` are its heads, read after it had granted a request
+    /// of this term. What stands on the owner's lineage is brought up to date by difference.
+    pub fn add_local_as_found(&mut self, member: Member, slots: &[SlotView]) {
+        let bases = slots.iter().map(|slot| slot.base(&self.lineage)).collect();
+        let newest = (0..).zip(slots).find(|(_, slot)| slot.image() == Some(self.acknowledged)).map(|(index, _)| index);
+        self.add_local(member, bases, newest);
     }
 
     /// Takes in a replica on the owner's own node, which counts for nothing.

@@ -60,17 +60,32 @@ impl Takeover {
     }
 
     pub(super) fn nothing_to_load(&self) -> Failure {
+        match self.given_up.first() {
+            Some(&image) => Failure::NoGoodCopy { image, replicas: self.unreadable.clone() },
+            None => Failure::NoneInReach(self.unusable()),
+        }
+    }
+
+    /// What is wrong with each member.
+    pub(super) fn unusable(&self) -> Vec<(Member, Unusable)> {
         let why = |(member, answer): &(Member, Result<Vec<SlotView>, Unusable>)| {
             let wrong = answer.as_ref().map_or_else(|why| vec![why.clone()], |slots| Unusable::of_slots(slots));
             wrong.into_iter().map(|why| (*member, why)).collect::<Vec<_>>()
         };
-        match self.given_up.first() {
-            Some(&image) => Failure::NoGoodCopy { image, replicas: self.unreadable.clone() },
-            None => Failure::NoneInReach(self.answers.iter().flat_map(why).collect()),
-        }
+        self.answers.iter().flat_map(why).collect()
+    }
+
+    /// Of a replica beside the claimant that is not in the in-sync set: the slot that may serve as one more source of the image to
+    /// load. It need not be fenced, since whatever is read there is checked against a header that was.
+    #[must_use]
+    pub fn local_source(&self, slots: &[SlotView]) -> Option<u32> {
+        // Under a damaged mark only the copying of that very slot shows whether it is whole.
+        let chosen = self.chosen.as_ref().filter(|_| self.stage == Stage::Loading && self.unmarked.is_none())?;
+        (0..).zip(slots).find(|(_, slot)| slot.closed() == Some(chosen)).map(|(index, _)| index)
     }
 
     /// The copy of `member` turned out to be damaged, whether or not another was loaded instead: it is in sync no more.
+    /// Of a replica that never was, nothing follows.
     pub fn damaged(&mut self, member: Member, why: &Unusable) {
         let answers = self.answers.iter_mut().filter(|(answered, _)| *answered == member);
         answers.for_each(|(_, answer)| *answer = Err(why.clone()));

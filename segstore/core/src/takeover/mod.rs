@@ -35,7 +35,7 @@ pub enum Action {
         /// What to ask it.
         request: Request,
     },
-    /// Load this image, any block of it from any of these slots; then call [`Takeover::loaded`] or [`Takeover::unreadable`].
+    /// Load this image, any block of it from any of these slots, or from what [`Takeover::local_source`] adds to them; then call [`Takeover::loaded`] or [`Takeover::unreadable`].
     Load {
         /// What the image is.
         header: SlotHeader,

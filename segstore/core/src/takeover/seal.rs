@@ -13,7 +13,12 @@ impl Takeover {
     /// The image is loaded and verified.
     pub fn loaded(&mut self) {
         let (Stage::Loading, Some(claimed), Some(chosen)) = (&self.stage, &self.claimed, &self.chosen) else { return };
-        let swap = Swap { expected: claimed.clone(), new: claimed.record.with_in_sync(self.holders(chosen.image)) };
+        let holders = self.holders(chosen.image);
+        if holders.is_empty() {
+            // It was loaded from beside the in-sync set, of which every copy is damaged: the directory would name nobody.
+            return self.unreadable(self.unusable());
+        }
+        let swap = Swap { expected: claimed.clone(), new: claimed.record.with_in_sync(holders) };
         let unchanged = swap.new == claimed.record;
         if unchanged && rule::holds(Rule::ConfirmClaim) {
             self.stage = Stage::Confirming(swap);

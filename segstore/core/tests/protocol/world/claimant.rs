@@ -94,12 +94,21 @@ impl World {
             Action::ReadRecord => process.directory = Some(DirectoryRequest::Read),
             Action::Swap(swap) => process.directory = Some(DirectoryRequest::Swap(swap)),
             Action::Fence { member, request } => process.fences.push((member, request)),
-            Action::Load { header, sources } => process.load = Some((header, sources)),
+            Action::Load { header, mut sources } => {
+                let local =
+                    self.local.filter(|_| self.record.record.in_sync.iter().all(|m| Some(replica_of(m)) != self.local));
+                if let (Some(r), Stage::TakingOver(takeover)) = (local, &process.stage) {
+                    let slot = takeover.local_source(&self.replicas[r].views(&self.geometry));
+                    sources.splice(0..0, slot.map(|slot| (self.replicas[r].member(), slot)));
+                }
+                process.load = Some((header, sources));
+            }
             Action::Done(start) => {
                 let (changes, memory) = process.loaded.take().unwrap();
                 let image = self.journal.took_over(start.ownership.term, start.loaded, &memory);
                 let owner = process::owner(p, start, (self.policy, self.collocated));
                 process.stage = Stage::Owning(Box::new(Owning::new(owner, changes, memory, image)));
+                self.take_in_local(p);
             }
             Action::Failed(failure) => {
                 self.judge(&failure);
@@ -107,6 +116,17 @@ impl World {
                 let failed = Stage::Failed(failure.to_string());
                 self.processes[p] = Process { stage: failed, ..Process::new(p, commits) };
             }
+        }
+    }
+
+    /// The replica beside the new owner is fenced, looked at, and taken in.
+    fn take_in_local(&mut self, p: usize) {
+        let Some(r) = self.local else { return };
+        let asker = self.processes[p].owning().unwrap().owner.ownership();
+        let request = Request { segment: SEGMENT, incarnation: self.replicas[r].incarnation(), asker };
+        if self.request(r, &request).is_ok() {
+            let (member, slots) = (self.member(r), self.replicas[r].views(&self.geometry));
+            self.processes[p].owning_mut().unwrap().owner.add_local_as_found(member, &slots);
         }
     }
 

@@ -43,7 +43,7 @@ pub struct Config {
     pub spare: usize,
     /// Slots of each replica.
     pub slots: u32,
-    /// Process 0 has a replica on its own node, too, which counts for nothing.
+    /// All processes run on one node that has a replica, too, which counts for nothing.
     pub local: bool,
     /// Process *n* runs on the node of replica *n*.
     pub collocated: bool,
@@ -124,6 +124,8 @@ pub struct World {
     geometry: Geometry,
     policy: Policy,
     collocated: bool,
+    /// The replica beside the processes.
+    local: Option<usize>,
     record: Versioned,
     /// Changes that were sent and whose sender was told that their outcome is not known.
     late_swaps: Vec<Swap>,
@@ -153,6 +155,7 @@ impl World {
             geometry,
             policy: config.policy,
             collocated: config.collocated,
+            local: config.local.then_some(local),
             record,
             late_swaps: Vec::new(),
             replicas,
