@@ -4,10 +4,10 @@
 
 use std::time::Instant;
 
+use segstore_core::owner::{BelowMinimum, Policy};
 use stateright::{Checker, Model, Property};
 
 use super::world::{Config, Faults, Step, World};
-use segstore_core::owner::{BelowMinimum, Policy};
 
 struct Cluster(Config);
 

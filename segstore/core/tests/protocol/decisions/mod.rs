@@ -97,6 +97,21 @@ fn a_push_writes_mark_entries_blocks_header_mark() {
     assert_eq!(places, order);
 }
 
+/// The application may change the length as soon as it may change memory; a late push must not hear of it.
+#[test]
+fn a_header_says_what_was_sealed() {
+    prepare();
+    let mut owner = new_owner(1);
+    let mut changes = Changes::empty(Key::of(SEGMENT), geometry());
+    changes.set_length(3 * BLOCK);
+    let epoch = owner.begin().unwrap();
+    changes.seal(epoch, |_| &[1; BLOCK as usize]);
+    let sealed = owner.header(epoch, &changes);
+    assert_eq!(sealed.length, 3 * BLOCK);
+    changes.set_length(BLOCK);
+    assert_eq!(owner.header(epoch, &changes), sealed);
+}
+
 #[test]
 fn a_slot_off_the_lineage_has_no_base() {
     prepare();
