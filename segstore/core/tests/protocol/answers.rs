@@ -226,6 +226,7 @@ fn a_hold_goes_with_its_replica() {
     commit(&mut owner, 2);
     let before = owner.hold(member(1)).unwrap();
     owner.failed(member(1));
+    assert_eq!(owner.followers().collect::<Vec<_>>(), [member(0)], "nothing waits for a local replica to come back");
     owner.add_local(member(1), vec![Some(owner.acknowledged()); 2], Some(before.slot));
     let after = owner.hold(member(1)).unwrap();
     owner.release(before.number);

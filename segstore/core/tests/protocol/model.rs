@@ -4,6 +4,7 @@
 
 use std::time::Instant;
 
+use segstore_core::owner::{BelowMinimum, Policy};
 use stateright::{Checker, Model, Property};
 
 use super::world::{Config, Faults, Step, World};
@@ -130,6 +131,17 @@ configurations! {
         Config { in_sync: 1, commits: [2, 1, 0], ..small(Faults { reads: 1, ..NONE }) },
         Config { commits: [2, 1, 0], ..small(Faults { reads: 1, partitions: 1, ..NONE }) },
     );
+    /// A replica beside the processes serves takeovers, and is pushed to by each owner in turn.
+    local_replica: quick_or(
+        Config { in_sync: 1, local: true, commits: [1, 1, 0], ..small(Faults { kills: 1, ..NONE }) },
+        Config { in_sync: 1, local: true, commits: [2, 1, 0], ..small(Faults { kills: 1, cuts: 1, ..NONE }) },
+    );
+    /// The only replica in sync is on the owner's node, after a takeover too, and that is not enough.
+    replica_beside_the_owner: Config {
+        collocated: true,
+        policy: Policy { minimum: 1, below: BelowMinimum::Stop },
+        ..small(Faults { kills: 1, repairs: 1, ..NONE })
+    };
     /// A fresh replica is repaired while the owner goes on.
     repair: Config { commits: [2, 0, 0], ..repairing(Faults { partitions: 1, ..NONE }) };
     /// A fresh replica is added by a directory whose answer is lost or late.

@@ -3,16 +3,21 @@
 //! The decisions are the product's own state machines and its own bytes; the world only carries messages, and chooses nothing.
 //! What may happen next is listed by [`World::enabled`]; a checker explores all of it, a scenario picks its steps.
 
+mod claimant;
+mod enabled;
 mod journal;
 mod network;
+mod owning;
 mod process;
 mod reader;
+mod repairs;
 mod replica;
+mod step;
 mod steps;
 
 pub use journal::Violation;
 pub use process::Stage;
-pub use steps::Step;
+pub use step::Step;
 
 use segstore_core::id::{Incarnation, Member, NodeId, OwnerId, SegmentId, Stamp, Term};
 use segstore_core::layout::{Geometry, Key};
@@ -38,7 +43,7 @@ pub struct Config {
     pub spare: usize,
     /// Slots of each replica.
     pub slots: u32,
-    /// Process 0 has a replica on its own node, too, which counts for nothing.
+    /// All processes run on one node that has a replica, too, which counts for nothing.
     pub local: bool,
     /// Process *n* runs on the node of replica *n*.
     pub collocated: bool,
@@ -119,6 +124,8 @@ pub struct World {
     geometry: Geometry,
     policy: Policy,
     collocated: bool,
+    /// The replica beside the processes.
+    local: Option<usize>,
     record: Versioned,
     /// Changes that were sent and whose sender was told that their outcome is not known.
     late_swaps: Vec<Swap>,
@@ -148,6 +155,7 @@ impl World {
             geometry,
             policy: config.policy,
             collocated: config.collocated,
+            local: config.local.then_some(local),
             record,
             late_swaps: Vec::new(),
             replicas,

@@ -160,7 +160,7 @@ impl World {
             (Ok(()), None) => {}
             // Nothing damages memory here.
             (Err(Unread::Unreadable(_)), _) if reader.before == self.record => {
-                self.journal.broken(Violation::Unreadable)
+                self.journal.broken(Violation::Unreadable);
             }
             (Err(_), _) if self.should_stand(&reader) => self.journal.broken(Violation::HeldAndWritten),
             (Err(_), _) => {}

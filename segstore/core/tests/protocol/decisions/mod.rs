@@ -1,17 +1,20 @@
 //! Rules that one state machine keeps by itself.
 
+mod local;
+mod reading;
+
 use segstore_core::changes::Changes;
 use segstore_core::id::{Epoch, Incarnation, Member, NodeId, OwnerId, SegmentId, Stamp, Term};
 use segstore_core::layout::geometry::SLOT_HEAD;
 use segstore_core::layout::{Geometry, Key, Mark, Ownership, SlotHeader, header};
 use segstore_core::lineage::Lineage;
-use segstore_core::owner::{Action, BelowMinimum, Blocked, Hold, Owner, Policy, Start};
+use segstore_core::owner::{Action, BelowMinimum, Blocked, Owner, Policy, Start};
 use segstore_core::push::{Checkpoint, Source, Target};
-use segstore_core::reader::{Reader, Unread, Verdict};
+use segstore_core::reader::{Reader, Unread};
 use segstore_core::record::{Record, RecordVersion, Versioned};
 use segstore_core::repair::{Repair, Step};
 use segstore_core::replica::{Refused, Replica, Request};
-use segstore_core::slot::{Damage, SlotView};
+use segstore_core::slot::SlotView;
 use segstore_core::takeover::{Action as TakeoverAction, Failure, Takeover, Unusable};
 
 const SEGMENT: SegmentId = SegmentId(77);
@@ -92,6 +95,21 @@ fn a_push_writes_mark_entries_blocks_header_mark() {
     });
     let order = ["open", "1 entry at 0", "1 entry at 2", "1 block at 0", "1 block at 2", "header", "closed"];
     assert_eq!(places, order);
+}
+
+/// The application may change the length as soon as it may change memory; a late push must not hear of it.
+#[test]
+fn a_header_says_what_was_sealed() {
+    prepare();
+    let mut owner = new_owner(1);
+    let mut changes = Changes::empty(Key::of(SEGMENT), geometry());
+    changes.set_length(3 * BLOCK);
+    let epoch = owner.begin().unwrap();
+    changes.seal(epoch, |_| &[1; BLOCK as usize]);
+    let sealed = owner.header(epoch, &changes);
+    assert_eq!(sealed.length, 3 * BLOCK);
+    changes.set_length(BLOCK);
+    assert_eq!(owner.header(epoch, &changes), sealed);
 }
 
 #[test]
@@ -253,65 +271,4 @@ fn reading(in_sync: &[u128]) -> Versioned {
         version: RecordVersion(1),
         record: Record { segment: SEGMENT, term: Term(1), owner: OwnerId(1), in_sync },
     }
-}
-
-#[test]
-fn a_reader_asks_the_owner_and_believes_the_directory() {
-    prepare();
-    let record = reading(&[0, 1]);
-    let image = Stamp::new(1, 4);
-    let hold = Hold { number: 1, member: member(0), slot: 1, image };
-    let held = |answered, head| Reader::of_hold(record.clone(), answered, hold, head);
-    let closed = SlotView::Closed(header(image));
-    let other = Ownership { term: Term(1), owner: OwnerId(2) };
-    assert!(matches!(held(other, closed.clone()), Err(Unread::NotTheOwner { .. })));
-    let owner = record.ownership();
-    assert_eq!(held(owner, SlotView::Closed(header(Stamp::new(1, 5)))), Err(Unread::HoldOver(hold)));
-    assert_eq!(held(owner, SlotView::Blank), Err(Unread::HoldOver(hold)));
-    let damaged = SlotView::Damaged { mark: None, header: None };
-    assert_eq!(held(owner, damaged), Err(Unread::Unreadable(vec![(member(0), Unusable::HeadDamaged(1))])));
-    let mut reader = held(owner, closed.clone()).unwrap();
-    assert_eq!(reader.copied(Ok(()), &closed, &record), Ok(Verdict::Accepted));
-    let another = Versioned { version: RecordVersion(2), ..reading(&[0]) };
-    let changed = reader.copied(Ok(()), &closed, &another).unwrap_err();
-    assert!(matches!(changed, Unread::RecordChanged(_)) && changed.is_passing(), "only the in-sync set has changed");
-    let written = Unread::SlotWritten { member: member(0), slot: 1 };
-    let again = SlotView::Closed(SlotHeader { table_sum: 9, ..header(image) });
-    for now in [SlotView::Blank, again] {
-        assert_eq!(reader.copied(Err(Damage::Table), &now, &record), Err(written.clone()));
-    }
-    let unreadable = Unread::Unreadable(vec![(member(0), Unusable::Damaged(image, Damage::Table))]);
-    assert!(!unreadable.is_passing());
-    assert_eq!(reader.copied(Err(Damage::Table), &closed, &record), Err(unreadable));
-}
-
-#[test]
-fn a_reader_without_the_owner_takes_the_newest_that_is_whole() {
-    prepare();
-    let record = reading(&[0, 1, 2]);
-    let (old, new) = (Stamp::new(1, 4), Stamp::new(1, 5));
-    let slots = |images: [Stamp; 2]| Ok(images.map(|image| SlotView::Closed(header(image))).to_vec());
-    let answers = vec![
-        (member(0), Ok(vec![SlotView::Damaged { mark: None, header: None }, SlotView::Closed(header(old))])),
-        (member(1), slots([new, old])),
-        (member(2), Err(Unusable::OutOfReach)),
-        (member(7), slots([old, Stamp::new(1, 6)])),
-    ];
-    let mut reader = Reader::of_heads(record.clone(), answers).unwrap();
-    let damaged = |n, image| (member(n), Unusable::Damaged(image, Damage::Table));
-    let mut wrong = vec![(member(0), Unusable::HeadDamaged(0)), (member(2), Unusable::OutOfReach)];
-    assert_eq!(reader.passed_over(), wrong);
-    for (n, slot, image) in [(1, 0, new), (0, 1, old), (1, 1, old)] {
-        assert_eq!((reader.place().member, reader.place().slot, reader.image()), (member(n), slot, image));
-        let head = SlotView::Closed(header(image));
-        assert_eq!(reader.clone().copied(Ok(()), &head, &record), Ok(Verdict::Accepted));
-        wrong.push(damaged(n, image));
-        match reader.copied(Err(Damage::Table), &head, &record) {
-            Ok(verdict) => assert_eq!(verdict, Verdict::Elsewhere),
-            Err(why) => assert_eq!(why, Unread::Unreadable(wrong.clone())),
-        }
-    }
-    assert_eq!(wrong.len(), 5, "every copy was tried");
-    let nobody = Reader::of_heads(record, vec![(member(1), Ok(vec![SlotView::Blank]))]);
-    assert_eq!(nobody, Err(Unread::Unreadable(vec![(member(1), Unusable::NoImage)])));
 }

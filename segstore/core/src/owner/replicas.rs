@@ -1,0 +1,57 @@
+//! Replicas that come and go beside the in-sync set: repaired ones, local ones, ones to be let go.
+
+use super::Owner;
+use super::follower::{Follower, Role};
+use crate::id::{Member, Stamp};
+use crate::layout::Ownership;
+use crate::rule::{self, Rule};
+use crate::slot::SlotView;
+
+impl Owner {
+    /// Lets go of a replica. One of the in-sync set is removed from it, if it is not the last.
+    pub fn remove(&mut self, member: Member) {
+        self.keep(|f| f.member != member || matches!(f.role, Role::InSync | Role::Adding));
+        if let Some(follower) = self.follower_mut(member) {
+            follower.leaving = true;
+        }
+        self.advance();
+    }
+
+    /// Where a repair can copy from: a member of the in-sync set, its slot with the newest acknowledged image, and that image.
+    #[must_use]
+    pub fn repair_source(&self) -> Option<(Member, u32, Stamp)> {
+        let mut sources = self.followers.iter().filter(|f| f.role == Role::InSync && f.is_connected() && !f.leaving);
+        sources.find_map(|f| Some((f.member, f.newest_slot()?, f.newest_image()?)))
+    }
+
+    /// A repair has ended: every slot of `member` has the blocks that were last modified up to `base`. With `closed`, that slot
+    /// is the whole image `base`, closed. The replica gets the next pushes, and is added once it holds what is acknowledged.
+    ///
+    /// What was copied for another ownership counts for nothing: `false`.
+    pub fn repaired(&mut self, by: Ownership, member: Member, slots: u32, base: Stamp, closed: Option<u32>) -> bool {
+        // A replica that was repaired again holds nothing of what it held.
+        self.keep(|f| f.member != member || f.role != Role::Joining);
+        let counts = by == self.ownership && self.contains(base) && self.follower_mut(member).is_none();
+        if counts {
+            let base = if rule::holds(Rule::PushSinceRepair) { base } else { self.acknowledged };
+            let bases = vec![Some(base); slots as usize];
+            self.followers.push(Follower::new(member, Role::Joining, bases, closed));
+        }
+        counts
+    }
+
+    /// Takes in a replica on the owner's own node as it was found there: `slots` are its heads, read after it had granted a request
+    /// of this term. What stands on the owner's lineage is brought up to date by difference.
+    pub fn add_local_as_found(&mut self, member: Member, slots: &[SlotView]) {
+        let bases = slots.iter().map(|slot| slot.base(&self.lineage)).collect();
+        let newest = (0..).zip(slots).find(|(_, slot)| slot.image() == Some(self.acknowledged)).map(|(index, _)| index);
+        self.add_local(member, bases, newest);
+    }
+
+    /// Takes in a replica on the owner's own node, which counts for nothing.
+    pub fn add_local(&mut self, member: Member, bases: Vec<Option<Stamp>>, newest: Option<u32>) {
+        if self.follower_mut(member).is_none() {
+            self.followers.push(Follower::new(member, Role::Local, bases, newest));
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Rule 9: a replica is filled while the owner goes on.
+
+use segstore_core::id::Stamp;
+
+use super::Step::{Commit, Connect, Deliver, Directory, Repair, RepairGoesOn, Repaired, TakeOver};
+use super::{assert_kept, with_repaired_spare, world};
+
+/// B has a replica repaired between its claim and its fence, while A still pushes: the copy picks up a block that is aborted.
+#[test]
+fn a_repair_starts_after_the_takeover() {
+    let mut world = world(1, 1);
+    world.checkpoint(0, 1);
+    world.run([TakeOver(1), Directory(1), Directory(1)]);
+    if !world.is_enabled(Repair(1, 1)) {
+        return; // There is nothing to start one from: that is the rule.
+    }
+    world.run([Repair(1, 1), RepairGoesOn(1), RepairGoesOn(1)]);
+    world.step(Commit(0, 0));
+    world.land(0, 0);
+    world.step(Commit(0, 1));
+    world.run([Deliver(0, 0); 5]);
+    while world.is_enabled(RepairGoesOn(1)) {
+        world.step(RepairGoesOn(1));
+    }
+    world.finish_takeover(1, &[0]);
+    world.settle(1);
+    world.checkpoint(1, 0);
+    world.settle(1);
+    world.take_over(2, &[1]);
+    assert_kept(&world);
+}
+
+/// A replica is repaired while the owner goes on; whatever it then holds in sync can be loaded from it alone.
+#[test]
+fn a_fuzzy_copy_becomes_a_checkpoint() {
+    for steps_before in 0..12 {
+        let mut world = world(1, 1);
+        world.checkpoint(0, 1);
+        world.step(Repair(0, 1));
+        for _ in 0..steps_before {
+            if world.is_enabled(RepairGoesOn(1)) {
+                world.step(RepairGoesOn(1));
+            }
+        }
+        for block in [0, 1, 0] {
+            world.step(Commit(0, block));
+            world.land(0, 0);
+        }
+        while world.is_enabled(RepairGoesOn(1)) {
+            world.step(RepairGoesOn(1));
+        }
+        if world.is_enabled(Repaired(0)) {
+            world.run([Repaired(0), Connect(0, 1)]);
+            for _ in 0..3 {
+                world.checkpoint(0, 0);
+                let mut rival = world.clone();
+                if world.in_sync() == [0, 1] {
+                    rival.take_over(1, &[1]);
+                    assert_eq!(rival.taken_over(), rival.acknowledged(), "after {steps_before} steps");
+                }
+                assert_kept(&rival);
+            }
+            assert_eq!(world.in_sync(), [0, 1], "after {steps_before} steps");
+        }
+    }
+}
+
+/// The same, of a segment whose owner does nothing meanwhile: it needs no checkpoint to be safe again.
+#[test]
+fn an_idle_segment_is_repaired() {
+    let mut world = with_repaired_spare();
+    world.step(Directory(0));
+    assert_eq!(world.in_sync(), [0, 1]);
+    // A push that stops in the middle leaves the other slot: it must be whole, too.
+    world.checkpoint(0, 0);
+    world.step(Commit(0, 1));
+    world.run([Deliver(0, 1); 2]);
+    world.take_over(1, &[1]);
+    assert_eq!(world.taken_over(), Some(Stamp::new(1, 2)));
+    assert_kept(&world);
+}

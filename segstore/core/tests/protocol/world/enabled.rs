@@ -1,0 +1,152 @@
+//! What may happen next.
+
+use segstore_core::id::{Member, Stamp};
+use segstore_core::rule::{self, Rule};
+
+use super::network::Endpoint;
+use super::process::{DirectoryRequest, Owning, Stage};
+use super::{Step, World, replica_of};
+
+impl World {
+    pub fn is_enabled(&self, step: Step) -> bool {
+        self.enabled().contains(&step)
+    }
+
+    /// Everything that may happen next.
+    pub fn enabled(&self) -> Vec<Step> {
+        let mut steps = Vec::new();
+        (0..self.processes.len()).for_each(|p| self.enabled_for_process(p, &mut steps));
+        for endpoint in &self.endpoints {
+            self.enabled_for_endpoint(endpoint, &mut steps);
+        }
+        for (r, replica) in self.replicas.iter().enumerate() {
+            if replica.repair.is_some() {
+                steps.push(Step::RepairGoesOn(r));
+            }
+            if self.faults.restarts > 0 && self.is_in_use(r) {
+                steps.push(Step::Restart(r));
+            }
+            if self.faults.memory_losses > 0 && self.is_in_use(r) {
+                steps.push(Step::LoseMemory(r));
+            }
+        }
+        steps.extend((0..self.late_swaps.len()).map(Step::LateSwap));
+        if self.faults.reads > 0 {
+            steps.push(Step::Read);
+        }
+        for (i, reader) in self.readers.iter().enumerate() {
+            self.enabled_for_reader(i, reader, &mut steps);
+        }
+        steps
+    }
+
+    fn is_in_use(&self, r: usize) -> bool {
+        self.record.record.in_sync.contains(&self.member(r)) || self.replicas[r].repair.is_some()
+    }
+
+    fn enabled_for_process(&self, p: usize, steps: &mut Vec<Step>) {
+        let process = &self.processes[p];
+        match &process.directory {
+            Some(DirectoryRequest::Read) => steps.push(Step::Directory(p)),
+            Some(DirectoryRequest::Swap(_)) => {
+                steps.push(Step::Directory(p));
+                if self.faults.lost_replies > 0 {
+                    steps.extend([Step::ReplyLost(p), Step::ReplyLate(p)]);
+                }
+            }
+            None => {}
+        }
+        for (member, _) in &process.fences {
+            steps.push(Step::Fence(p, replica_of(member)));
+            if self.faults.partitions > 0 {
+                steps.push(Step::FenceLost(p, replica_of(member)));
+            }
+        }
+        if process.load.is_some() {
+            steps.push(Step::Load(p));
+        }
+        match &process.stage {
+            Stage::Idle if p > 0 => steps.push(Step::TakeOver(p)),
+            Stage::TakingOver(_) => self.enabled_for_claimant(p, steps),
+            Stage::Owning(owning) if owning.owner.fenced().is_none() => self.enabled_for_owner(p, owning, steps),
+            _ => {}
+        }
+        if self.faults.kills > 0 && matches!(process.stage, Stage::Owning(_) | Stage::TakingOver(_)) {
+            steps.push(Step::Kill(p));
+        }
+    }
+
+    /// A claimant has nothing to start a repair from, unless the rule that says so is left out.
+    fn enabled_for_claimant(&self, p: usize, steps: &mut Vec<Step>) {
+        if !rule::holds(Rule::RepairAfterTakeover) && self.faults.repairs > 0 && self.early_repair_source(p).is_some() {
+            let out = |r: &usize| !self.record.record.in_sync.contains(&self.member(*r));
+            steps.extend((0..self.replicas.len()).filter(out).map(|r| Step::Repair(p, r)));
+        }
+    }
+
+    pub(super) fn early_repair_source(&self, p: usize) -> Option<(Member, u32, Stamp)> {
+        let Stage::TakingOver(takeover) = &self.processes[p].stage else { return None };
+        let source = *takeover.claimed()?.record.in_sync.first()?;
+        let views = self.replicas[replica_of(&source)].views(&self.geometry);
+        let images = (0..).zip(&views).filter_map(|(slot, view)| Some((source, slot, view.image()?)));
+        images.max_by_key(|(_, _, image)| *image)
+    }
+
+    fn enabled_for_owner(&self, p: usize, owning: &Owning, steps: &mut Vec<Step>) {
+        let process = &self.processes[p];
+        if !process.repaired.is_empty() {
+            steps.push(Step::Repaired(p));
+        }
+        let unconnected: Vec<_> = owning.owner.disconnected().collect();
+        let reachable = |member: &&Member| self.member(replica_of(member)) == **member;
+        steps.extend(unconnected.iter().filter(reachable).map(|member| Step::Connect(p, replica_of(member))));
+        let gone = |member: &Member| self.member(replica_of(member)) != *member;
+        steps.extend(owning.owner.connecting().filter(gone).map(|member| Step::OutOfReach(p, replica_of(&member))));
+        if self.faults.losses > 0 {
+            steps.extend(owning.owner.connecting().map(|member| Step::StopTrying(p, replica_of(&member))));
+        }
+        match owning.owner.attempt() {
+            None if process.commits > 0 => {
+                let blocks = 0..owning.changes.entries().len() as u32;
+                steps.extend(blocks.map(|block| Step::Commit(p, block)));
+                if self.faults.resizes > 0 {
+                    steps.push(Step::Resize(p));
+                }
+            }
+            Some(_) if self.faults.give_ups > 0 && self.endpoints.iter().all(|e| !self.is_pushing(p, e)) => {
+                steps.push(Step::GiveUp(p));
+            }
+            _ => {}
+        }
+        if self.faults.repairs > 0 && owning.owner.repair_source().is_some() {
+            let out = |r: &usize| {
+                let member = self.member(*r);
+                !owning.owner.in_sync().contains(&member)
+                    && !owning.owner.followers().any(|follower| follower == member)
+                    && self.replicas[*r].repair.is_none()
+                    && !process.repaired.iter().any(|(_, repaired, _, _)| *repaired == member)
+            };
+            steps.extend((0..self.replicas.len()).filter(out).map(|r| Step::Repair(p, r)));
+        }
+    }
+
+    fn is_pushing(&self, p: usize, endpoint: &Endpoint) -> bool {
+        endpoint.process == p && endpoint.awaited.is_some() && endpoint.is_open()
+    }
+
+    fn enabled_for_endpoint(&self, endpoint: &Endpoint, steps: &mut Vec<Step>) {
+        let (p, r) = (endpoint.process, endpoint.replica);
+        if !endpoint.in_flight.is_empty() {
+            steps.push(if endpoint.is_open() { Step::Deliver(p, r) } else { Step::DeliverLate(p, r) });
+        }
+        if endpoint.is_open() && (endpoint.revoked || endpoint.awaited.is_some() && endpoint.in_flight.is_empty()) {
+            steps.push(Step::Complete(p, r));
+        }
+        if endpoint.is_open() && endpoint.awaited.is_some() && !endpoint.revoked && self.faults.cuts > 0 {
+            steps.push(Step::Cut(p, r));
+        }
+        if endpoint.is_open() && (endpoint.revoked || endpoint.awaited.is_some()) && self.faults.losses > 0 {
+            steps.push(Step::Lose(p, r));
+        }
+    }
+}
