@@ -25,7 +25,10 @@ fn main() -> segstore::Result<()> {
         count.copy_from_slice(&next.to_le_bytes());
         let checkpoint = segment.checkpoint()?;
         if times <= 20 {
-            println!("{next}: epoch {} is in {} replicas, {} elsewhere", checkpoint.epoch, checkpoint.in_sync, checkpoint.elsewhere);
+            println!(
+                "{next}: epoch {} is in {} replicas, {} elsewhere",
+                checkpoint.epoch, checkpoint.in_sync, checkpoint.elsewhere
+            );
         }
     }
     println!("{times} checkpoints, {:?} each", started.elapsed() / u32::try_from(times.max(1)).unwrap_or(u32::MAX));

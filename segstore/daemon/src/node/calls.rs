@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use segstore::control::message::{Bytes, Demand, Fault, FaultKind, Place, ReplicaInfo, Report, Shape};
-use segstore_core::id::{NodeId, SegmentId};
+use segstore_core::id::{Member, NodeId, SegmentId};
 use segstore_core::layout::{Geometry, Ownership};
 use segstore_transport::Endpoint;
 
@@ -104,10 +104,10 @@ impl Serve for Calls {
                 };
                 self.blocking(connect).await.map(|reply| Reply::Connected { reply: Bytes(reply) })
             }
-            Call::Repair { segment, name, shape, ownership, source, slot, base } => {
+            Call::Repair { segment, name, shape, ownership, members, source, slot, base } => {
                 let from = Source { segment, geometry: geometry(shape)?, slot, base };
                 tracing::info!(segment = name, "a replica is being filled here, from node {}", source.node_name);
-                let filled = self.repair(from, ownership, &source).await;
+                let filled = self.repair(from, ownership, members, &source).await;
                 match &filled {
                     Ok(_) => tracing::info!(segment = name, "the replica is filled"),
                     Err(fault) => tracing::warn!(segment = name, "the replica was not filled: {fault}"),
@@ -137,9 +137,13 @@ impl Serve for Calls {
 }
 
 impl Calls {
-    async fn repair(&self, source: Source, by: Ownership, place: &Place) -> Result<Reply, Fault> {
+    async fn repair(&self, source: Source, by: Ownership, members: Vec<Member>, place: &Place) -> Result<Reply, Fault> {
         let (provider, endpoint) = self.dial(source.segment, place).await?;
-        let filled = self.blocking(move |node| node.replicas.fill(&source, by, &provider, endpoint)).await?;
+        let fill = move |node: &Node| {
+            node.replicas.retire_others(source.segment, &members)?;
+            node.replicas.fill(&source, by, &provider, endpoint)
+        };
+        let filled = self.blocking(fill).await?;
         Ok(Reply::Repaired { member: filled.member, base: filled.base, closed: filled.closed })
     }
 }

@@ -56,6 +56,8 @@ pub enum Call {
         shape: Shape,
         /// For this owner.
         ownership: Ownership,
+        /// The replicas that take part: what else this node has of the segment is replaced.
+        members: Vec<Member>,
         /// The replica to copy from, and how to reach it.
         source: Place,
         /// Its slot.

@@ -257,6 +257,16 @@ impl Replicas {
         replica.map_or(Ok(()), |replica| replica.remove())
     }
 
+    /// Forgets the replicas of a segment that take part in nothing: none but `members` do.
+    ///
+    /// # Errors
+    /// As [`Replicas::retire`].
+    pub fn retire_others(&self, segment: SegmentId, members: &[Member]) -> Result<(), ReplicaError> {
+        let kept = self.of_segment(segment);
+        let others = kept.iter().filter(|replica| !members.contains(&replica.member));
+        others.into_iter().try_for_each(|replica| self.retire(segment, replica.member.incarnation))
+    }
+
     /// Forgets every replica of a segment.
     ///
     /// # Errors

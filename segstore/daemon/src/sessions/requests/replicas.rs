@@ -110,6 +110,7 @@ pub(super) async fn repair(
         name: name.to_owned(),
         shape: entry.shape,
         ownership,
+        members: members.to_vec(),
         source: node.view.place(source),
         slot,
         base,
