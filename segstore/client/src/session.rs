@@ -63,6 +63,14 @@ impl Session {
         Self::join(path.as_ref(), None)
     }
 
+    /// Joins the session that `token` names, at the daemon whose socket is at `path`.
+    ///
+    /// # Errors
+    /// [`Error::NoDaemon`]: it does not answer, or the session belongs to another user.
+    pub fn join_at(path: impl AsRef<Path>, token: &str) -> Result<Self> {
+        Self::join(path.as_ref(), Some(token.to_owned()))
+    }
+
     fn join(path: &Path, token: Option<String>) -> Result<Self> {
         let owned = Arc::new(Mutex::new(HashMap::<String, Weak<Shared>>::new()));
         let segments = owned.clone();

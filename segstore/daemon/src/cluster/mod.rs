@@ -32,7 +32,7 @@ pub fn segment_key(name: &str) -> String {
     format!("segments/{name}")
 }
 
-/// Where a segment's [`Holder`] stands.
+/// Where it stands which session holds a segment.
 #[must_use]
 pub fn holder_key(name: &str) -> String {
     format!("holders/{name}")

@@ -19,7 +19,7 @@ pub struct Settings {
     /// Directory for what must survive a reboot [default: /var/lib/segstore]
     #[arg(long, env = "SEGSTORED_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Directory on tmpfs for replica memory [default: /dev/shm/segstore-<name>]
+    /// Directory on tmpfs for replica memory [default: /dev/shm/segstore-NAME]
     #[arg(long, env = "SEGSTORED_MEMORY_DIR", value_name = "DIR")]
     pub memory_dir: Option<PathBuf>,
     /// Memory that replicas may take, as bytes (8GiB) or as a part of the machine's (50%) [default: 50%]

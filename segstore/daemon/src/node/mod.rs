@@ -1,4 +1,4 @@
-//! This node: what its daemon knows and serves. Other daemons ask it for replicas and owners ([`calls`]), clients for everything
+//! This node: what its daemon knows and serves. Other daemons ask it for replicas and owners (`calls`), clients for everything
 //! ([`crate::sessions`]).
 
 mod calls;

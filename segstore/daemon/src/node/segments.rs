@@ -75,22 +75,27 @@ impl Node {
         })
     }
 
-    /// What a change of the record means, for people.
-    pub(crate) fn event(&self, name: &str, swap: &Swap, who: &str, why: &str) -> Event {
+    /// What a change of the record means, for people: one event for each thing that it does.
+    pub(crate) fn events(&self, name: &str, swap: &Swap, who: &str, why: &str) -> Vec<Event> {
         let (old, new) = (&swap.expected.record, &swap.new);
-        let names = |members: &mut dyn Iterator<Item = &segstore_core::id::Member>| {
-            members.map(|member| self.view.name(member.node)).collect::<Vec<_>>().join(", ")
-        };
-        let gone = names(&mut old.in_sync.iter().filter(|member| !new.in_sync.contains(member)));
-        let come = names(&mut new.in_sync.iter().filter(|member| !old.in_sync.contains(member)));
-        let (what, text) = if old.owner != new.owner {
-            ("claimed", format!("by {who}: {why}"))
-        } else if !come.is_empty() {
-            ("added", format!("the replica on {come}: {why}"))
-        } else {
-            ("removed", format!("the replica on {gone}: {why}"))
-        };
-        self.note(name, what, new.term.0, text)
+        let mut events = Vec::new();
+        let mut note = |what, text| events.push(self.note(name, what, new.term.0, text));
+        if old.owner != new.owner {
+            note("claimed", format!("by {who}: {why}"));
+        }
+        for member in old.in_sync.iter().filter(|member| !new.in_sync.contains(member)) {
+            note("removed", format!("the replica on {}: {why}", self.view.name(member.node)));
+        }
+        for member in new.in_sync.iter().filter(|member| !old.in_sync.contains(member)) {
+            note(
+                "added",
+                format!(
+                    "the replica on {}: it was filled, and holds what is acknowledged",
+                    self.view.name(member.node)
+                ),
+            );
+        }
+        events
     }
 
     /// An event of now.

@@ -160,10 +160,12 @@ pub(super) async fn swap(client: &Client, name: &str, swap: Swap, why: &str) -> 
         return Ok(Answer::Conflict { current: entry.versioned(revision) });
     }
     let who = format!("{} (process {} on node {})", client.session.program, client.credentials.pid, node.name);
-    let event = node.event(name, &swap, &who, why);
-    tracing::info!(segment = name, term = event.term, "{}: {}", event.what, event.why);
+    let events = node.events(name, &swap, &who, why);
     let mut new = entry.with_record(swap.new);
-    new.note(event);
+    for event in events {
+        tracing::info!(segment = name, term = event.term, "{}: {}", event.what, event.why);
+        new.note(event);
+    }
     match node.write_segment(name, Some(revision), &new).await? {
         Ok(Revision(version)) => Ok(Answer::Swapped { version: RecordVersion(version) }),
         Err(Some(found)) => {

@@ -1,0 +1,207 @@
+//! Real daemons and real client processes, killed and stopped as the test likes.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use segstore::Session;
+use tempfile::TempDir;
+
+/// How long anything may take before the test counts as hung.
+pub(super) const WATCHDOG: Duration = Duration::from_secs(60);
+
+/// A cluster of daemons, the first of which keeps the directory. Its memory is on tmpfs; nothing of it is left.
+pub(super) struct Cluster {
+    place: TempDir,
+    memory: TempDir,
+    directory: String,
+    options: Vec<String>,
+    daemons: Vec<Option<Child>>,
+}
+
+/// A process of this test binary in another role.
+pub(super) struct Client {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Cluster {
+    /// So many nodes, with these further options of the daemon.
+    pub(super) fn start(nodes: usize, options: &[&str]) -> Cluster {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let mut cluster = Cluster {
+            place: TempDir::new().unwrap(),
+            memory: TempDir::new_in("/dev/shm").unwrap(),
+            directory: free.to_string(),
+            options: options.iter().map(|&option| option.to_owned()).collect(),
+            daemons: Vec::new(),
+        };
+        let secret = cluster.place.path().join("secret");
+        std::fs::write(&secret, "an altogether secret sentence").unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&secret, mode).unwrap();
+        for node in 0..nodes {
+            cluster.daemons.push(None);
+            cluster.restart(node);
+        }
+        cluster.until_up(nodes);
+        cluster
+    }
+
+    /// A client of this node, in this process.
+    pub(super) fn session(&self, node: usize) -> Session {
+        Session::connect_to(self.socket(node)).unwrap()
+    }
+
+    pub(super) fn socket(&self, node: usize) -> PathBuf {
+        self.place.path().join(format!("n{node}.sock"))
+    }
+
+    pub(super) fn memory(&self, node: usize) -> PathBuf {
+        self.memory.path().join(format!("n{node}"))
+    }
+
+    pub(super) fn data(&self, node: usize) -> PathBuf {
+        self.place.path().join(format!("n{node}"))
+    }
+
+    /// The command that runs a node's daemon.
+    pub(super) fn command(&self, node: usize) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_segstored"));
+        let directory = if node == 0 { "self" } else { &self.directory };
+        let listen = if node == 0 { &self.directory } else { "127.0.0.1:0" };
+        let log = std::fs::File::options().append(true).create(true).open(self.log(node)).unwrap();
+        command
+            .args(["--name", &format!("n{node}"), "--directory", directory, "--listen", listen])
+            .args(["--metrics", "off", "--memory", "512MiB", "--node-lease", "1s"])
+            .arg("--data-dir")
+            .arg(self.data(node))
+            .arg("--memory-dir")
+            .arg(self.memory(node))
+            .arg("--socket")
+            .arg(self.socket(node))
+            .arg("--secret-file")
+            .arg(self.place.path().join("secret"))
+            .args(&self.options)
+            .stderr(log);
+        command
+    }
+
+    pub(super) fn log(&self, node: usize) -> PathBuf {
+        self.place.path().join(format!("n{node}.log"))
+    }
+
+    /// Starts a node's daemon (again), and waits until it serves.
+    pub(super) fn restart(&mut self, node: usize) {
+        self.kill(node);
+        self.daemons[node] = Some(self.command(node).spawn().unwrap());
+        until("the daemon serves", || Session::connect_to(self.socket(node)).ok());
+    }
+
+    /// SIGKILL.
+    pub(super) fn kill(&mut self, node: usize) {
+        if let Some(mut daemon) = self.daemons[node].take() {
+            daemon.kill().unwrap();
+            daemon.wait().unwrap();
+        }
+    }
+
+    /// Waits until every daemon that runs sees so many nodes.
+    pub(super) fn until_up(&self, nodes: usize) {
+        for (node, _) in self.daemons.iter().enumerate().filter(|(_, daemon)| daemon.is_some()) {
+            let session = self.session(node);
+            until("the nodes see each other", || {
+                let up = session.nodes().unwrap().into_iter().filter(|node| node.up).count();
+                (up == nodes).then_some(())
+            });
+        }
+    }
+
+    /// A process in another role, connected to this node.
+    pub(super) fn client(&self, node: usize, role: &str, arguments: &[&str]) -> Client {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "roles::role", "--nocapture", "--test-threads", "1"])
+            .env("ROLE", role)
+            .env("ARGUMENTS", arguments.join(" "))
+            .env("SEGSTORE_SOCKET", self.socket(node))
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        Client { child, lines }
+    }
+
+    /// What every node logged, for a test that failed.
+    fn logs(&self) -> String {
+        let log = |node| std::fs::read_to_string(self.log(node)).unwrap_or_default();
+        (0..self.daemons.len()).map(|node| format!("--- n{node}\n{}", log(node))).collect()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.logs());
+        }
+        for node in 0..self.daemons.len() {
+            self.kill(node);
+        }
+    }
+}
+
+impl Client {
+    /// The next line that it prints with this word at its start, without the word; `None` when it has ended.
+    pub(super) fn line(&mut self, word: &str) -> Option<String> {
+        loop {
+            let mut line = String::new();
+            if self.lines.read_line(&mut line).unwrap() == 0 {
+                return None;
+            }
+            if let Some(rest) = line.trim().strip_prefix(word) {
+                return Some(rest.trim().to_owned());
+            }
+        }
+    }
+
+    /// Every further number that it prints after this word, to its end.
+    pub(super) fn last_number(&mut self, word: &str) -> Option<u64> {
+        let mut last = None;
+        while let Some(line) = self.line(word) {
+            // The line that was cut off by the kill was not printed.
+            last = line.parse().ok().or(last);
+        }
+        last
+    }
+
+    pub(super) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
+    }
+
+    pub(super) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits for something, as long as the watchdog lets it.
+pub(super) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(started.elapsed() < WATCHDOG, "waited too long until {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

@@ -1,0 +1,9 @@
+//! The promises, on real daemons and real processes that are killed.
+
+#![expect(clippy::unwrap_used, reason = "a test that meets the unexpected ends")]
+
+mod harness;
+mod nodes;
+mod owners;
+mod readers;
+mod roles;

@@ -1,0 +1,106 @@
+//! Owners that die, pause, and compete.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use segstore::{Error, OpenOptions, Session};
+
+use super::harness::{Client, Cluster, WATCHDOG};
+use super::roles::check_state;
+
+fn until_owner(client: &mut Client) -> u64 {
+    client.line("owner").expect("it becomes the owner").parse().unwrap()
+}
+
+/// An owner that is killed at random moments, over and over: what was acknowledged is there, whole.
+fn everything_acknowledged_survives(transport: &str) {
+    let cluster = Cluster::start(3, &["--transport", transport]);
+    let mut acknowledged = 0;
+    for round in 0..12 {
+        let mut owner = cluster.client(round % 3, "standby", &["s"]);
+        let found = until_owner(&mut owner);
+        assert!(found >= acknowledged, "{found} was loaded, {acknowledged} had been acknowledged");
+        std::thread::sleep(Duration::from_millis(20 + 37 * (round as u64 % 5)));
+        owner.kill();
+        acknowledged = owner.last_number("acknowledged").unwrap_or(found);
+    }
+    let session = cluster.session(0);
+    let standby = OpenOptions::new().stand_by(Some(WATCHDOG));
+    let segment = session.open("s", &standby).unwrap();
+    assert!(check_state(segment.bytes()) >= acknowledged);
+    assert!(acknowledged > 12, "hardly anything was acknowledged: {acknowledged}");
+}
+
+#[test]
+fn everything_acknowledged_survives_over_shm() {
+    everything_acknowledged_survives("shm");
+}
+
+#[test]
+fn everything_acknowledged_survives_over_tcp() {
+    everything_acknowledged_survives("tcp");
+}
+
+#[test]
+fn a_second_owner_is_refused_and_a_standby_comes_at_once() {
+    let cluster = Cluster::start(3, &[]);
+    let mut owner = cluster.client(0, "writer", &["s"]);
+    until_owner(&mut owner);
+    let refused = cluster.session(1).open("s", &OpenOptions::new());
+    let Err(Error::Owned { holder, .. }) = refused else { panic!("{refused:?}") };
+    assert_eq!(holder.node_name, "n0");
+    let mut standby = cluster.client(1, "standby", &["s"]);
+    std::thread::sleep(Duration::from_millis(300));
+    owner.kill();
+    let acknowledged = owner.last_number("acknowledged").unwrap();
+    assert!(until_owner(&mut standby) >= acknowledged);
+}
+
+/// The old owner is only slow: it wakes after the takeover, and nothing of it is seen or acknowledged any more.
+fn a_paused_owner_is_fenced(transport: &str) {
+    let cluster = Cluster::start(3, &["--transport", transport]);
+    let mut old = cluster.client(0, "writer", &["s"]);
+    until_owner(&mut old);
+    std::thread::sleep(Duration::from_millis(100));
+    old.signal(Signal::SIGSTOP);
+    let mut new = cluster.client(1, "usurper", &["s"]);
+    let found = until_owner(&mut new);
+    std::thread::sleep(Duration::from_millis(100));
+    old.signal(Signal::SIGCONT);
+    let mut acknowledged = 0;
+    let fenced = loop {
+        match old.line("") {
+            Some(line) if line.starts_with("acknowledged ") => acknowledged = line[13..].parse().unwrap(),
+            Some(line) if line.starts_with("fenced ") => break line,
+            Some(_) => {}
+            None => panic!("the old owner ended otherwise"),
+        }
+    };
+    assert!(found >= acknowledged, "{fenced}: {acknowledged} was acknowledged, the takeover found {found}");
+    new.kill();
+    let last = new.last_number("acknowledged").unwrap();
+    let segment = cluster.session(2).open("s", &OpenOptions::new().stand_by(Some(WATCHDOG))).unwrap();
+    assert!(check_state(segment.bytes()) >= last);
+}
+
+#[test]
+fn a_paused_owner_is_fenced_over_shm() {
+    a_paused_owner_is_fenced("shm");
+}
+
+#[test]
+fn a_paused_owner_is_fenced_over_tcp() {
+    a_paused_owner_is_fenced("tcp");
+}
+
+#[test]
+fn a_program_joins_the_session_that_it_was_started_in() {
+    let cluster = Cluster::start(2, &[]);
+    let runner = cluster.session(0);
+    runner.acquire("s", Some(Duration::ZERO), false).unwrap();
+    let stranger = cluster.session(0).open("s", &OpenOptions::new());
+    assert!(matches!(stranger, Err(Error::Owned { .. })), "{stranger:?}");
+    let token = runner.token();
+    let joined = Session::join_at(cluster.socket(0), &token).unwrap();
+    joined.open_or_create("s", &super::roles::options().replicas(1), &OpenOptions::new()).unwrap();
+}

@@ -1,0 +1,91 @@
+//! Loads without ownership.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use segstore::{CreateOptions, Error, LoadOptions, OpenOptions};
+
+use super::harness::Cluster;
+use super::roles::{STATE, check_state, options, write_state};
+
+#[test]
+fn a_living_owner_is_asked_and_not_disturbed() {
+    let cluster = Cluster::start(3, &[]);
+    let mut owner = cluster.client(0, "writer", &["s"]);
+    owner.line("owner").unwrap();
+    let mut last = 0;
+    for node in [1, 2, 0, 1] {
+        let image = cluster.session(node).load("s", &LoadOptions::new()).unwrap();
+        assert!(image.is_acknowledged());
+        let n = check_state(image.bytes());
+        assert!(n >= last, "{n} after {last}");
+        last = n;
+    }
+    owner.kill();
+    let acknowledged = owner.last_number("acknowledged").unwrap();
+    assert!(acknowledged >= last, "{last} was given as acknowledged");
+    assert!(owner.line("fenced").is_none());
+}
+
+#[test]
+fn of_an_owner_that_is_gone_the_last_checkpoint_is_loaded() {
+    let cluster = Cluster::start(3, &[]);
+    let mut owner = cluster.client(0, "writer", &["s"]);
+    owner.line("owner").unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    owner.kill();
+    let acknowledged = owner.last_number("acknowledged").unwrap();
+    let first = cluster.session(1).load("s", &LoadOptions::new()).unwrap();
+    let second = cluster.session(2).load("s", &LoadOptions::new()).unwrap();
+    assert!(check_state(first.bytes()) >= acknowledged);
+    assert_eq!(check_state(first.bytes()), check_state(second.bytes()));
+}
+
+#[test]
+fn a_silent_owner_is_not_disturbed_unless_somebody_says_so() {
+    let cluster = Cluster::start(3, &[]);
+    let mut owner = cluster.client(0, "writer", &["s"]);
+    owner.line("owner").unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    owner.signal(Signal::SIGSTOP);
+    let session = cluster.session(1);
+    let asked = session.load("s", &LoadOptions::new());
+    assert!(matches!(asked, Err(Error::Unreachable(_))), "{:?}", asked.err());
+    let pending = session.load("s", &LoadOptions::new().pending(true)).unwrap();
+    assert!(!pending.is_acknowledged());
+    let taken = session.load("s", &LoadOptions::new().take_over(true)).unwrap();
+    assert!(check_state(taken.bytes()) >= check_state(pending.bytes()));
+    owner.signal(Signal::SIGCONT);
+    owner.line("fenced").expect("the owner was fenced by the takeover");
+}
+
+#[test]
+fn a_checkpoint_that_is_held_can_be_loaded_while_the_owner_goes_on() {
+    let cluster = Cluster::start(2, &[]);
+    let session = cluster.session(0);
+    let make = CreateOptions::new(1 << 20).slots(3);
+    let mut segment = session.open_or_create("s", &make, &OpenOptions::new()).unwrap();
+    segment.set_len(STATE).unwrap();
+    write_state(&mut segment, 1);
+    let first = segment.checkpoint().unwrap().epoch;
+    let reader = cluster.session(1);
+    let hold = reader.hold("s", Duration::from_secs(30)).unwrap();
+    assert_eq!(hold.epoch(), first);
+    for n in 2..20 {
+        write_state(&mut segment, n);
+        segment.checkpoint().unwrap();
+    }
+    let image = reader.load("s", &LoadOptions::new().epoch(first)).unwrap();
+    assert_eq!((image.epoch(), check_state(image.bytes())), (first, 1));
+    assert_eq!(check_state(reader.load("s", &LoadOptions::new()).unwrap().bytes()), 19);
+    let other = reader.load("s", &LoadOptions::new().epoch(segstore::Epoch(2)));
+    assert!(matches!(other, Err(Error::NotFound(_))), "nobody held it");
+}
+
+#[test]
+fn an_empty_segment_is_loaded_as_nothing() {
+    let cluster = Cluster::start(2, &[]);
+    let session = cluster.session(0);
+    session.create("s", &options().replicas(1)).unwrap();
+    assert!(session.load("s", &LoadOptions::new()).unwrap().bytes().is_empty());
+}

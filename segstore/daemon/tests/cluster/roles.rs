@@ -1,0 +1,98 @@
+//! What a process of this binary does when it is started as a client.
+
+use std::io::Write;
+use std::time::Duration;
+
+use segstore::{CreateOptions, Error, OpenOptions, Segment, Session};
+
+/// Bytes of the self-checking state.
+pub(super) const STATE: usize = 256 << 10;
+
+/// Writes the number `n` all over the state, in a pattern that shows any mixture.
+pub(super) fn write_state(segment: &mut Segment, n: u64) {
+    let state = segment.bytes_mut(..).unwrap();
+    // A few places only: what does not change must not be lost either.
+    for place in places(n) {
+        state[place..place + 8].copy_from_slice(&n.to_le_bytes());
+    }
+}
+
+fn places(n: u64) -> impl Iterator<Item = usize> {
+    let n = usize::try_from(n).unwrap();
+    let place = move |i| ((n * 31 + i) * 4096 + 8 * i) % (STATE - 16);
+    [0, STATE - 8].into_iter().chain((1..8).map(place).map(|place| place & !7))
+}
+
+/// The number of the state, after checking that it is whole: it is what writing 1 to n leaves.
+pub(super) fn check_state(state: &[u8]) -> u64 {
+    if state.is_empty() {
+        return 0;
+    }
+    let at = |place: usize| u64::from_le_bytes(state[place..place + 8].try_into().unwrap());
+    let n = at(0);
+    let mut expected = vec![0_u8; STATE];
+    for m in 1..=n {
+        for place in places(m) {
+            expected[place..place + 8].copy_from_slice(&m.to_le_bytes());
+        }
+    }
+    assert!(state == expected, "the state of {n} is not what writing 1 to {n} leaves");
+    n
+}
+
+pub(super) fn options() -> CreateOptions {
+    CreateOptions::new(1 << 20).replicas(2)
+}
+
+/// Not a test: what a child process runs.
+#[test]
+fn role() {
+    let Ok(role) = std::env::var("ROLE") else { return };
+    let arguments = std::env::var("ARGUMENTS").unwrap();
+    let arguments: Vec<_> = arguments.split_whitespace().collect();
+    match role.as_str() {
+        "writer" => writer(arguments[0], &OpenOptions::new()),
+        "standby" => writer(arguments[0], &OpenOptions::new().stand_by(None)),
+        "usurper" => writer(arguments[0], &OpenOptions::new().take_over(true)),
+        "holder" => {
+            let _segment = open(arguments[0], &OpenOptions::new());
+            say("owner", 0);
+            std::thread::sleep(Duration::from_secs(600));
+        }
+        other => panic!("no role {other}"),
+    }
+}
+
+fn open(name: &str, how: &OpenOptions) -> Segment {
+    let session = Session::connect().unwrap();
+    session.open_or_create(name, &options(), how).unwrap()
+}
+
+/// Writes states and says which was acknowledged, until it is killed or fenced.
+fn writer(name: &str, how: &OpenOptions) {
+    let mut segment = open(name, how);
+    let mut n = check_state(segment.bytes());
+    say("owner", n);
+    if segment.is_empty() {
+        segment.set_len(STATE).unwrap();
+    }
+    loop {
+        n += 1;
+        write_state(&mut segment, n);
+        match segment.checkpoint() {
+            Ok(_) => say("acknowledged", n),
+            Err(Error::Fenced { .. }) => return say("fenced", n),
+            Err(Error::Pending { .. }) => say("pending", n),
+            Err(other) => panic!("{other}"),
+        }
+        // Checking is quadratic in n.
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
+fn say(what: &str, n: u64) {
+    let mut out = std::io::stdout().lock();
+    // In one piece, with a leading end of line: the test runner prints in between.
+    out.write_all(format!("\n{what} {n}\n").as_bytes()).unwrap();
+    out.flush().unwrap();
+}
