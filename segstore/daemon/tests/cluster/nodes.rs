@@ -7,6 +7,10 @@ use segstore::{BelowMinimum, CreateOptions, Error, OpenOptions, Segment, Session
 use super::harness::{Cluster, until};
 use super::roles::{STATE, check_state, options, write_state};
 
+/// Where a daemon alone is killed, its memory lives on, and over shared memory so does what is written into it until the owner notices. Over
+/// TCP its end is the node's.
+const OVER_TCP: &[&str] = &["--transport", "tcp"];
+
 fn opened(session: &Session) -> Segment {
     let mut segment = session.open_or_create("s", &options(), &OpenOptions::new()).unwrap();
     segment.set_len(STATE).unwrap();
@@ -85,7 +89,7 @@ fn without_its_directory_commits_go_on() {
 
 #[test]
 fn a_replica_that_dies_is_left_out_and_replaced() {
-    let mut cluster = Cluster::start(4, &[]);
+    let mut cluster = Cluster::start(4, OVER_TCP);
     let session = cluster.session(0);
     let mut segment = opened(&session);
     write(&mut segment, 1);
@@ -109,7 +113,7 @@ fn a_replica_that_dies_is_left_out_and_replaced() {
 
 #[test]
 fn an_idle_segment_is_repaired_too() {
-    let mut cluster = Cluster::start(4, &[]);
+    let mut cluster = Cluster::start(4, OVER_TCP);
     let session = cluster.session(0);
     let mut segment = opened(&session);
     write(&mut segment, 1);
@@ -123,7 +127,7 @@ fn an_idle_segment_is_repaired_too() {
 
 #[test]
 fn a_node_that_comes_back_without_its_memory_is_filled_again() {
-    let mut cluster = Cluster::start(3, &[]);
+    let mut cluster = Cluster::start(3, OVER_TCP);
     let session = cluster.session(0);
     let mut segment = opened(&session);
     write(&mut segment, 1);
@@ -142,7 +146,7 @@ fn a_node_that_comes_back_without_its_memory_is_filled_again() {
 
 #[test]
 fn below_the_minimum_nothing_is_acknowledged_and_nothing_hangs() {
-    let mut cluster = Cluster::start(2, &[]);
+    let mut cluster = Cluster::start(2, OVER_TCP);
     let session = cluster.session(0);
     let make = CreateOptions::new(1 << 20).replicas(1).minimum(1, BelowMinimum::Stop);
     let how = OpenOptions::new().timeout(Duration::from_secs(2)).patience(Duration::from_millis(100));
