@@ -1,0 +1,155 @@
+//! `segctl doctor`: what this machine lacks, and how to put it right.
+
+use std::path::Path;
+
+use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::statvfs::statvfs;
+use serde::Serialize;
+
+use super::Context;
+use crate::exit::Failure;
+use crate::output::{json, units};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Verdict {
+    Ok,
+    Warning,
+    Problem,
+}
+
+#[derive(Serialize)]
+struct Finding {
+    check: &'static str,
+    verdict: Verdict,
+    found: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remedy: Option<String>,
+}
+
+impl Finding {
+    fn ok(check: &'static str, found: String) -> Self {
+        Self { check, verdict: Verdict::Ok, found, remedy: None }
+    }
+
+    fn bad(check: &'static str, verdict: Verdict, found: String, remedy: impl Into<String>) -> Self {
+        Self { check, verdict, found, remedy: Some(remedy.into()) }
+    }
+}
+
+pub(crate) fn run(context: &Context) -> Result<(), Failure> {
+    let findings = [daemon(context), cluster(context), memory(context), kernel(), shared_memory(), locked_memory()];
+    if context.json {
+        json(&findings);
+    } else {
+        for finding in &findings {
+            println!("{:<8} {:<16} {}", format!("{:?}", finding.verdict).to_lowercase(), finding.check, finding.found);
+            if let Some(remedy) = &finding.remedy {
+                println!("{:<8} {:<16} -> {remedy}", "", "");
+            }
+        }
+    }
+    let problems = findings.iter().filter(|finding| finding.verdict == Verdict::Problem).count();
+    if problems > 0 {
+        return Err(Failure::Unwell(format!("{problems} problems")));
+    }
+    Ok(())
+}
+
+fn daemon(context: &Context) -> Finding {
+    match context.session() {
+        Ok(session) => {
+            Finding::ok("daemon", format!("node {} answers at {}", session.node_name(), context.socket.display()))
+        }
+        Err(error) => Finding::bad(
+            "daemon",
+            Verdict::Problem,
+            error.to_string(),
+            "start it (systemctl start segstored, or segctl dev up), or name its socket with --socket",
+        ),
+    }
+}
+
+fn cluster(context: &Context) -> Finding {
+    match context.session().and_then(|session| session.nodes()) {
+        Ok(nodes) => {
+            let up = nodes.iter().filter(|node| node.up).count();
+            let found = format!("{up} of {} nodes are up", nodes.len());
+            if up < 2 {
+                let remedy = "start segstored on another node: on one node alone nothing survives it";
+                return Finding::bad("cluster", Verdict::Warning, found, remedy);
+            }
+            Finding::ok("cluster", found)
+        }
+        Err(error) => Finding::bad("cluster", Verdict::Problem, error.to_string(), "see the daemon's log"),
+    }
+}
+
+fn memory(context: &Context) -> Finding {
+    let own = context.session().and_then(|session| {
+        let name = session.node_name();
+        Ok(session.nodes()?.into_iter().find(|node| node.name == name))
+    });
+    match own {
+        Ok(Some(node)) => {
+            let found = format!("{} of {} for replicas are in use", units::size(node.used), units::size(node.budget));
+            let free = statvfs("/dev/shm").map_or(0, |about| about.blocks_available() * about.fragment_size());
+            if node.budget.saturating_sub(node.used) > free {
+                let remedy = format!(
+                    "/dev/shm has {} left: mount -o remount,size=... /dev/shm, or lower `memory`",
+                    units::size(free)
+                );
+                return Finding::bad("replica memory", Verdict::Warning, found, remedy);
+            }
+            Finding::ok("replica memory", found)
+        }
+        _ => Finding::bad("replica memory", Verdict::Warning, "not known without the daemon".into(), "start it"),
+    }
+}
+
+fn kernel() -> Finding {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let release = release.trim().to_owned();
+    let mut numbers = release.split(['.', '-']).filter_map(|part| part.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
+    if version < (5, 10) {
+        let remedy = "5.10 or newer is what this is tested on";
+        return Finding::bad("kernel", Verdict::Warning, release, remedy);
+    }
+    Finding::ok("kernel", release)
+}
+
+fn shared_memory() -> Finding {
+    let place = Path::new("/dev/shm");
+    match statvfs(place) {
+        Ok(about) => {
+            let (size, free) =
+                (about.blocks() * about.fragment_size(), about.blocks_available() * about.fragment_size());
+            let found = format!("/dev/shm: {} of {} free", units::size(free), units::size(size));
+            if free < 64 << 20 {
+                let remedy = "mount -o remount,size=... /dev/shm";
+                return Finding::bad("shared memory", Verdict::Problem, found, remedy);
+            }
+            Finding::ok("shared memory", found)
+        }
+        Err(error) => Finding::bad(
+            "shared memory",
+            Verdict::Problem,
+            format!("/dev/shm: {error}"),
+            "mount -t tmpfs tmpfs /dev/shm",
+        ),
+    }
+}
+
+fn locked_memory() -> Finding {
+    match getrlimit(Resource::RLIMIT_MEMLOCK) {
+        Ok((soft, _)) if soft == nix::libc::RLIM_INFINITY => Finding::ok("locked memory", "unlimited".into()),
+        Ok((soft, _)) => Finding::bad(
+            "locked memory",
+            Verdict::Warning,
+            format!("limited to {}", units::size(soft)),
+            "only RDMA needs more: LimitMEMLOCK=infinity in the unit, or ulimit -l unlimited",
+        ),
+        Err(error) => Finding::bad("locked memory", Verdict::Warning, error.to_string(), "see ulimit -l"),
+    }
+}

@@ -1,0 +1,81 @@
+//! `segctl get`: a checkpoint becomes a file.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::time::Instant;
+
+use segstore::{Epoch, LoadOptions};
+use serde::Serialize;
+
+use super::Context;
+use crate::arguments::Get;
+use crate::exit::Failure;
+use crate::output::{json, progress, units};
+
+#[derive(Serialize)]
+struct Done<'d> {
+    name: &'d str,
+    epoch: u64,
+    bytes: usize,
+    acknowledged: bool,
+    warnings: &'d [String],
+    seconds: f64,
+}
+
+pub(crate) fn run(context: &Context, get: &Get) -> Result<(), Failure> {
+    let began = Instant::now();
+    let session = context.session()?;
+    let mut options = LoadOptions::new().take_over(get.takeover).pending(get.pending);
+    if let Some(epoch) = get.epoch {
+        options = options.epoch(Epoch(epoch));
+    }
+    let spinner = progress::spinner("loading");
+    let image = session.load(&get.name, &options);
+    spinner.finish_and_clear();
+    let image = image?;
+    write(&get.file, image.bytes())?;
+    let done = Done {
+        name: &get.name,
+        epoch: image.epoch().0,
+        bytes: image.bytes().len(),
+        acknowledged: image.is_acknowledged(),
+        warnings: image.warnings(),
+        seconds: began.elapsed().as_secs_f64(),
+    };
+    if get.file == Path::new("-") {
+        return Ok(()); // Standard output is the state's.
+    }
+    if context.json {
+        json(&done);
+    } else {
+        done.print();
+    }
+    Ok(())
+}
+
+/// The file is whole or as it was.
+fn write(file: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let saying = |error: std::io::Error| Failure::File(format!("{}: {error}", file.display()));
+    if file == Path::new("-") {
+        return std::io::stdout().lock().write_all(bytes).map_err(saying);
+    }
+    let beside = file.with_added_extension("part");
+    let written = File::create(&beside).and_then(|mut part| {
+        part.write_all(bytes)?;
+        part.sync_all()?;
+        std::fs::rename(&beside, file)
+    });
+    written.map_err(|error| {
+        let _ = std::fs::remove_file(&beside);
+        saying(error)
+    })
+}
+
+impl Done<'_> {
+    fn print(&self) {
+        let kind = if self.acknowledged { "acknowledged" } else { "may be pending" };
+        println!("{}: epoch {} ({kind}), {}", self.name, self.epoch, units::size(self.bytes as u64));
+        self.warnings.iter().for_each(|warning| println!("WARNING: {warning}"));
+    }
+}

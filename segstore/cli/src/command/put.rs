@@ -1,0 +1,122 @@
+//! `segctl put`: a file becomes the state of a segment; again, only what changed.
+
+use std::io::Read;
+use std::path::Path;
+use std::time::Instant;
+
+use segstore::{CreateOptions, OpenOptions, Segment};
+use serde::Serialize;
+
+use super::Context;
+use crate::arguments::Put;
+use crate::exit::Failure;
+use crate::output::{json, progress, units};
+
+/// The smallest capacity that is chosen by itself.
+const SMALLEST: u64 = 1 << 20;
+
+#[derive(Serialize)]
+struct Done {
+    name: String,
+    epoch: u64,
+    bytes: usize,
+    changed_bytes: u64,
+    changed_blocks: u64,
+    sent_bytes: u64,
+    in_sync: usize,
+    elsewhere: usize,
+    seconds: f64,
+}
+
+pub(crate) fn run(context: &Context, put: &Put) -> Result<(), Failure> {
+    let began = Instant::now();
+    let content = read(&put.file)?;
+    let session = context.session()?;
+    let capacity = put.capacity.unwrap_or_else(|| (content.len() as u64 * 2).max(SMALLEST));
+    let block_size = u32::try_from(put.block_size)
+        .map_err(|_| Failure::Usage(format!("--block-size {}: at most 2M", put.block_size)))?;
+    let make = CreateOptions::new(capacity).block_size(block_size).replicas(put.replicas);
+    let how = OpenOptions::new().take_over(put.takeover);
+    let mut segment = session.open_or_create(&put.name, &make, &how)?;
+    if content.len() > segment.capacity() {
+        let (name, has, needs) = (&put.name, units::size(segment.capacity() as u64), units::size(content.len() as u64));
+        return Err(Failure::Usage(format!(
+            "{} has {needs}, but segment {name} can grow to {has} only: put it under another name with --capacity, or \
+             remove this one first",
+            put.file.display()
+        )));
+    }
+    let (changed_blocks, changed_bytes) = bring(&mut segment, &content)?;
+    let spinner = progress::spinner("sending");
+    let checkpoint = segment.checkpoint();
+    spinner.finish_and_clear();
+    let checkpoint = checkpoint?;
+    let sent_bytes =
+        session.status(&put.name).ok().and_then(|status| status.owner).map_or(0, |owner| owner.pushed_bytes);
+    segment.release()?;
+    let done = Done {
+        name: put.name.clone(),
+        epoch: checkpoint.epoch.0,
+        bytes: content.len(),
+        changed_bytes,
+        changed_blocks,
+        sent_bytes,
+        in_sync: checkpoint.in_sync,
+        elsewhere: checkpoint.elsewhere,
+        seconds: began.elapsed().as_secs_f64(),
+    };
+    if context.json {
+        json(&done);
+    } else {
+        done.print();
+    }
+    Ok(())
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+    let saying = |error: std::io::Error| Failure::File(format!("{}: {error}", file.display()));
+    if file == Path::new("-") {
+        let mut content = Vec::new();
+        std::io::stdin().lock().read_to_end(&mut content).map_err(saying)?;
+        return Ok(content);
+    }
+    std::fs::read(file).map_err(saying)
+}
+
+/// Brings the segment to `content`, touching only what differs: blocks and bytes of them.
+fn bring(segment: &mut Segment, content: &[u8]) -> Result<(u64, u64), Failure> {
+    let block = segment.block_size();
+    let old = segment.len();
+    segment.set_len(content.len())?;
+    let bar = progress::bytes("comparing", content.len() as u64);
+    let (mut blocks, mut bytes) = (0, 0);
+    for (at, new) in content.chunks(block).enumerate().map(|(index, new)| (index * block, new)) {
+        let is_new = at + new.len() > old;
+        if is_new || segment.bytes()[at..at + new.len()] != *new {
+            segment.write(at, new)?;
+            blocks += 1;
+            bytes += new.len() as u64;
+        }
+        if at % (1 << 20) == 0 {
+            bar.set_position(at as u64);
+        }
+    }
+    bar.finish_and_clear();
+    Ok((blocks, bytes))
+}
+
+impl Done {
+    fn print(&self) {
+        let Self { name, epoch, bytes, changed_bytes, changed_blocks, sent_bytes, in_sync, elsewhere, .. } = self;
+        println!(
+            "{name}: epoch {epoch}, {} of which {} in {changed_blocks} blocks changed; {} sent to {in_sync} replicas, \
+             {elsewhere} of them on other nodes",
+            units::size(*bytes as u64),
+            units::size(*changed_bytes),
+            units::size(*sent_bytes),
+        );
+        if *elsewhere == 0 {
+            println!("WARNING: no replica on another node: this does not survive the node");
+        }
+    }
+}

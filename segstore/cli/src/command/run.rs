@@ -1,0 +1,132 @@
+//! `segctl run`: one program in the cluster, under a segment's name.
+
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitCode, ExitStatus};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::{Pid, getppid};
+use segstore::{Error, SESSION_VARIABLE, SOCKET_VARIABLE, Session};
+use std::os::fd::AsFd;
+
+use super::Context;
+use crate::arguments::Run;
+use crate::exit::Failure;
+
+/// Signals that are passed on to the program.
+const PASSED_ON: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+
+pub(crate) fn run(context: &Context, run: &Run) -> Result<ExitCode, Failure> {
+    let session = context.session()?;
+    acquire(&session, &run.name)?;
+    let signals = Signals::new()?;
+    let mut child = start(context, &session, run)?;
+    eprintln!(
+        "segctl: {} is held by node {}; {} runs as process {}",
+        run.name,
+        session.node_name(),
+        run.command[0],
+        child.id()
+    );
+    let status = signals.watch(&mut child, run.grace)?;
+    // Where it cannot be told now, the session's end does it.
+    let _ = session.release(&run.name);
+    Ok(code(status))
+}
+
+fn acquire(session: &Session, name: &str) -> Result<(), Failure> {
+    match session.acquire(name, Some(Duration::ZERO), false) {
+        Err(Error::Owned { holder, .. }) => {
+            let (program, pid, node) = (&holder.program, holder.pid, &holder.node_name);
+            eprintln!("segctl: standing by: {name} is held by {program} (process {pid}) on node {node}");
+        }
+        other => return Ok(other?),
+    }
+    let began = Instant::now();
+    loop {
+        match session.acquire(name, None, false) {
+            // The daemon or the directory was away for a moment: that is what a standby is for.
+            Err(Error::Unreachable(why)) => {
+                eprintln!("segctl: still standing by: {why}");
+                std::thread::sleep(Duration::from_millis(500));
+            }
+            other => {
+                other?;
+                eprintln!("segctl: {name} is free after {:.1} s", began.elapsed().as_secs_f64());
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The program joins the session, and dies when this process does.
+fn start(context: &Context, session: &Session, run: &Run) -> Result<Child, Failure> {
+    let own = std::env::current_exe().map_err(|error| Failure::File(format!("finding segctl itself: {error}")))?;
+    let child = Command::new(own)
+        .args(["exec-child", "--parent", &std::process::id().to_string(), "--"])
+        .args(&run.command)
+        .env(SOCKET_VARIABLE, &context.socket)
+        .env(SESSION_VARIABLE, session.token())
+        .spawn();
+    child.map_err(|error| Failure::File(format!("starting {}: {error}", run.command[0])))
+}
+
+/// In the child: asks to be killed when the parent dies, then becomes the program.
+pub(crate) fn become_child(parent: i32, command: &[String]) -> Result<(), Failure> {
+    let saying = |error: nix::errno::Errno| Failure::File(format!("preparing the program: {error}"));
+    prctl::set_pdeathsig(Signal::SIGKILL).map_err(saying)?;
+    if getppid() != Pid::from_raw(parent) {
+        return Err(Failure::File("the process that was to hold the segment has gone".into()));
+    }
+    SigSet::empty().thread_set_mask().map_err(saying)?;
+    let error = Command::new(&command[0]).args(&command[1..]).exec();
+    Err(Failure::File(format!("starting {}: {error}", command[0])))
+}
+
+fn code(status: ExitStatus) -> ExitCode {
+    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
+
+/// Signals that come as events.
+struct Signals(SignalFd);
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let saying = |error: nix::errno::Errno| Failure::File(format!("waiting for signals: {error}"));
+        let mut set = SigSet::empty();
+        PASSED_ON.into_iter().chain([Signal::SIGCHLD]).for_each(|signal| set.add(signal));
+        set.thread_block().map_err(saying)?;
+        SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map(Self).map_err(saying)
+    }
+
+    /// Passes signals on until the program has ended; kills it if it does not, in time.
+    fn watch(&self, child: &mut Child, grace: Duration) -> Result<ExitStatus, Failure> {
+        let saying = |error: std::io::Error| Failure::File(format!("waiting for the program: {error}"));
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
+        let mut kill_at: Option<Instant> = None;
+        loop {
+            if let Some(status) = child.try_wait().map_err(saying)? {
+                return Ok(status);
+            }
+            if kill_at.is_some_and(|at| at <= Instant::now()) {
+                eprintln!("segctl: the program did not end within {}: killing it", humantime::format_duration(grace));
+                child.kill().map_err(saying)?;
+                return child.wait().map_err(saying);
+            }
+            let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+            let _ = poll(&mut fds, PollTimeout::from(100_u8));
+            while let Ok(Some(info)) = self.0.read_signal() {
+                let signal = i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok());
+                if let Some(signal) = signal.filter(|signal| PASSED_ON.contains(signal)) {
+                    // It may have ended by itself.
+                    let _ = kill(pid, signal);
+                    kill_at.get_or_insert_with(|| Instant::now() + grace);
+                }
+            }
+        }
+    }
+}

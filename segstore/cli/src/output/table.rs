@@ -1,0 +1,17 @@
+//! Tables.
+
+use comfy_table::{Table, presets};
+
+/// Prints rows under a heading; of nothing, a sentence.
+pub(crate) fn print(heading: &[&str], rows: Vec<Vec<String>>, nothing: &str) {
+    if rows.is_empty() {
+        println!("{nothing}");
+        return;
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(heading.iter().map(|word| word.to_uppercase()));
+    for row in rows {
+        table.add_row(row);
+    }
+    println!("{}", table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n"));
+}
