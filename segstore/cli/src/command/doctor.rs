@@ -43,9 +43,14 @@ pub(crate) fn run(context: &Context) -> Result<(), Failure> {
         json(&findings);
     } else {
         for finding in &findings {
-            println!("{:<8} {:<16} {}", format!("{:?}", finding.verdict).to_lowercase(), finding.check, finding.found);
+            crate::output::line(format_args!(
+                "{:<8} {:<16} {}",
+                format!("{:?}", finding.verdict).to_lowercase(),
+                finding.check,
+                finding.found
+            ));
             if let Some(remedy) = &finding.remedy {
-                println!("{:<8} {:<16} -> {remedy}", "", "");
+                crate::output::line(format_args!("{:<8} {:<16} -> {remedy}", "", ""));
             }
         }
     }

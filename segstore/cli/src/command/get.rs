@@ -75,7 +75,12 @@ fn write(file: &Path, bytes: &[u8]) -> Result<(), Failure> {
 impl Done<'_> {
     fn print(&self) {
         let kind = if self.acknowledged { "acknowledged" } else { "may be pending" };
-        println!("{}: epoch {} ({kind}), {}", self.name, self.epoch, units::size(self.bytes as u64));
-        self.warnings.iter().for_each(|warning| println!("WARNING: {warning}"));
+        crate::output::line(format_args!(
+            "{}: epoch {} ({kind}), {}",
+            self.name,
+            self.epoch,
+            units::size(self.bytes as u64)
+        ));
+        self.warnings.iter().for_each(|warning| crate::output::line(format_args!("WARNING: {warning}")));
     }
 }

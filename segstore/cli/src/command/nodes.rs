@@ -28,7 +28,9 @@ pub(crate) fn run(context: &Context) -> Result<(), Failure> {
     table::print(&heading, nodes.iter().map(row).collect(), "There are no nodes.");
     if !context.json && nodes.iter().filter(|node| node.directory).count() == 1 {
         let keeper = nodes.iter().find(|node| node.directory).map_or("", |node| &node.name);
-        println!("\nThe directory is kept on {keeper} alone: while that is down, nothing can be taken over.");
+        crate::output::line(format_args!(
+            "\nThe directory is kept on {keeper} alone: while that is down, nothing can be taken over."
+        ));
     }
     Ok(())
 }

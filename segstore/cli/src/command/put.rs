@@ -108,15 +108,15 @@ fn bring(segment: &mut Segment, content: &[u8]) -> Result<(u64, u64), Failure> {
 impl Done {
     fn print(&self) {
         let Self { name, epoch, bytes, changed_bytes, changed_blocks, sent_bytes, in_sync, elsewhere, .. } = self;
-        println!(
+        crate::output::line(format_args!(
             "{name}: epoch {epoch}, {} of which {} in {changed_blocks} blocks changed; {} sent to {in_sync} replicas, \
              {elsewhere} of them on other nodes",
             units::size(*bytes as u64),
             units::size(*changed_bytes),
             units::size(*sent_bytes),
-        );
+        ));
         if *elsewhere == 0 {
-            println!("WARNING: no replica on another node: this does not survive the node");
+            crate::output::line(format_args!("WARNING: no replica on another node: this does not survive the node"));
         }
     }
 }

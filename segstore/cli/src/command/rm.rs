@@ -6,7 +6,7 @@ use crate::exit::Failure;
 pub(crate) fn run(context: &Context, name: &str, force: bool) -> Result<(), Failure> {
     context.session()?.remove(name, force)?;
     if !context.json {
-        println!("{name} is removed");
+        crate::output::line(format_args!("{name} is removed"));
     }
     Ok(())
 }

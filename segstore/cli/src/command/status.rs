@@ -25,7 +25,7 @@ pub(crate) fn run(context: &Context, name: Option<&str>) -> Result<(), Failure> 
 
 fn print_segment(status: &Status) {
     let info = &status.info;
-    let line = |what: &str, is: String| println!("{what:<16} {is}");
+    let line = |what: &str, is: String| crate::output::line(format_args!("{what:<16} {is}"));
     line("segment", format!("{} ({})", info.name, info.record.record.segment));
     match &info.holder {
         Some(holder) => line(
@@ -58,7 +58,7 @@ fn print_segment(status: &Status) {
             units::size(u64::from(info.shape.block_size))
         ),
     );
-    println!();
+    crate::output::line("");
     let row = |replica: &segstore::ReplicaInfo| {
         let state = match (&replica.problem, replica.repair, replica.in_sync) {
             (Some(problem), ..) => problem.clone(),
@@ -111,16 +111,20 @@ impl Cluster {
     fn print(&self) {
         let up = self.nodes.iter().filter(|node| node.up).count();
         let down: Vec<_> = self.nodes.iter().filter(|node| !node.up).map(|node| node.name.as_str()).collect();
-        println!("{up} of {} nodes are up{}", self.nodes.len(), list(": down are ", &down));
-        println!("{} segments, {} of them owned", self.segments, self.owned);
+        crate::output::line(format_args!("{up} of {} nodes are up{}", self.nodes.len(), list(": down are ", &down)));
+        crate::output::line(format_args!("{} segments, {} of them owned", self.segments, self.owned));
         let short: Vec<_> = self.under_replicated.iter().map(String::as_str).collect();
         if short.is_empty() {
-            println!("every segment has its replicas");
+            crate::output::line(format_args!("every segment has its replicas"));
         } else {
-            println!("WARNING: {} with fewer replicas than asked for{}", short.len(), list(": ", &short));
+            crate::output::line(format_args!(
+                "WARNING: {} with fewer replicas than asked for{}",
+                short.len(),
+                list(": ", &short)
+            ));
         }
         for node in self.nodes.iter().filter(|node| node.directory) {
-            println!("the directory is kept on {} alone", node.name);
+            crate::output::line(format_args!("the directory is kept on {} alone", node.name));
         }
     }
 }

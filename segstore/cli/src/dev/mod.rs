@@ -52,7 +52,10 @@ pub(crate) fn up(up: &Up, as_json: bool) -> Result<(), Failure> {
     }
     let row = |node: &Started| vec![node.name.clone(), node.pid.to_string(), node.socket.display().to_string()];
     table::print(&["node", "process", "socket"], started.iter().map(row).collect(), "");
-    println!("\nGo on with:\n  export SEGSTORE_SOCKET={}\n  segctl nodes", nodes[0].socket().display());
+    crate::output::line(format_args!(
+        "\nGo on with:\n  export SEGSTORE_SOCKET={}\n  segctl nodes",
+        nodes[0].socket().display()
+    ));
     Ok(())
 }
 
@@ -69,7 +72,7 @@ pub(crate) fn down(dir: &Path) -> Result<(), Failure> {
         node.await_end();
         node.clear()?;
     }
-    println!("{stopped} daemons stopped");
+    crate::output::line(format_args!("{stopped} daemons stopped"));
     Ok(())
 }
 

@@ -4,12 +4,22 @@ pub(crate) mod progress;
 pub(crate) mod table;
 pub(crate) mod units;
 
+use std::fmt::Display;
+use std::io::Write;
+
 use serde::Serialize;
+
+/// One line on standard output. Whoever reads it may have had enough: then nothing more is to do.
+pub(crate) fn line(text: impl Display) {
+    if writeln!(std::io::stdout().lock(), "{text}").is_err() {
+        std::process::exit(0);
+    }
+}
 
 /// One JSON document on standard output.
 pub(crate) fn json(value: &impl Serialize) {
     match serde_json::to_string_pretty(value) {
-        Ok(text) => println!("{text}"),
+        Ok(text) => line(text),
         Err(error) => eprintln!("segctl: this cannot be said as JSON: {error}"),
     }
 }

@@ -5,7 +5,7 @@ use comfy_table::{Table, presets};
 /// Prints rows under a heading; of nothing, a sentence.
 pub(crate) fn print(heading: &[&str], rows: Vec<Vec<String>>, nothing: &str) {
     if rows.is_empty() {
-        println!("{nothing}");
+        crate::output::line(nothing);
         return;
     }
     let mut table = Table::new();
@@ -13,5 +13,5 @@ pub(crate) fn print(heading: &[&str], rows: Vec<Vec<String>>, nothing: &str) {
     for row in rows {
         table.add_row(row);
     }
-    println!("{}", table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n"));
+    crate::output::line(table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n"));
 }
