@@ -317,14 +317,22 @@ impl Segment {
         (self.working, self.loaded, length)
     }
 
-    /// Lets go of the segment, so that another session may own it at once.
+    /// Lets go of the segment, so that another session may own it at once. Its replicas bring their stale slots up to date in their
+    /// own memory first, so that the next owner's first checkpoint sends only what changes.
     ///
     /// # Errors
     /// [`Error::Unreachable`]: the directory does not answer; the name is free when the session ends.
     pub fn release(self) -> Result<()> {
-        let (session, name) = (self.shared.session.clone(), self.shared.name.clone());
+        let shared = self.shared.clone();
+        let members = {
+            let engine = shared.enter();
+            let members = if engine.owner.fenced().is_some() { Vec::new() } else { engine.owner.in_sync().to_vec() };
+            shared.leave(engine);
+            members
+        };
         drop(self);
-        session.release(&name)
+        shared.level(&members);
+        shared.session.release(&shared.name)
     }
 }
 

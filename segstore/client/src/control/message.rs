@@ -344,6 +344,16 @@ pub enum Request {
         /// The replica.
         member: Member,
     },
+    /// Bring every slot of a replica to its newest whole image, in that node's own memory: asked by an owner whose newest image is
+    /// acknowledged there, and who writes no more. Answer: [`Answer::Done`].
+    Level {
+        /// The segment.
+        name: String,
+        /// The replica.
+        member: Member,
+        /// Who asks.
+        request: ReplicaRequest,
+    },
     /// A copy on this node, made if there is none, for this owner. Answer: [`Answer::Local`].
     Local {
         /// The segment.

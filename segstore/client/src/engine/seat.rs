@@ -14,13 +14,17 @@ use nix::sys::eventfd::EventFd;
 use segstore_core::id::{Epoch, Member, NodeId, SegmentId};
 use segstore_core::layout::{Geometry, Ownership};
 use segstore_core::owner::Blocked;
+use segstore_core::replica::Request as ReplicaRequest;
 use segstore_transport::Memory;
 
 use super::Engine;
 use super::event::Event;
 use super::jobs::{self, Job};
-use crate::control::message::{Place, SegmentInfo};
+use crate::control::message::{Place, Request, SegmentInfo};
 use crate::session::Inner as Session;
+
+/// How long replicas may take to bring their slots up to date.
+const LEVEL: Duration = Duration::from_secs(60);
 
 /// What the threads that serve one owned segment share.
 pub(crate) struct Shared {
@@ -128,6 +132,22 @@ impl Shared {
     /// Starts something that takes long.
     pub(super) fn start(self: &Arc<Self>, job: Job) {
         jobs::start(self, job);
+    }
+
+    /// Has replicas bring their stale slots up to date, now that this owner writes no more. One that does not costs the next owner a
+    /// full copy.
+    pub(crate) fn level(&self, members: &[Member]) {
+        let ask = |member: &Member| {
+            let incarnation = member.incarnation;
+            let request = ReplicaRequest { segment: self.segment, incarnation, asker: self.ownership };
+            self.session.channel.send(Request::Level { name: self.name.clone(), member: *member, request })
+        };
+        let asked: Vec<_> = members.iter().map(ask).collect();
+        for answer in asked.into_iter().flatten() {
+            if let Ok(Err(fault)) = answer.recv_timeout(LEVEL) {
+                tracing::debug!(segment = %self.name, "a replica's stale slots stay so: {fault}");
+            }
+        }
     }
 
     /// Drives the attempt `epoch` in a thread of its own, and rings when it has ended.

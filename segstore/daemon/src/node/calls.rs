@@ -104,6 +104,9 @@ impl Serve for Calls {
                 };
                 self.blocking(connect).await.map(|reply| Reply::Connected { reply: Bytes(reply) })
             }
+            Call::Level { request } => {
+                self.blocking(move |node| node.replicas.level(&request)).await.map(|()| Reply::Done)
+            }
             Call::Repair { segment, name, shape, ownership, members, source, slot, base } => {
                 let from = Source { segment, geometry: geometry(shape)?, slot, base };
                 tracing::info!(segment = name, "a replica is being filled here, from node {}", source.node_name);

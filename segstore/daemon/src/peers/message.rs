@@ -46,6 +46,11 @@ pub enum Call {
         /// The replica.
         member: Member,
     },
+    /// Bring every slot to the newest whole image. Answer: [`Reply::Done`].
+    Level {
+        /// Who asks whom.
+        request: ReplicaRequest,
+    },
     /// Make a replica and fill it from another. Answered when it is filled: [`Reply::Repaired`].
     Repair {
         /// For which segment.

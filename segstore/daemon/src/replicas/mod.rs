@@ -6,6 +6,7 @@
 mod error;
 mod files;
 mod hosted;
+mod level;
 mod repair;
 
 use std::collections::BTreeMap;
@@ -218,6 +219,19 @@ impl Replicas {
         hello: &[u8],
     ) -> Result<Vec<u8>, ReplicaError> {
         self.get(segment, incarnation)?.connect_reader(&self.options.domains, provider, hello)
+    }
+
+    /// Brings every slot of a replica to its newest whole image, for an owner that writes no more.
+    ///
+    /// # Errors
+    /// As [`Replicas::fence`]; a later owner came.
+    pub fn level(&self, request: &Request) -> Result<(), ReplicaError> {
+        let replica = self.get(request.segment, request.incarnation)?;
+        let heads = replica.fence(request)?;
+        let end = replica.begin_repair();
+        let done = level::level(&replica, &heads, &end);
+        replica.end_repair();
+        done
     }
 
     /// The first bytes of a replica's slots, as they are.

@@ -144,7 +144,7 @@ fn close(
 }
 
 /// A later owner has come: nothing more is written. Asked with the replica locked, where that owner sets it.
-fn check(end: &AtomicBool) -> Result<(), ReplicaError> {
+pub(super) fn check(end: &AtomicBool) -> Result<(), ReplicaError> {
     if end.load(Ordering::Acquire) { Err(ReplicaError::Ended) } else { Ok(()) }
 }
 

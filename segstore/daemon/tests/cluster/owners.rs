@@ -104,3 +104,23 @@ fn a_program_joins_the_session_that_it_was_started_in() {
     let joined = Session::join_at(cluster.socket(0), &token).unwrap();
     joined.open_or_create("s", &super::roles::options().replicas(1), &OpenOptions::new()).unwrap();
 }
+
+#[test]
+fn the_next_owner_sends_only_what_changes() {
+    let cluster = Cluster::start(3, &[]);
+    let session = cluster.session(0);
+    let pushed = |session: &Session| session.status("s").unwrap().owner.unwrap().pushed_bytes;
+    let mut segment = session.open_or_create("s", &super::roles::options(), &OpenOptions::new()).unwrap();
+    segment.set_len(512 << 10).unwrap();
+    segment.bytes_mut(..).unwrap().fill(7);
+    segment.checkpoint().unwrap();
+    assert!(pushed(&session) > 2 * (512 << 10), "the first checkpoint is all of it, to two replicas");
+    segment.release().unwrap();
+    let mut segment = cluster.session(1).open("s", &OpenOptions::new()).unwrap();
+    segment.write(5000, b"x").unwrap();
+    segment.checkpoint().unwrap();
+    let sent = pushed(&cluster.session(1));
+    assert!(sent < 32 << 10, "one block changed, {sent} bytes were sent");
+    let image = cluster.session(2).load("s", &segstore::LoadOptions::new()).unwrap();
+    assert_eq!((image.bytes()[4999], image.bytes()[5000]), (7, b'x'));
+}

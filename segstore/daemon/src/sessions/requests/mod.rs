@@ -44,6 +44,7 @@ pub(super) async fn serve(client: &Client, request: Request) -> Result<Answer, F
         Request::Acquire { name, wait, force } => names::acquire(client, &name, wait, force).await,
         Request::Release { name } => names::release(client, &name).await,
         Request::Fence { name, member, request } => replicas::fence(client, &name, member, request).await,
+        Request::Level { name, member, request } => replicas::level(client, &name, member, request).await,
         Request::Heads { name, member } => replicas::heads(client, &name, member).await,
         Request::Connect { name, member, writer, provider, hello } => {
             replicas::connect(client, &name, member, writer, provider, hello).await

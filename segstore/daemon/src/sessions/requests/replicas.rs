@@ -24,6 +24,17 @@ pub(super) async fn fence(
     }
 }
 
+pub(super) async fn level(
+    client: &Client,
+    name: &str,
+    member: Member,
+    request: ReplicaRequest,
+) -> Result<Answer, Fault> {
+    client.segment(name, Want::Write).await?;
+    check(member, request)?;
+    client.node.call(member.node, Call::Level { request }, REPAIR).await.map(|_| Answer::Done)
+}
+
 fn check(member: Member, request: ReplicaRequest) -> Result<(), Fault> {
     if request.incarnation == member.incarnation {
         return Ok(());
