@@ -33,6 +33,8 @@ mod hold;
 mod load;
 mod options;
 mod reader;
+#[cfg(feature = "redb")]
+pub mod redb;
 mod segment;
 mod session;
 mod stats;
