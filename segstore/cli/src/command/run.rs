@@ -2,7 +2,7 @@
 
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitCode, ExitStatus};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
@@ -21,15 +21,14 @@ const PASSED_ON: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]
 
 pub(crate) fn run(context: &Context, run: &Run) -> Result<ExitCode, Failure> {
     let session = context.session()?;
-    acquire(&session, &run.name)?;
+    acquire(context, &session, &run.name)?;
     let signals = Signals::new()?;
     let mut child = start(context, &session, run)?;
-    eprintln!(
-        "segctl: {} is held by node {}; {} runs as process {}",
-        run.name,
-        session.node_name(),
-        run.command[0],
-        child.id()
+    let (program, pid) = (&run.command[0], child.id());
+    tell(
+        context,
+        "started",
+        &format!("{} is held by node {}; {program} runs as process {pid}", run.name, session.node_name()),
     );
     let status = signals.watch(&mut child, run.grace)?;
     // Where it cannot be told now, the session's end does it.
@@ -37,11 +36,22 @@ pub(crate) fn run(context: &Context, run: &Run) -> Result<ExitCode, Failure> {
     Ok(code(status))
 }
 
-fn acquire(session: &Session, name: &str) -> Result<(), Failure> {
+/// What happens, on standard error: standard output is the program's.
+fn tell(context: &Context, what: &str, text: &str) {
+    if context.json {
+        let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        eprintln!("{}", serde_json::json!({ "at": u64::try_from(at).unwrap_or(u64::MAX), "what": what, "text": text }));
+    } else {
+        eprintln!("segctl: {text}");
+    }
+}
+
+fn acquire(context: &Context, session: &Session, name: &str) -> Result<(), Failure> {
     match session.acquire(name, Some(Duration::ZERO), false) {
         Err(Error::Owned { holder, .. }) => {
             let (program, pid, node) = (&holder.program, holder.pid, &holder.node_name);
-            eprintln!("segctl: standing by: {name} is held by {program} (process {pid}) on node {node}");
+            let text = format!("standing by: {name} is held by {program} (process {pid}) on node {node}");
+            tell(context, "standing_by", &text);
         }
         other => return Ok(other?),
     }
@@ -50,12 +60,12 @@ fn acquire(session: &Session, name: &str) -> Result<(), Failure> {
         match session.acquire(name, None, false) {
             // The daemon or the directory was away for a moment: that is what a standby is for.
             Err(Error::Unreachable(why)) => {
-                eprintln!("segctl: still standing by: {why}");
+                tell(context, "standing_by", &format!("still standing by: {why}"));
                 std::thread::sleep(Duration::from_millis(500));
             }
             other => {
                 other?;
-                eprintln!("segctl: {name} is free after {:.1} s", began.elapsed().as_secs_f64());
+                tell(context, "held", &format!("{name} is free after {:.1} s", began.elapsed().as_secs_f64()));
                 return Ok(());
             }
         }
