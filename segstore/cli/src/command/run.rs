@@ -2,6 +2,7 @@
 
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitCode, ExitStatus};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -16,13 +17,18 @@ use super::Context;
 use crate::arguments::Run;
 use crate::exit::Failure;
 
+/// How long to wait before looking for signals.
+const TURN: Duration = Duration::from_millis(100);
 /// Signals that are passed on to the program.
 const PASSED_ON: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
 
 pub(crate) fn run(context: &Context, run: &Run) -> Result<ExitCode, Failure> {
-    let session = context.session()?;
-    acquire(context, &session, &run.name)?;
+    // Before any other thread is there: a signal goes to whichever does not block it.
     let signals = Signals::new()?;
+    let session = context.session()?;
+    if let Some(signal) = acquire(context, &session, &run.name, &signals)? {
+        return Ok(ended_by(signal));
+    }
     let mut child = start(context, &session, run)?;
     let (program, pid) = (&run.command[0], child.id());
     tell(
@@ -46,18 +52,32 @@ fn tell(context: &Context, what: &str, text: &str) {
     }
 }
 
-fn acquire(context: &Context, session: &Session, name: &str) -> Result<(), Failure> {
+/// Holds the name, or gives the signal that came before that.
+fn acquire(context: &Context, session: &Session, name: &str, signals: &Signals) -> Result<Option<Signal>, Failure> {
     match session.acquire(name, Some(Duration::ZERO), false) {
         Err(Error::Owned { holder, .. }) => {
             let (program, pid, node) = (&holder.program, holder.pid, &holder.node_name);
             let text = format!("standing by: {name} is held by {program} (process {pid}) on node {node}");
             tell(context, "standing_by", &text);
         }
-        other => return Ok(other?),
+        other => return Ok(other.map(|()| None)?),
     }
     let began = Instant::now();
     loop {
-        match session.acquire(name, None, false) {
+        let (sender, acquired) = channel();
+        let (waiting, whom) = (session.clone(), name.to_owned());
+        std::thread::spawn(move || sender.send(waiting.acquire(&whom, None, false)));
+        let acquired = loop {
+            match acquired.recv_timeout(TURN) {
+                Ok(acquired) => break acquired,
+                Err(RecvTimeoutError::Disconnected) => return Err(Failure::File("no thread to stand by".into())),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if let Some(signal) = signals.next() {
+                return Ok(Some(signal));
+            }
+        };
+        match acquired {
             // The daemon or the directory was away for a moment: that is what a standby is for.
             Err(Error::Unreachable(why)) => {
                 tell(context, "standing_by", &format!("still standing by: {why}"));
@@ -66,7 +86,7 @@ fn acquire(context: &Context, session: &Session, name: &str) -> Result<(), Failu
             other => {
                 other?;
                 tell(context, "held", &format!("{name} is free after {:.1} s", began.elapsed().as_secs_f64()));
-                return Ok(());
+                return Ok(None);
             }
         }
     }
@@ -101,6 +121,10 @@ fn code(status: ExitStatus) -> ExitCode {
     ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
 
+fn ended_by(signal: Signal) -> ExitCode {
+    ExitCode::from(u8::try_from(128 + signal as i32).unwrap_or(1))
+}
+
 /// Signals that come as events.
 struct Signals(SignalFd);
 
@@ -111,6 +135,17 @@ impl Signals {
         PASSED_ON.into_iter().chain([Signal::SIGCHLD]).for_each(|signal| set.add(signal));
         set.thread_block().map_err(saying)?;
         SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map(Self).map_err(saying)
+    }
+
+    /// A signal to pass on that has come.
+    fn next(&self) -> Option<Signal> {
+        while let Ok(Some(info)) = self.0.read_signal() {
+            let signal = i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok());
+            if let Some(signal) = signal.filter(|signal| PASSED_ON.contains(signal)) {
+                return Some(signal);
+            }
+        }
+        None
     }
 
     /// Passes signals on until the program has ended; kills it if it does not, in time.
@@ -129,13 +164,10 @@ impl Signals {
             }
             let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
             let _ = poll(&mut fds, PollTimeout::from(100_u8));
-            while let Ok(Some(info)) = self.0.read_signal() {
-                let signal = i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok());
-                if let Some(signal) = signal.filter(|signal| PASSED_ON.contains(signal)) {
-                    // It may have ended by itself.
-                    let _ = kill(pid, signal);
-                    kill_at.get_or_insert_with(|| Instant::now() + grace);
-                }
+            while let Some(signal) = self.next() {
+                // The program may have ended by itself.
+                let _ = kill(pid, signal);
+                kill_at.get_or_insert_with(|| Instant::now() + grace);
             }
         }
     }
