@@ -31,6 +31,7 @@ mod engine;
 mod error;
 mod hold;
 mod load;
+mod name;
 mod options;
 mod reader;
 #[cfg(feature = "redb")]

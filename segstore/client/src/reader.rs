@@ -19,6 +19,7 @@ use crate::control::message::{Answer, Fault, Held, Place, Request, SegmentInfo};
 use crate::error::{Error, Result};
 use crate::load::clear_beyond;
 use crate::load::source::{self, Source};
+use crate::name::HeldName;
 use crate::options::{LoadOptions, OpenOptions};
 use crate::segment::Segment;
 use crate::session::{self, Inner as Session};
@@ -124,18 +125,14 @@ fn silent_owner(info: &SegmentInfo, fault: &Fault) -> Error {
 
 /// An owner that is gone: what is loaded is what everybody will load.
 fn by_takeover(session: &Arc<Session>, name: &str, force: bool) -> std::result::Result<Image, Failure> {
-    let acquired = session.acquire(name, Some(Duration::ZERO), force);
-    match acquired {
+    let held = match HeldName::acquire(session, name, Some(Duration::ZERO), force) {
         Err(Error::Owned { holder, .. }) => {
             return Err(Failure::Passing(format!("process {} came meanwhile", holder.pid)));
         }
         other => other?,
-    }
-    let segment = Segment::take_over(session, name, &OpenOptions::new().take_over(force));
-    let segment = segment.inspect_err(|_| drop(session.release(name)))?;
+    };
+    let segment = Segment::take_over(held, &OpenOptions::new().take_over(force))?;
     let (working, stamp, length) = segment.into_image();
-    // Where it cannot be released now, the end of the session does it.
-    let _ = session.release(name);
     Ok(Image { working, stamp, length, is_acknowledged: true, warnings: Vec::new() })
 }
 

@@ -13,15 +13,16 @@ use crate::control::message::BelowMinimum;
 use crate::engine::Engine;
 use crate::engine::seat::Shared;
 use crate::error::{Error, Result};
+use crate::name::HeldName;
 use crate::options::{OpenOptions, Tracking};
-use crate::session::{self, Inner as Session};
+use crate::session;
 use crate::takeover::{self, Times};
 use crate::ticket::Ticket;
 use crate::working::{Working, in_memory};
 
 /// An owned segment. Its bytes are changed in place; a checkpoint makes them survive this process and its node.
 ///
-/// Dropping it lets go of the segment, with whatever was not checkpointed.
+/// Dropping it lets go of the segment, with whatever was not checkpointed; [`Segment::release`] also spares the next owner work.
 pub struct Segment {
     pub(crate) shared: Tenure,
     working: Working,
@@ -30,6 +31,8 @@ pub struct Segment {
     /// With [`Tracking::Compared`]: working memory as it was at the last checkpoint.
     before: Option<Before>,
     pub(crate) timeout: Duration,
+    /// After the engine: the name is free when nothing is pushed any more.
+    held: HeldName,
     loaded: Stamp,
     times: Times,
 }
@@ -67,9 +70,10 @@ pub struct Checkpoint {
 
 impl Segment {
     /// Takes over a segment whose name the session holds.
-    pub(crate) fn take_over(session: &Arc<Session>, name: &str, options: &OpenOptions) -> Result<Self> {
+    pub(crate) fn take_over(held: HeldName, options: &OpenOptions) -> Result<Self> {
         let began = Instant::now();
-        let info = session.lookup(name)?;
+        let session = held.session();
+        let info = session.lookup(held.name())?;
         let geometry = session::geometry(&info)?;
         let why = if options.force { "taken over by force" } else { "opened; nobody held it" };
         let taken = takeover::take_over(session, info, geometry, why)?;
@@ -92,6 +96,7 @@ impl Segment {
         shared.connect_all();
         Ok(Self {
             shared: Tenure(shared),
+            held,
             loaded,
             working: taken.working,
             changes: Some(taken.changes),
@@ -314,7 +319,11 @@ impl Segment {
     /// Lets go of the segment; what was loaded stays in this process's memory.
     pub(crate) fn into_image(self) -> (Working, Stamp, usize) {
         let length = self.len();
-        (self.working, self.loaded, length)
+        let Self { shared, held, working, loaded, .. } = self;
+        drop(shared);
+        // Where it is not known to be done, the end of the session does it.
+        let _ = held.release();
+        (working, loaded, length)
     }
 
     /// Lets go of the segment, so that another session may own it at once. Its replicas bring their stale slots up to date in their
@@ -330,9 +339,10 @@ impl Segment {
             shared.leave(engine);
             members
         };
-        drop(self);
+        let Self { shared: tenure, held, .. } = self;
+        drop(tenure);
         shared.level(&members);
-        shared.session.release(&shared.name)
+        held.release()
     }
 }
 

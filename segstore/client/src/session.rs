@@ -5,16 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use crossbeam_channel::Receiver;
 use segstore_core::id::Member;
 use segstore_core::layout::{Geometry, Ownership};
 
 use crate::control::channel::{Channel, Reporter};
-use crate::control::message::{Answer, Bytes, Demand, Event, NodeInfo, Place, Request, SegmentInfo, Status};
+use crate::control::message::{Answer, Bytes, Demand, Event, Fault, NodeInfo, Place, Request, SegmentInfo, Status};
 use crate::domains::Domains;
 use crate::engine::event;
 use crate::engine::seat::Shared;
 use crate::error::{Error, Result};
 use crate::hold::Hold;
+use crate::name::HeldName;
 use crate::options::{CreateOptions, LoadOptions, OpenOptions};
 use crate::reader::{self, Image};
 use crate::segment::Segment;
@@ -42,6 +44,8 @@ pub(crate) struct Inner {
     pub(crate) domains: Domains,
     /// The segments that this session owns, for what the daemon demands.
     owned: Arc<Mutex<HashMap<String, Weak<Shared>>>>,
+    /// Names whose release was asked for, and not answered so far.
+    releasing: Mutex<HashMap<String, Receiver<std::result::Result<Answer, Fault>>>>,
 }
 
 impl Session {
@@ -92,7 +96,7 @@ impl Session {
         });
         let channel = Channel::open(path, &program, token, on_demand);
         let channel = channel.map_err(|error| Error::NoDaemon { path: path.to_owned(), why: error.to_string() })?;
-        Ok(Self { inner: Arc::new(Inner { channel, domains: Domains::default(), owned }) })
+        Ok(Self { inner: Arc::new(Inner { channel, domains: Domains::default(), owned, releasing: Mutex::default() }) })
     }
 
     /// What joins this session, in the environment of a program that is started to use it.
@@ -124,10 +128,8 @@ impl Session {
     /// # Errors
     /// [`Error::NotFound`], [`Error::Owned`] by another session, [`Error::NoGoodCopy`], [`Error::Unreachable`].
     pub fn open(&self, name: &str, options: &OpenOptions) -> Result<Segment> {
-        self.inner.acquire(name, options.wait_for_holder, options.force)?;
-        Segment::take_over(&self.inner, name, options).inspect_err(|_| {
-            let _ = self.release(name);
-        })
+        let held = self.hold_name(name, options)?;
+        Segment::take_over(held, options)
     }
 
     /// Opens a segment as its owner; makes it first if it is not there.
@@ -135,7 +137,7 @@ impl Session {
     /// # Errors
     /// As [`Session::create`] and [`Session::open`].
     pub fn open_or_create(&self, name: &str, make: &CreateOptions, options: &OpenOptions) -> Result<Segment> {
-        self.acquire(name, options.wait_for_holder, options.force)?;
+        let held = self.hold_name(name, options)?;
         let made = match self.inner.lookup(name) {
             Err(Error::NotFound(_)) => self.create(name, make),
             found => found,
@@ -144,9 +146,11 @@ impl Session {
             Err(Error::Exists(_)) => self.inner.lookup(name),
             made => made,
         };
-        made.and_then(|_| Segment::take_over(&self.inner, name, options)).inspect_err(|_| {
-            let _ = self.release(name);
-        })
+        made.and_then(|_| Segment::take_over(held, options))
+    }
+
+    fn hold_name(&self, name: &str, options: &OpenOptions) -> Result<HeldName> {
+        HeldName::acquire(&self.inner, name, options.wait_for_holder, options.force)
     }
 
     /// Holds a name, so that no other session in the cluster owns the segment; the segment need not exist.
@@ -154,7 +158,7 @@ impl Session {
     /// # Errors
     /// [`Error::Owned`]: another session holds it, for longer than `wait` (`None`: for ever).
     pub fn acquire(&self, name: &str, wait: Option<Duration>, force: bool) -> Result<()> {
-        self.inner.acquire(name, wait, force)
+        self.inner.acquire(name, wait, force).map(drop)
     }
 
     /// Holds a name no longer.
@@ -257,14 +261,32 @@ impl Inner {
         }
     }
 
-    pub(crate) fn acquire(&self, name: &str, wait: Option<Duration>, force: bool) -> Result<()> {
+    /// Holds a name; whether the session did not before.
+    pub(crate) fn acquire(&self, name: &str, wait: Option<Duration>, force: bool) -> Result<bool> {
+        let releasing = self.releasing.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        if let Some(released) = releasing {
+            // The daemon serves requests side by side: the release must not come after this.
+            let _ = released.recv_timeout(ANSWER);
+        }
         let millis = wait.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
         let request = Request::Acquire { name: name.to_owned(), wait: millis, force };
-        self.done(name, request, wait.map(|wait| wait + ANSWER))
+        match self.ask(name, request, wait.map(|wait| wait + ANSWER))? {
+            Answer::Acquired { newly } => Ok(newly),
+            other => Err(unexpected(&other)),
+        }
     }
 
     pub(crate) fn release(&self, name: &str) -> Result<()> {
         self.done(name, Request::Release { name: name.to_owned() }, Some(ANSWER))
+    }
+
+    /// Lets a name go without waiting for it; if that is not heard, the end of the session does it.
+    pub(crate) fn release_soon(&self, name: &str) {
+        if let Ok(released) = self.channel.send(Request::Release { name: name.to_owned() }) {
+            let mut releasing = self.releasing.lock().unwrap_or_else(PoisonError::into_inner);
+            releasing.retain(|_, released| released.is_empty());
+            releasing.insert(name.to_owned(), released);
+        }
     }
 
     fn segment(&self, name: &str, request: Request) -> Result<SegmentInfo> {

@@ -17,7 +17,7 @@ use tracing_subscriber::EnvFilter;
 ///
 /// Exit codes: 0 stopped as asked, 1 something failed while running, 2 wrong usage or configuration.
 #[derive(Parser, Debug)]
-#[command(version, about)]
+#[command(version, about, args_override_self = true)]
 struct Arguments {
     /// Configuration file (TOML)
     #[arg(long, env = "SEGSTORED_CONFIG", value_name = "FILE")]

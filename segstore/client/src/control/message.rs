@@ -291,7 +291,7 @@ pub enum Request {
         name: String,
     },
     /// Hold the name, so that no other session in the cluster owns the segment. A name that does not exist yet can be held too.
-    /// Answer: [`Answer::Done`].
+    /// Answer: [`Answer::Acquired`].
     Acquire {
         /// The segment.
         name: String,
@@ -434,6 +434,11 @@ pub enum Answer {
     },
     /// It is done.
     Done,
+    /// The session holds the name.
+    Acquired {
+        /// Since now: it did not before.
+        newly: bool,
+    },
     /// A segment.
     Segment(Box<SegmentInfo>),
     /// The change was made, and gave the record this version.

@@ -21,8 +21,6 @@ pub use session::Session;
 
 /// How long a client may take to answer a demand.
 const DEMAND: Duration = Duration::from_secs(2);
-/// The pause between attempts to tell the directory that a session is over.
-const PAUSE: Duration = Duration::from_millis(200);
 
 /// Every session of this node. Cheap to clone.
 #[derive(Clone)]
@@ -128,10 +126,7 @@ impl Sessions {
         self.lock().remove(&session.token);
         for name in names {
             tracing::info!(segment = name, process = session.credentials.pid, "the session that held it has ended");
-            while let Err(fault) = requests::names::free(node, session.number, &name).await {
-                tracing::warn!(segment = name, "telling the directory that it is free: {fault}; trying again");
-                tokio::time::sleep(PAUSE).await;
-            }
+            requests::names::free_at_last(node, session.number, &name).await;
         }
         self.keep();
     }

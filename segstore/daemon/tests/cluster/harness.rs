@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -123,7 +124,13 @@ impl Cluster {
 
     /// A process in another role, connected to this node.
     pub(super) fn client(&self, node: usize, role: &str, arguments: &[&str]) -> Client {
+        self.client_as(0, node, role, arguments)
+    }
+
+    /// The same, as another user.
+    pub(super) fn client_as(&self, user: u32, node: usize, role: &str, arguments: &[&str]) -> Client {
         let mut child = Command::new(std::env::current_exe().unwrap())
+            .uid(user)
             .args(["--exact", "roles::role", "--nocapture", "--test-threads", "1"])
             .env("ROLE", role)
             .env("ARGUMENTS", arguments.join(" "))

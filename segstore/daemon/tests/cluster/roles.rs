@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::Duration;
 
-use segstore::{CreateOptions, Error, OpenOptions, Segment, Session};
+use segstore::{CreateOptions, Error, LoadOptions, OpenOptions, Segment, Session};
 
 /// Bytes of the self-checking state.
 pub(super) const STATE: usize = 256 << 10;
@@ -54,13 +54,20 @@ fn role() {
         "writer" => writer(arguments[0], &OpenOptions::new()),
         "standby" => writer(arguments[0], &OpenOptions::new().stand_by(None)),
         "usurper" => writer(arguments[0], &OpenOptions::new().take_over(true)),
-        "holder" => {
-            let _segment = open(arguments[0], &OpenOptions::new());
-            say("owner", 0);
-            std::thread::sleep(Duration::from_secs(600));
+        "stranger" => {
+            let session = Session::connect().unwrap();
+            let opened = session.open(arguments[0], &OpenOptions::new());
+            let loaded = session.load(arguments[0], &LoadOptions::new());
+            let problems = [opened.err(), loaded.err()];
+            let denied = problems.iter().flatten().filter(|error| is_refusal(error)).count();
+            say("denied", denied.try_into().unwrap());
         }
         other => panic!("no role {other}"),
     }
+}
+
+fn is_refusal(error: &Error) -> bool {
+    matches!(error, Error::Refused(text) if text.contains("user 65534 may not"))
 }
 
 fn open(name: &str, how: &OpenOptions) -> Segment {

@@ -15,6 +15,8 @@ use crate::sessions::credentials::Want;
 
 /// The pause after a watch that broke off.
 const PAUSE: Duration = Duration::from_millis(50);
+/// The pause between attempts to tell the directory that a name is free.
+const RETRY: Duration = Duration::from_millis(200);
 
 /// Holds the name for the client's session, at the latest after `wait` milliseconds.
 pub(super) async fn acquire(client: &Client, name: &str, wait: Option<u64>, force: bool) -> Result<Answer, Fault> {
@@ -29,11 +31,17 @@ pub(super) async fn acquire(client: &Client, name: &str, wait: Option<u64>, forc
     }
     let until = wait.map(|wait| Instant::now() + Duration::from_millis(wait));
     loop {
-        let holder = match attempt(client, name, force).await? {
+        // Before the entry stands, so that nobody takes it for a stale one.
+        let held_before = client.session.holds(name);
+        client.session.hold(name);
+        let attempted = attempt(client, name, force).await;
+        if !matches!(attempted, Ok(Ok(()))) && !held_before {
+            client.session.let_go(name);
+        }
+        let holder = match attempted? {
             Ok(()) => {
-                client.session.hold(name);
                 node.sessions.keep();
-                return Ok(Answer::Done);
+                return Ok(Answer::Acquired { newly: !held_before });
             }
             Err(holder) => holder,
         };
@@ -71,7 +79,9 @@ async fn attempt(client: &Client, name: &str, force: bool) -> Result<Result<(), 
         if is_own && holder.session == session.number {
             return Ok(Ok(()));
         }
-        let is_stale = is_own && node.sessions.numbered(holder.session).is_none();
+        // A session that ended while nobody could be told, or an entry that came back with an old copy of the directory.
+        let holds = |other: Arc<crate::sessions::Session>| other.holds(name);
+        let is_stale = is_own && !node.sessions.numbered(holder.session).is_some_and(holds);
         if !is_stale && !force {
             return Ok(Err(Box::new(holder.clone())));
         }
@@ -114,15 +124,31 @@ async fn until_free(node: &Arc<Node>, name: &str) {
 
 /// Holds the name no longer.
 pub(super) async fn release(client: &Client, name: &str) -> Result<Answer, Fault> {
-    free(&client.node, client.session.number, name).await?;
     if client.session.let_go(name) {
         client.node.sessions.keep();
     }
-    Ok(Answer::Done)
+    let freed = free(&client.node, client.session.number, name).await;
+    if freed.is_err() {
+        // The client need not come back for it.
+        let (node, number, name) = (client.node.clone(), client.session.number, name.to_owned());
+        tokio::spawn(async move { free_at_last(&node, number, &name).await });
+    }
+    freed.map(|()| Answer::Done)
+}
+
+/// Takes a session's entry away, as soon as the directory answers.
+pub(in crate::sessions) async fn free_at_last(node: &Arc<Node>, session: u64, name: &str) {
+    while let Err(fault) = free(node, session, name).await {
+        tracing::warn!(segment = name, "telling the directory that it is free: {fault}; trying again");
+        tokio::time::sleep(RETRY).await;
+        if node.sessions.numbered(session).is_some_and(|session| session.holds(name)) {
+            return; // It has been acquired again meanwhile.
+        }
+    }
 }
 
 /// Takes a session's entry away, if it stands.
-pub(in crate::sessions) async fn free(node: &Arc<Node>, session: u64, name: &str) -> Result<(), Fault> {
+async fn free(node: &Arc<Node>, session: u64, name: &str) -> Result<(), Fault> {
     let Some((holder, revision)) = node.holder(name).await? else { return Ok(()) };
     if holder.node != node.id || holder.session != session {
         return Ok(());

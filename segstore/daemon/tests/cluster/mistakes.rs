@@ -1,0 +1,220 @@
+//! What goes wrong around a cluster: wrong secrets, other users, files that are cut short or altered, full memory, old directories.
+
+use std::io::{Read, Write};
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use segstore::control::frame::{ToClient, ToDaemon, decode, encode};
+use segstore::control::message::{FaultKind, Request};
+use segstore::{CreateOptions, Error, LoadOptions, OpenOptions, Segment, Session};
+
+use super::harness::{Cluster, WATCHDOG, until};
+use super::roles::{STATE, check_state, options, write_state};
+
+const OVER_TCP: &[&str] = &["--transport", "tcp"];
+
+fn opened(session: &Session, make: &CreateOptions) -> Segment {
+    let mut segment = session.open_or_create("s", make, &OpenOptions::new()).unwrap();
+    segment.set_len(STATE).unwrap();
+    write_state(&mut segment, 1);
+    segment.checkpoint().unwrap();
+    segment
+}
+
+fn slots(cluster: &Cluster, node: usize) -> PathBuf {
+    let files = std::fs::read_dir(cluster.memory(node)).unwrap().flatten().map(|file| file.path());
+    files.into_iter().find(|file| file.extension().is_some_and(|kind| kind == "slots")).unwrap()
+}
+
+#[test]
+fn a_node_with_another_secret_stays_outside() {
+    let cluster = Cluster::start(2, &[]);
+    let wrong = cluster.data(0).join("wrong-secret");
+    std::fs::write(&wrong, "quite another secret sentence").unwrap();
+    std::fs::set_permissions(&wrong, PermissionsExt::from_mode(0o600)).unwrap();
+    let mut stranger = cluster.command(2).arg("--secret-file").arg(&wrong).spawn().unwrap();
+    until("the stranger is told", || {
+        let log = std::fs::read_to_string(cluster.log(0)).unwrap();
+        log.contains("no daemon of this cluster").then_some(())
+    });
+    until("it knows why", || {
+        let log = std::fs::read_to_string(cluster.log(2)).unwrap();
+        (log.contains("another cluster secret") && log.contains("waiting for the directory")).then_some(())
+    });
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+    assert_eq!(cluster.session(0).nodes().unwrap().len(), 2);
+}
+
+#[test]
+fn a_secret_that_others_may_read_is_refused() {
+    let cluster = Cluster::start(1, &[]);
+    let open = cluster.data(0).join("open-secret");
+    std::fs::write(&open, "a secret that everybody may read").unwrap();
+    std::fs::set_permissions(&open, PermissionsExt::from_mode(0o644)).unwrap();
+    let refused = cluster.command(1).arg("--secret-file").arg(&open).status().unwrap();
+    assert_eq!(refused.code(), Some(1));
+    assert!(std::fs::read_to_string(cluster.log(1)).unwrap().contains("chmod 600"));
+}
+
+#[test]
+fn a_second_daemon_on_the_same_data_is_refused() {
+    let cluster = Cluster::start(1, &[]);
+    let second = cluster.command(0).status().unwrap();
+    assert_eq!(second.code(), Some(1));
+    assert!(std::fs::read_to_string(cluster.log(0)).unwrap().contains("another daemon uses it (process "));
+    cluster.session(0).nodes().unwrap();
+}
+
+#[test]
+fn a_wrong_configuration_is_told_at_once_and_in_full() {
+    let refused = Command::new(env!("CARGO_BIN_EXE_segstored"))
+        .args(["--listen", "here", "--memory", "lots", "--node-lease", "never", "--directory", "somewhere"])
+        .output()
+        .unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    let told = String::from_utf8(refused.stderr).unwrap();
+    for key in ["listen: \"here\"", "memory: \"lots\"", "node_lease: \"never\"", "directory: \"somewhere\""] {
+        assert!(told.contains(key), "{key} in {told}");
+    }
+}
+
+#[test]
+fn a_replica_that_is_cut_short_is_left_out() {
+    let cluster = Cluster::start(3, OVER_TCP);
+    let session = cluster.session(0);
+    let mut segment = opened(&session, &options());
+    std::fs::File::options().write(true).open(slots(&cluster, 1)).unwrap().set_len(4096).unwrap();
+    for n in 2..20 {
+        write_state(&mut segment, n);
+        segment.checkpoint().unwrap();
+    }
+    drop(segment);
+    let standby = OpenOptions::new().stand_by(Some(WATCHDOG));
+    let segment = cluster.session(2).open("s", &standby).unwrap();
+    assert_eq!(check_state(segment.bytes()), 19);
+    assert!(cluster.session(1).nodes().unwrap().iter().all(|node| node.up), "its daemon lives on");
+}
+
+#[test]
+fn altered_bytes_are_found_and_another_copy_is_loaded() {
+    let cluster = Cluster::start(3, OVER_TCP);
+    let session = cluster.session(0);
+    let segment = opened(&session, &options());
+    drop(segment);
+    let file = std::fs::File::options().write(true).read(true).open(slots(&cluster, 1)).unwrap();
+    let length = file.metadata().unwrap().len();
+    // In both slots, in the middle of what the state takes.
+    for slot in [0, length / 2] {
+        file.write_all_at(&[0xaa; 100], slot + 64 * 1024).unwrap();
+    }
+    let standby = OpenOptions::new().stand_by(Some(WATCHDOG));
+    let segment = session.open("s", &standby).unwrap();
+    assert_eq!(check_state(segment.bytes()), 1);
+    drop(segment);
+    // With the good one altered as well there is none: that is said, and nothing is given.
+    let file = std::fs::File::options().write(true).open(slots(&cluster, 2)).unwrap();
+    for slot in [0, length / 2] {
+        file.write_all_at(&[0xaa; 100], slot + 64 * 1024).unwrap();
+    }
+    let both = until("the name is free", || match session.open("s", &OpenOptions::new()) {
+        Err(Error::Owned { .. }) => None,
+        other => Some(other),
+    });
+    let Err(Error::NoGoodCopy(text)) = both else { panic!("{both:?}") };
+    assert!(text.contains("fail their checksums"), "{text}");
+}
+
+#[test]
+fn full_memory_is_told_when_the_segment_is_made() {
+    let mut cluster = Cluster::start(2, &[]);
+    cluster.kill(1);
+    let memory = cluster.memory(1);
+    std::fs::remove_dir_all(&memory).unwrap();
+    std::fs::create_dir(&memory).unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).arg(&memory).status().unwrap();
+    assert!(mounted.success(), "this test needs root");
+    cluster.restart(1);
+    cluster.until_up(2);
+    let refused = cluster.session(0).create("s", &CreateOptions::new(8 << 20));
+    let gone = Command::new("umount").arg("-l").arg(&memory).status().unwrap();
+    assert!(gone.success());
+    let Err(Error::NoRoom(text)) = refused else { panic!("{refused:?}") };
+    assert!(text.contains("remount,size="), "{text}");
+    assert!(cluster.session(0).segments().unwrap().is_empty());
+}
+
+#[test]
+fn a_directory_from_an_old_copy_is_refused() {
+    let mut cluster = Cluster::start(2, &[]);
+    let session = cluster.session(1);
+    let make = CreateOptions::new(1 << 20).replicas(1);
+    drop(opened(&session, &make));
+    cluster.kill(0);
+    let (file, copy) = (cluster.data(0).join("directory.redb"), cluster.data(0).join("copy.redb"));
+    std::fs::copy(&file, &copy).unwrap();
+    cluster.restart(0);
+    let standby = OpenOptions::new().stand_by(Some(WATCHDOG));
+    for n in 2..4 {
+        let mut segment = session.open("s", &standby).unwrap();
+        write_state(&mut segment, n);
+        segment.checkpoint().unwrap();
+    }
+    cluster.kill(0);
+    std::fs::copy(&copy, &file).unwrap();
+    cluster.restart(0);
+    let opened = until("the directory answers", || match cluster.session(1).open("s", &standby) {
+        Err(Error::Unreachable(_)) => None,
+        other => Some(other),
+    });
+    let Err(Error::Refused(text)) = opened else { panic!("{opened:?}") };
+    assert!(text.contains("the directory went back"), "{text}");
+}
+
+#[test]
+fn a_segment_of_another_user_is_closed() {
+    let cluster = Cluster::start(2, &[]);
+    drop(opened(&cluster.session(0), &CreateOptions::new(1 << 20)));
+    // The socket is everybody's, the segment is not.
+    std::fs::set_permissions(cluster.socket(0).parent().unwrap(), PermissionsExt::from_mode(0o755)).unwrap();
+    let mut stranger = cluster.client_as(65534, 0, "stranger", &["s"]);
+    assert_eq!(stranger.line("denied").as_deref(), Some("2"));
+}
+
+#[test]
+fn what_is_no_message_ends_that_connection_only() {
+    let cluster = Cluster::start(1, &[]);
+    let connect = || {
+        let stream = UnixStream::connect(cluster.socket(0)).unwrap();
+        stream.set_read_timeout(Some(WATCHDOG)).unwrap();
+        stream
+    };
+    for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &u32::MAX.to_le_bytes(), &[2, 0, 0, 0, b'{', b'}']] {
+        let mut stream = connect();
+        stream.write_all(garbage).unwrap();
+        assert_eq!(stream.read(&mut [0; 64]).unwrap_or(0), 0, "{garbage:?}");
+    }
+    let mut stream = connect();
+    let hello = Request::Hello { protocol: 99, session: None, program: "from the future".into() };
+    stream.write_all(&encode(&ToDaemon::Request(0, hello)).unwrap()).unwrap();
+    let mut head = [0; 4];
+    stream.read_exact(&mut head).unwrap();
+    let mut json = vec![0; u32::from_le_bytes(head) as usize];
+    stream.read_exact(&mut json).unwrap();
+    let Ok(ToClient::Answer(0, Err(fault))) = decode(&json) else { panic!("{}", String::from_utf8_lossy(&json)) };
+    assert_eq!(fault.kind, FaultKind::Unsupported);
+    cluster.session(0).nodes().unwrap();
+}
+
+#[test]
+fn no_daemon_is_told_with_its_socket() {
+    let Err(Error::NoDaemon { path, .. }) = Session::connect_to("/no/such.sock") else { panic!("there is none") };
+    assert_eq!(path, PathBuf::from("/no/such.sock"));
+    let cluster = Cluster::start(1, &[]);
+    let session = cluster.session(0);
+    assert!(matches!(session.load("nothing", &LoadOptions::new()), Err(Error::NotFound(_))));
+    assert!(matches!(session.hold("nothing", Duration::from_secs(1)), Err(Error::NotFound(_))));
+}
