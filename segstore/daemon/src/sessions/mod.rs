@@ -118,6 +118,10 @@ impl Sessions {
             }
             tokio::time::sleep(grace / 10).await;
         }
+        while let Err(fault) = requests::names::free_strays(&node).await {
+            tracing::debug!("looking for names that nobody holds: {fault}; trying again");
+            tokio::time::sleep(grace).await;
+        }
     }
 
     /// Ends a session that nobody is connected to: what it held is free.

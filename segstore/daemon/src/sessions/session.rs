@@ -78,6 +78,11 @@ impl Session {
         Some(std::mem::take(&mut state.holding))
     }
 
+    /// Whether it has ended.
+    pub(super) fn is_over(&self) -> bool {
+        self.lock().is_over
+    }
+
     // ---- names ----
 
     pub(super) fn hold(&self, name: &str) {

@@ -52,7 +52,7 @@ fn a_second_owner_is_refused_and_a_standby_comes_at_once() {
     let mut standby = cluster.client(1, "standby", &["s"]);
     std::thread::sleep(Duration::from_millis(300));
     owner.kill();
-    let acknowledged = owner.last_number("acknowledged").unwrap();
+    let acknowledged = owner.last_number("acknowledged").unwrap_or_default();
     assert!(until_owner(&mut standby) >= acknowledged);
 }
 
@@ -78,7 +78,7 @@ fn a_paused_owner_is_fenced(transport: &str) {
     };
     assert!(found >= acknowledged, "{fenced}: {acknowledged} was acknowledged, the takeover found {found}");
     new.kill();
-    let last = new.last_number("acknowledged").unwrap();
+    let last = new.last_number("acknowledged").unwrap_or(found);
     let segment = cluster.session(2).open("s", &OpenOptions::new().stand_by(Some(WATCHDOG))).unwrap();
     assert!(check_state(segment.bytes()) >= last);
 }
@@ -91,6 +91,36 @@ fn a_paused_owner_is_fenced_over_shm() {
 #[test]
 fn a_paused_owner_is_fenced_over_tcp() {
     a_paused_owner_is_fenced("tcp");
+}
+
+/// The daemons that could have raised the fence were killed meanwhile; those that came after them raise it.
+#[test]
+fn a_paused_owner_is_fenced_by_daemons_that_were_restarted() {
+    let mut cluster = Cluster::start(3, &["--transport", "shm"]);
+    let mut old = cluster.client(0, "writer", &["s"]);
+    until_owner(&mut old);
+    std::thread::sleep(Duration::from_millis(100));
+    old.signal(Signal::SIGSTOP);
+    cluster.restart(1);
+    cluster.restart(2);
+    let mut new = cluster.client(1, "usurper", &["s"]);
+    let found = until_owner(&mut new);
+    std::thread::sleep(Duration::from_millis(100));
+    old.signal(Signal::SIGCONT);
+    let mut acknowledged = 0;
+    loop {
+        match old.line("") {
+            Some(line) if line.starts_with("acknowledged ") => acknowledged = line[13..].parse().unwrap(),
+            Some(line) if line.starts_with("fenced ") => break,
+            Some(_) => {}
+            None => panic!("the old owner ended otherwise"),
+        }
+    }
+    assert!(found >= acknowledged, "{acknowledged} was acknowledged, the takeover found {found}");
+    new.kill();
+    let last = new.last_number("acknowledged").unwrap_or(found);
+    let segment = cluster.session(2).open("s", &OpenOptions::new().stand_by(Some(WATCHDOG))).unwrap();
+    assert!(check_state(segment.bytes()) >= last);
 }
 
 #[test]

@@ -31,18 +31,12 @@ pub(super) async fn acquire(client: &Client, name: &str, wait: Option<u64>, forc
     }
     let until = wait.map(|wait| Instant::now() + Duration::from_millis(wait));
     loop {
-        // Before the entry stands, so that nobody takes it for a stale one.
-        let held_before = client.session.holds(name);
-        client.session.hold(name);
-        let attempted = attempt(client, name, force).await;
-        if !matches!(attempted, Ok(Ok(()))) && !held_before {
-            client.session.let_go(name);
-        }
+        // In a task of its own: a connection that closes meanwhile must not leave an entry that nobody knows of.
+        let (asker, wanted) = (client.clone(), name.to_owned());
+        let attempted = tokio::spawn(async move { take(&asker, &wanted, force).await }).await;
+        let attempted = attempted.map_err(|error| Fault::new(FaultKind::Internal, error.to_string()))?;
         let holder = match attempted? {
-            Ok(()) => {
-                node.sessions.keep();
-                return Ok(Answer::Acquired { newly: !held_before });
-            }
+            Ok(newly) => return Ok(Answer::Acquired { newly }),
             Err(holder) => holder,
         };
         if until.is_some_and(|until| until <= Instant::now()) {
@@ -64,6 +58,23 @@ fn found<T>(result: Result<T, Fault>) -> Result<Option<T>, Fault> {
         Err(fault) if fault.kind == FaultKind::NotFound => Ok(None),
         Err(fault) => Err(fault),
     }
+}
+
+/// Takes the name for the session; whether it did not have it before, or who has it.
+async fn take(client: &Client, name: &str, force: bool) -> Result<Result<bool, Box<Holder>>, Fault> {
+    // Noted before the entry stands, so that nobody takes it for a stale one.
+    let held_before = client.session.holds(name);
+    client.session.hold(name);
+    let attempted = attempt(client, name, force).await;
+    if matches!(attempted, Ok(Ok(()))) {
+        client.node.sessions.keep();
+    } else if !held_before {
+        client.session.let_go(name);
+    }
+    if client.session.is_over() {
+        free_at_last(&client.node, client.session.number, name).await;
+    }
+    Ok(attempted?.map(|()| !held_before))
 }
 
 /// Takes the name if it is free, or stale, or is to be taken by force; otherwise who has it.
@@ -127,13 +138,10 @@ pub(super) async fn release(client: &Client, name: &str) -> Result<Answer, Fault
     if client.session.let_go(name) {
         client.node.sessions.keep();
     }
-    let freed = free(&client.node, client.session.number, name).await;
-    if freed.is_err() {
-        // The client need not come back for it.
-        let (node, number, name) = (client.node.clone(), client.session.number, name.to_owned());
-        tokio::spawn(async move { free_at_last(&node, number, &name).await });
-    }
-    freed.map(|()| Answer::Done)
+    // In a task of its own: it goes on when the client does not wait for it, and until the directory has heard of it.
+    let (node, number, name) = (client.node.clone(), client.session.number, name.to_owned());
+    let freed = tokio::spawn(async move { free_at_last(&node, number, &name).await });
+    freed.await.map(|()| Answer::Done).map_err(|error| Fault::new(FaultKind::Internal, error.to_string()))
 }
 
 /// Takes a session's entry away, as soon as the directory answers.
@@ -145,6 +153,21 @@ pub(in crate::sessions) async fn free_at_last(node: &Arc<Node>, session: u64, na
             return; // It has been acquired again meanwhile.
         }
     }
+}
+
+/// Frees what entries say of sessions of this node that do not hold it: of a former life of this daemon, or from an old copy of the
+/// directory.
+pub(in crate::sessions) async fn free_strays(node: &Arc<Node>) -> Result<(), Fault> {
+    let listing = node.directory.list(&holder_key("")).await.map_err(|error| directory_fault(&error))?;
+    for entry in &listing.entries {
+        let holder: Holder = crate::node::parse(entry)?;
+        let name = entry.key.strip_prefix(&holder_key("")).unwrap_or(&entry.key);
+        let is_held = node.sessions.numbered(holder.session).is_some_and(|session| session.holds(name));
+        if holder.node == node.id && !is_held {
+            free(node, holder.session, name).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Takes a session's entry away, if it stands.
