@@ -66,10 +66,12 @@ pub(crate) fn down(dir: &Path) -> Result<(), Failure> {
     if nodes.is_empty() {
         return Err(Failure::Usage(format!("{}: no cluster was started here", dir.display())));
     }
-    let stopped = nodes.iter().filter(|node| node.pid().is_some()).count();
-    nodes.iter().for_each(Node::terminate);
-    for node in &nodes {
-        node.await_end();
+    let stopping: Vec<_> = nodes.iter().map(|node| (node, node.terminate())).collect();
+    let stopped = stopping.iter().filter(|(_, pid)| pid.is_some()).count();
+    for (node, pid) in stopping {
+        if let Some(pid) = pid {
+            node.await_end(pid);
+        }
         node.clear()?;
     }
     crate::output::line(format_args!("{stopped} daemons stopped"));

@@ -61,10 +61,14 @@ impl Node {
     /// The daemon's process, if it runs: a number that is somebody else's by now does not count.
     pub(super) fn pid(&self) -> Option<i32> {
         let pid: i32 = std::fs::read_to_string(self.pid_file()).ok()?.trim().parse().ok()?;
-        let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        self.is_daemon(pid).then_some(pid)
+    }
+
+    /// Whether that process is this node's daemon.
+    fn is_daemon(&self, pid: i32) -> bool {
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let own = self.folder().join("segstored.toml");
-        let is_ours = command.split(|byte| *byte == 0).any(|argument| argument == own.as_os_str().as_encoded_bytes());
-        is_ours.then_some(pid)
+        command.split(|byte| *byte == 0).any(|argument| argument == own.as_os_str().as_encoded_bytes())
     }
 
     /// Starts the daemon, detached.
@@ -123,17 +127,18 @@ impl Node {
         lines[lines.len().saturating_sub(5)..].join("\n")
     }
 
-    /// Asks it to end.
-    pub(super) fn terminate(&self) {
-        if let Some(pid) = self.pid() {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
-        }
+    /// Asks it to end: the process, if it runs.
+    pub(super) fn terminate(&self) -> Option<i32> {
+        let pid = self.pid()?;
+        let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        Some(pid)
     }
 
     /// Waits for its end; kills it when that takes too long.
-    pub(super) fn await_end(&self) {
+    pub(super) fn await_end(&self, pid: i32) {
         let until = Instant::now() + GRACE;
-        while let Some(pid) = self.pid() {
+        // Not by its file, which goes before the process does.
+        while self.is_daemon(pid) {
             if Instant::now() > until {
                 eprintln!("segctl: node {} does not end: killing process {pid}", self.name());
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
