@@ -126,7 +126,7 @@ pub(crate) struct Run {
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Dev {
-    /// Start a cluster; node i has DIR/n<i>/segstored.sock, and stays up until `down`
+    /// Start a cluster; node 1 has DIR/n1/segstored.sock and so on, and stays up until `down`
     Up(Up),
     /// Stop it, and remove its memory
     Down {
