@@ -1,4 +1,4 @@
-//! The embedded database [`redb`](::redb) on a segment: its file is the segment's state, and its sync is a checkpoint.
+//! The embedded database [`::redb`] on a segment: its file is the segment's state, and its sync is a checkpoint.
 //!
 //! A transaction that is committed durably is in the memory of other nodes when `commit` returns. After the owner's death the
 //! next one finds the database exactly as it was at some sync, whole: there is no torn page and no missing write to look for. `redb`
