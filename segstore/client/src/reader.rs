@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use segstore_core::changes::runs;
 use segstore_core::id::{Epoch, Member, Stamp};
 use segstore_core::layout::{BlockIndex, Entry, Geometry, Key, SlotHeader};
 use segstore_core::owner::Hold;
@@ -298,22 +299,11 @@ impl Copy {
         // What was copied beforehand may have been torn: it counts only where it verifies, and nothing changed since.
         let stands = |i: BlockIndex| self.entries.get(i as usize) == Some(&table[i as usize]) && is_good(i);
         let blocks = 0..self.geometry.blocks_of(header.length);
-        let missing: Vec<Range<BlockIndex>> = ranges(blocks.filter(|&i| !stands(i)));
+        let mut missing: Vec<Range<BlockIndex>> = Vec::new();
+        runs(blocks.filter(|&i| !stands(i)), |first, count| missing.push(first..first + count));
         let mut bad = Vec::new();
         source.pull_blocks(&self.geometry, &missing, &mut |blocks| bad.extend(blocks.filter(|&i| !is_good(i))))?;
         self.entries = Vec::new();
         Ok(if bad.is_empty() { Ok(()) } else { Err(Damage::Blocks(bad)) })
     }
-}
-
-/// Joins adjacent blocks.
-fn ranges(blocks: impl Iterator<Item = BlockIndex>) -> Vec<Range<BlockIndex>> {
-    let mut ranges: Vec<Range<BlockIndex>> = Vec::new();
-    for block in blocks {
-        match ranges.last_mut() {
-            Some(last) if last.end == block => last.end = block + 1,
-            _ => ranges.push(block..block + 1),
-        }
-    }
-    ranges
 }

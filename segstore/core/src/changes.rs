@@ -199,8 +199,8 @@ impl Changes {
     }
 }
 
-/// Joins adjacent numbers into (first, count).
-fn runs(blocks: impl Iterator<Item = BlockIndex>, mut visit: impl FnMut(BlockIndex, u32)) {
+/// Joins adjacent numbers, which must rise, into (first, count).
+pub fn runs(blocks: impl Iterator<Item = BlockIndex>, mut visit: impl FnMut(BlockIndex, u32)) {
     let mut run: Option<(BlockIndex, u32)> = None;
     for block in blocks {
         run = match run {

@@ -8,7 +8,6 @@ use segstore_core::layout::geometry::SLOT_HEAD;
 use segstore_core::layout::{BlockIndex, Entry, Geometry, SlotHeader};
 use segstore_core::slot::SlotView;
 use segstore_transport::{Endpoint, Error as TransportError, ErrorKind, Memory, Operation, Post, Region, Wait};
-use zerocopy::FromBytes;
 
 use crate::control::message::Place;
 use crate::error::{Error, Result};
@@ -88,7 +87,7 @@ impl Source {
     ) -> std::result::Result<Vec<Entry>, TransportError> {
         let mut raw = vec![0; table_bytes(geometry, header)];
         self.pull_scratch(geometry.entry_in_slot(0), &mut raw)?;
-        Ok(raw.chunks_exact(ROW).filter_map(|row| Entry::read_from_bytes(row).ok()).collect())
+        Ok(Entry::rows(&raw))
     }
 
     fn pull_scratch(&mut self, from: u64, bytes: &mut [u8]) -> std::result::Result<(), TransportError> {

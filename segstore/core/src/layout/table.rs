@@ -31,6 +31,12 @@ impl Entry {
         Self { modified: modified.0.into(), checksum: checksum.into() }
     }
 
+    /// The rows that stand in `bytes`, whole ones.
+    #[must_use]
+    pub fn rows(bytes: &[u8]) -> Vec<Self> {
+        bytes.chunks_exact(size_of::<Self>()).filter_map(|row| Self::read_from_bytes(row).ok()).collect()
+    }
+
     /// The epoch that last changed the block.
     #[must_use]
     pub fn modified(&self) -> Epoch {

@@ -12,7 +12,7 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::statvfs::fstatvfs;
 use segstore_core::id::{Incarnation, SegmentId};
 use segstore_core::layout::geometry::SLOT_HEAD;
-use segstore_core::layout::{Geometry, Key, Mark, Ownership, ReplicaHead, SlotHeader, header, replica_head};
+use segstore_core::layout::{Entry, Geometry, Key, Mark, Ownership, ReplicaHead, SlotHeader, header, replica_head};
 
 use super::error::ReplicaError;
 
@@ -135,6 +135,13 @@ impl Files {
     /// Writes to a slot.
     pub(super) fn write(&self, slot: u32, at: u64, bytes: &[u8]) -> Result<(), ReplicaError> {
         self.slots.write_all_at(bytes, self.place(slot, at)).map_err(|error| self.system("writing", error))
+    }
+
+    /// The block table of the image that `header` says stands in a slot.
+    pub(super) fn table(&self, slot: u32, header: &SlotHeader) -> Result<Vec<Entry>, ReplicaError> {
+        let mut raw = vec![0; self.geometry.blocks_of(header.length) as usize * size_of::<Entry>()];
+        self.read(slot, self.geometry.entry_in_slot(0), &mut raw)?;
+        Ok(Entry::rows(&raw))
     }
 
     /// Closes a slot on an image whose table and blocks stand.

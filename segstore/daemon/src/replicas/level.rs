@@ -5,9 +5,10 @@
 
 use std::sync::atomic::AtomicBool;
 
-use segstore_core::layout::{Entry, Mark, SlotHeader};
+use segstore_core::changes;
+use segstore_core::layout::{Entry, Key, Mark};
 use segstore_core::slot::{SlotView, verify_table};
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::IntoBytes;
 
 use super::error::ReplicaError;
 use super::hosted::{Head, Hosted};
@@ -21,7 +22,7 @@ pub(super) fn level(replica: &Hosted, heads: &[Head], end: &AtomicBool) -> Resul
     let views: Vec<_> = heads.iter().map(|head| SlotView::parse(replica.segment, &geometry, head)).collect();
     let closed = (0..).zip(&views).filter_map(|(slot, view)| Some((slot, view.closed()?)));
     let Some((newest, header)) = closed.max_by_key(|(_, header)| header.image) else { return Ok(()) };
-    let table = table(replica, newest, header)?;
+    let table = replica.with_files(|files| files.table(newest, header))?;
     if verify_table(header, &table).is_err() {
         return Ok(()); // Damage is not multiplied.
     }
@@ -33,7 +34,7 @@ pub(super) fn level(replica: &Hosted, heads: &[Head], end: &AtomicBool) -> Resul
         let mark = Mark { image: header.image, former: base, is_closed: false };
         replica.with_files(|files| {
             check(end)?;
-            files.write(slot, 0, &mark.encode(segstore_core::layout::Key::of(header.segment)))
+            files.write(slot, 0, &mark.encode(Key::of(header.segment)))
         })?;
         for run in runs(&lacking, PIECE / geometry.block_size() as usize) {
             copy(replica, end, newest, slot, run, &table)?;
@@ -44,13 +45,6 @@ pub(super) fn level(replica: &Hosted, heads: &[Head], end: &AtomicBool) -> Resul
         })?;
     }
     Ok(())
-}
-
-fn table(replica: &Hosted, slot: u32, header: &SlotHeader) -> Result<Vec<Entry>, ReplicaError> {
-    let geometry = replica.geometry;
-    let mut raw = vec![0; geometry.blocks_of(header.length) as usize * size_of::<Entry>()];
-    replica.with_files(|files| files.read(slot, geometry.entry_in_slot(0), &mut raw))?;
-    Ok(raw.chunks_exact(size_of::<Entry>()).filter_map(|row| Entry::read_from_bytes(row).ok()).collect())
 }
 
 /// Entries first, as in a push.
@@ -76,14 +70,11 @@ fn copy(
 /// Adjacent blocks as (first, count), none longer than `most`.
 fn runs(blocks: &[u32], most: usize) -> Vec<(u32, u32)> {
     let most = u32::try_from(most.max(1)).unwrap_or(u32::MAX);
-    let mut runs: Vec<(u32, u32)> = Vec::new();
-    for &block in blocks {
-        match runs.last_mut() {
-            Some((first, count)) if *first + *count == block && *count < most => *count += 1,
-            _ => runs.push((block, 1)),
-        }
-    }
-    runs
+    let mut pieces = Vec::new();
+    changes::runs(blocks.iter().copied(), |first, count| {
+        pieces.extend((0..count).step_by(most as usize).map(|done| (first + done, most.min(count - done))));
+    });
+    pieces
 }
 
 #[cfg(test)]

@@ -4,11 +4,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use segstore_core::id::{Member, SegmentId, Stamp};
 use segstore_core::layout::geometry::SLOT_HEAD;
-use segstore_core::layout::{Entry, Geometry, SlotHeader};
+use segstore_core::layout::{Entry, Geometry, Key, SlotHeader};
 use segstore_core::repair::{Repair, Step};
 use segstore_core::slot::{SlotView, verify_table};
 use segstore_transport::{Domain, Endpoint, Memory, Operation, Post, Region, Rights, Wait};
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::IntoBytes;
 
 use super::error::ReplicaError;
 use super::hosted::Hosted;
@@ -120,19 +120,15 @@ fn close(
     geometry: &Geometry,
     header: &SlotHeader,
 ) -> Result<Option<u32>, ReplicaError> {
-    let count = geometry.blocks_of(header.length);
-    let mut raw = vec![0; count as usize * size_of::<Entry>()];
-    target.with_files(|files| files.read(0, geometry.entry_in_slot(0), &mut raw))?;
-    let entries: Vec<_> =
-        raw.chunks_exact(size_of::<Entry>()).filter_map(|row| Entry::read_from_bytes(row).ok()).collect();
+    let entries = target.with_files(|files| files.table(0, header))?;
     if verify_table(header, &entries).is_err() {
         return Ok(None);
     }
     let mut block = vec![0; geometry.block_size() as usize];
-    for index in 0..count {
+    let key = Key::of(header.segment);
+    for (index, entry) in (0..).zip(&entries) {
         target.with_files(|files| files.read(0, geometry.block_in_slot(index), &mut block))?;
-        let is_good = entries[index as usize].describes(segstore_core::layout::Key::of(header.segment), index, &block);
-        if !is_good {
+        if !entry.describes(key, index, &block) {
             return Ok(None);
         }
     }
