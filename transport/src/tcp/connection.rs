@@ -24,6 +24,8 @@ pub(super) struct Connection {
     pub(super) from: SocketAddr,
     inbox: Inbox,
     outbox: Outbox,
+    /// Events that came before it had its number are lost: it is read until nothing is there.
+    is_new: bool,
     /// The long write that is under way.
     under_way: Option<Head>,
     /// Batches whose last request is done, and how many of them the initiator was told.
@@ -59,7 +61,8 @@ impl From<Fault> for End {
 impl Connection {
     pub(super) fn new(stream: Stream, from: SocketAddr) -> Connection {
         let (inbox, outbox) = (Inbox::new(), Outbox::new());
-        Connection { stream, from, inbox, outbox, under_way: None, done: 0, told: 0, operations: 0, bytes: 0 }
+        let (done, told, operations, bytes) = (0, 0, 0, 0);
+        Connection { stream, from, inbox, outbox, is_new: true, under_way: None, done, told, operations, bytes }
     }
 
     /// Answers the knock. The regions' lengths and rights go in small frames of their own size.
@@ -93,10 +96,13 @@ impl Connection {
                 Ok(received) if received.bytes == 0 => return Err(End::Lost(gone("the peer closed the connection"))),
                 Ok(received) => {
                     turn.bytes += received.bytes;
-                    turn.drained = received.drained;
+                    turn.drained = received.drained && !self.is_new && !to.is_ending();
                     budget = budget.saturating_sub(received.bytes);
                 }
-                Err(Errno::EAGAIN) => turn.drained = true,
+                Err(Errno::EAGAIN) => {
+                    self.is_new = false;
+                    turn.drained = true;
+                }
                 Err(Errno::EFAULT) => return Err(Fault::Lost.into()),
                 Err(error) => return Err(lost("receiving from the peer", error)),
             }

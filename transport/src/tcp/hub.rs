@@ -138,7 +138,7 @@ impl Hub {
             match event.data() {
                 LISTENER => self.door.iter().for_each(|door| door.accept(&self.epoll)),
                 WAKE => drop(self.wake.read()),
-                number => self.news(number),
+                number => self.news(number, event.events()),
             }
         }
         if let Some(door) = &self.door {
@@ -147,10 +147,15 @@ impl Hub {
         count
     }
 
-    fn news(&self, number: u64) {
+    fn news(&self, number: u64, what: EpollFlags) {
         let known = lock(&self.peers).get(&number).cloned();
         match (known, &self.door) {
-            (Some(admission), _) => self.queue.add(&admission),
+            (Some(admission), _) => {
+                if what.intersects(EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR) {
+                    admission.ends();
+                }
+                self.queue.add(&admission);
+            }
             (None, Some(door)) => match door.hear(number) {
                 Some(Ok(knocked)) => self.open(knocked),
                 Some(Err((from, fault))) => self.options.tell(from, &fault.error()),

@@ -25,6 +25,8 @@ pub(super) struct Admission {
     link: Mutex<Link>,
     /// A revoke has begun: turns end early, and none begins.
     revoking: AtomicBool,
+    /// The stream's end is among what is still to be received: no event of its own will tell.
+    ending: AtomicBool,
     over: AtomicBool,
     failure: OnceLock<Error>,
     pub(super) notifications: Notifications,
@@ -56,6 +58,7 @@ impl Admission {
             grants: grants.iter().map(admitted).collect(),
             link: Mutex::new(Link::Expected),
             revoking: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
             over: AtomicBool::new(false),
             failure: OnceLock::new(),
             notifications: Notifications::new(),
@@ -131,6 +134,15 @@ impl Admission {
 
     pub(super) fn is_revoking(&self) -> bool {
         self.revoking.load(Ordering::Acquire)
+    }
+
+    /// The system says that the peer sends no more than what has arrived.
+    pub(super) fn ends(&self) {
+        self.ending.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Acquire)
     }
 
     /// The place of a request, if it is inside a region that was granted with the right.

@@ -229,6 +229,32 @@ fn who_does_not_listen_is_not_heard() {
     });
 }
 
+/// Who leaves in the middle of a frame is noticed, also in a crowd: bytes and the end of the stream may be one event.
+#[test]
+fn who_leaves_in_a_crowd_is_noticed() {
+    watched("who_leaves_in_a_crowd_is_noticed", || {
+        let setting = Setting::new();
+        let half = &Head::new(kind::WRITE).at(0, 64, 0);
+        for _ in 0..20 {
+            let crowd: Vec<_> = (0..12).map(|_| setting.connect()).collect();
+            let leave = |mut raw: Raw| {
+                raw.socket.write_all(half.as_bytes()).unwrap();
+                raw.peer
+            };
+            let mut peers: Vec<_> = crowd.into_iter().map(leave).collect();
+            peers.extend((0..12).map(|_| {
+                let (peer, reply) = setting.admit();
+                drop(knock(&reply, &[Knock::new(reply.token).as_bytes(), half.as_bytes()].concat()));
+                peer
+            }));
+            for peer in &peers {
+                wait_for_end(peer);
+                assert_eq!(peer.failure().unwrap().kind(), ErrorKind::PeerGone);
+            }
+        }
+    });
+}
+
 /// Any bytes behind a right knock end at most their own connection.
 #[test]
 fn any_stream_harms_nobody() {
