@@ -9,8 +9,8 @@ use zerocopy::FromBytes;
 /// Payloads up to this length come through the buffer, and are placed when they are whole: in a batch of small writes
 /// everything arrives by one system call.
 pub(super) const SMALL: usize = 4096;
-/// The buffer: two small frames, so that one that is cut off does not cost a call for the next.
-const BUFFER: usize = 2 * (HEAD + SMALL);
+/// The buffer: a few small frames, so that one that is cut off does not cost a call for the next.
+const BUFFER: usize = 4 * (HEAD + SMALL);
 
 pub(super) struct Inbox {
     buffer: Box<[u8]>,

@@ -179,6 +179,10 @@ impl Engine {
             Wait::Event => false,
         };
         if is_spinning {
+            if self.wait != Wait::Busy {
+                // A replica's daemon on this machine may want this very core.
+                std::thread::yield_now();
+            }
             return std::hint::spin_loop();
         }
         let until = deadline.min(now + NAP);
