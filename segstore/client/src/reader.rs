@@ -21,10 +21,9 @@ use crate::error::{Error, Result};
 use crate::load::clear_beyond;
 use crate::load::source::{self, Source};
 use crate::name::HeldName;
-use crate::options::{LoadOptions, OpenOptions};
-use crate::segment::Segment;
+use crate::options::LoadOptions;
 use crate::session::{self, Inner as Session};
-use crate::takeover::{unexpected, views};
+use crate::takeover::{self, unexpected, views};
 use crate::working::{Working, in_memory};
 
 /// How long a slot is held at most: a reader that died does not hold it for longer.
@@ -124,7 +123,8 @@ fn silent_owner(info: &SegmentInfo, fault: &Fault) -> Error {
     ))
 }
 
-/// An owner that is gone: what is loaded is what everybody will load.
+/// An owner that is gone: what is loaded is what everybody will load. No replica is opened for writing, so the next takeover
+/// need not fence this process.
 fn by_takeover(session: &Arc<Session>, name: &str, force: bool) -> std::result::Result<Image, Failure> {
     let held = match HeldName::acquire(session, name, Some(Duration::ZERO), force) {
         Err(Error::Owned { holder, .. }) => {
@@ -132,9 +132,14 @@ fn by_takeover(session: &Arc<Session>, name: &str, force: bool) -> std::result::
         }
         other => other?,
     };
-    let segment = Segment::take_over(held, &OpenOptions::new().take_over(force))?;
-    let (working, stamp, length) = segment.into_image();
-    Ok(Image { working, stamp, length, is_acknowledged: true, warnings: Vec::new() })
+    let info = session.lookup(name)?;
+    let geometry = session::geometry(&info)?;
+    let why = if force { "taken over by force, to be read" } else { "read; nobody held it" };
+    let taken = takeover::take_over(session, info, geometry, why)?;
+    // Where it is not known to be done, the end of the session does it.
+    let _ = held.release();
+    let (stamp, length) = (taken.start.loaded, in_memory(taken.changes.length()));
+    Ok(Image { working: taken.working, stamp, length, is_acknowledged: true, warnings: Vec::new() })
 }
 
 /// The newest acknowledged checkpoint of a living owner.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use segstore_core::changes::Changes;
-use segstore_core::id::{Epoch, Stamp, Term};
+use segstore_core::id::{Epoch, Term};
 use segstore_core::owner::{self, BeginError, Outcome, Owner, Policy};
 
 use crate::compare::Before;
@@ -33,7 +33,6 @@ pub struct Segment {
     pub(crate) timeout: Duration,
     /// After the engine: the name is free when nothing is pushed any more.
     held: HeldName,
-    loaded: Stamp,
     times: Times,
 }
 
@@ -85,7 +84,6 @@ impl Segment {
                 BelowMinimum::Continue => owner::BelowMinimum::Continue,
             },
         };
-        let loaded = taken.start.loaded;
         let owner = Owner::new(taken.start, policy).on_node(session.channel.welcome().node);
         let length = taken.changes.length();
         let engine = Engine::new(owner, keeping.replicas as usize, options.wait, length, began.elapsed());
@@ -97,7 +95,6 @@ impl Segment {
         Ok(Self {
             shared: Tenure(shared),
             held,
-            loaded,
             working: taken.working,
             changes: Some(taken.changes),
             before,
@@ -314,16 +311,6 @@ impl Segment {
     #[must_use]
     pub fn takeover_times(&self) -> Times {
         self.times
-    }
-
-    /// Lets go of the segment; what was loaded stays in this process's memory.
-    pub(crate) fn into_image(self) -> (Working, Stamp, usize) {
-        let length = self.len();
-        let Self { shared, held, working, loaded, .. } = self;
-        drop(shared);
-        // Where it is not known to be done, the end of the session does it.
-        let _ = held.release();
-        (working, loaded, length)
     }
 
     /// Lets go of the segment, so that another session may own it at once. Its replicas bring their stale slots up to date in their

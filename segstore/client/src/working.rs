@@ -27,7 +27,7 @@ impl Working {
     /// Zeros.
     pub(crate) fn new(geometry: &Geometry) -> Result<Self> {
         let capacity = in_memory(geometry.capacity());
-        let memory = Memory::anonymous(capacity);
+        let memory = Memory::local(capacity);
         let memory = memory.map_err(|error| Error::of_transport("mapping working memory", &error))?;
         Ok(Self { memory, block_size: geometry.block_size() as usize })
     }

@@ -72,6 +72,14 @@ impl Mapping {
         Ok(Mapping::new(map.into(), (fd, offset), len, true, Name::Private))
     }
 
+    pub(super) fn local(len: usize) -> Result<Mapping> {
+        let zeros = File::open("/dev/zero").map_err(|error| Error::system("opening /dev/zero", error))?;
+        let mapping = Mapping::private(&zeros, 0, len)?;
+        // Where the system has no large pages, it is memory all the same.
+        let _ = mapping.map.advise(Advice::HugePage);
+        Ok(mapping)
+    }
+
     pub(super) fn foreign(fd: OwnedFd, offset: u64, len: usize, writable: bool) -> Result<Mapping> {
         let map = if writable {
             map(&MmapOptions::new(), &fd, offset, len)?

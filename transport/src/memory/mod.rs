@@ -67,6 +67,15 @@ impl Memory {
         Mapping::private(file, offset, len).map(Memory::from)
     }
 
+    /// `len` bytes of zeros that only this process's operations may use, in large pages where the system has them: they
+    /// come quicker, and cost fewer misses on the way of a copy.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a length of 0, `Exhausted` when the system promises no more memory.
+    pub fn local(len: usize) -> Result<Memory> {
+        Mapping::local(len).map(Memory::from)
+    }
+
     /// A peer's memory. Children of this process do not inherit it, so that this process's death proves that nothing
     /// writes into it any more.
     pub(crate) fn foreign(fd: OwnedFd, offset: u64, len: usize, writable: bool) -> Result<Memory> {
