@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 /// Look after segments of memory that survive their node
@@ -50,6 +50,8 @@ pub(crate) enum Command {
         #[arg(long)]
         force: bool,
     },
+    /// Measure: each row beside the plainest form of the same movement, in turn
+    Perf(Perf),
     /// Find out what this machine lacks, and how to put it right
     Doctor,
     /// A cluster on this machine, to try things out
@@ -124,6 +126,28 @@ pub(crate) struct Run {
     pub(crate) command: Vec<String>,
 }
 
+#[derive(Args, Debug)]
+pub(crate) struct Perf {
+    /// What to measure [default: checkpoints and loads; with --dev everything]
+    #[arg(value_enum)]
+    pub(crate) what: Vec<Measure>,
+    /// With daemons of its own on this machine, over shared memory and then over TCP, which go again; not the node's cluster
+    #[arg(long)]
+    pub(crate) dev: bool,
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Measure {
+    /// Write, read, write with a notification: on this machine, without a daemon
+    Move,
+    /// Checkpoints of one changed block in 64 MiB, to one and to two replicas
+    Checkpoint,
+    /// The same in 64 KiB and in 8 GiB: with --dev, and 25 GiB of disk for a moment
+    Size,
+    /// Loads of 1 GiB
+    Load,
+}
+
 #[derive(Subcommand, Debug)]
 pub(crate) enum Dev {
     /// Start a cluster; node 1 has DIR/n1/segstored.sock and so on, and stays up until `down`
@@ -153,6 +177,9 @@ pub(crate) struct Up {
     /// After how long a silent node counts as dead
     #[arg(long, default_value = "3s")]
     pub(crate) node_lease: String,
+    /// Replicas in files beside the daemon's, not in `/dev/shm`
+    #[arg(skip)]
+    pub(crate) on_disk: bool,
 }
 
 fn parse_time(text: &str) -> Result<Duration, String> {

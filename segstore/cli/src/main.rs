@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         Command::Get(get) => command::get::run(&context, &get),
         Command::Run(run) => return exit::of(command::run::run(&context, &run)),
         Command::Rm { name, force } => command::rm::run(&context, &name, force),
+        Command::Perf(perf) => command::perf::run(&context, &perf),
         Command::Doctor => command::doctor::run(&context),
         Command::Dev(dev) => command::dev::run(&context, &dev),
         Command::Completions { shell } => command::shell::completions(shell),

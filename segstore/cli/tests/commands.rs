@@ -67,9 +67,13 @@ impl Cluster {
     }
 
     fn put(&self, name: &str, content: &[u8]) -> Value {
+        self.put_with(name, content, 2)
+    }
+
+    fn put_with(&self, name: &str, content: &[u8], replicas: u32) -> Value {
         let file = self.file("content");
         std::fs::write(&file, content).unwrap();
-        self.json(&["put", name, file.to_str().unwrap(), "--replicas", "2"])
+        self.json(&["put", name, file.to_str().unwrap(), "--replicas", &replicas.to_string()])
     }
 
     fn get(&self, name: &str) -> Vec<u8> {
@@ -127,6 +131,42 @@ fn files_go_in_and_come_out() {
     cluster.put("files/a", &content);
     assert_eq!(cluster.get("files/a"), content);
     assert_eq!(cluster.code(&["rm", "files/a"]), 0);
+    assert_eq!(cluster.json(&["ls"]), Value::Array(Vec::new()));
+}
+
+/// Whoever writes a checkpoint to a device means the device.
+#[test]
+fn what_is_no_file_stays_what_it_is() {
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+    let cluster = Cluster::start(2);
+    cluster.put_with("a", b"state", 1);
+    assert_eq!(cluster.code(&["get", "a", "/dev/null"]), 0);
+    assert!(std::fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+    let (target, link) = (cluster.file("target"), cluster.file("link"));
+    std::fs::write(&target, b"before").unwrap();
+    std::fs::set_permissions(&target, PermissionsExt::from_mode(0o600)).unwrap();
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    assert_eq!(cluster.code(&["get", "a", link.to_str().unwrap()]), 0);
+    assert!(link.is_symlink());
+    assert_eq!(std::fs::read(&target).unwrap(), b"state");
+    assert_eq!(std::fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(cluster.code(&["get", "a", cluster.dir()]), 1);
+}
+
+#[test]
+fn a_cluster_is_measured_and_nothing_stays() {
+    let cluster = Cluster::start(3);
+    let rows = cluster.json(&["perf", "checkpoint"]);
+    let rows = rows.as_array().unwrap();
+    assert_eq!(rows.len(), 4);
+    for row in rows {
+        let [p50, p99, p999] = ["p50", "p99", "p999"].map(|part| row["ours"][part].as_f64().unwrap());
+        assert!(0.0 < p50 && p50 <= p99 && p99 <= p999, "{row}");
+        assert!(row["cache_line"].as_f64().unwrap() > 0.0);
+    }
+    assert_eq!(cluster.json(&["ls"]), Value::Array(Vec::new()));
+    assert_eq!(cluster.code(&["perf", "size"]), 2);
+    assert_eq!(cluster.code(&["perf", "load"]), 16, "no node has room for it");
     assert_eq!(cluster.json(&["ls"]), Value::Array(Vec::new()));
 }
 

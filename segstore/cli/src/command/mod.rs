@@ -6,6 +6,7 @@ pub(crate) mod events;
 pub(crate) mod get;
 pub(crate) mod ls;
 pub(crate) mod nodes;
+pub(crate) mod perf;
 pub(crate) mod put;
 pub(crate) mod rm;
 pub(crate) mod run;

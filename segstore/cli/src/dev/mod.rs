@@ -12,22 +12,23 @@ use serde::Serialize;
 
 use crate::arguments::Up;
 use crate::exit::Failure;
-use crate::output::{json, progress, table};
+use crate::output::progress;
 use node::Node;
 
 /// How long daemons may take to come up.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// A daemon that is up.
 #[derive(Serialize)]
-struct Started {
-    name: String,
-    pid: i32,
-    socket: PathBuf,
+pub(crate) struct Started {
+    pub(crate) name: String,
+    pub(crate) pid: i32,
+    pub(crate) socket: PathBuf,
 }
 
 /// Starts what is not running.
-pub(crate) fn up(up: &Up, as_json: bool) -> Result<(), Failure> {
+pub(crate) fn up(up: &Up) -> Result<Vec<Started>, Failure> {
     if !(1..=64).contains(&up.nodes) {
         return Err(Failure::Usage(format!("--nodes {}: 1 to 64", up.nodes)));
     }
@@ -45,22 +46,11 @@ pub(crate) fn up(up: &Up, as_json: bool) -> Result<(), Failure> {
     let spinner = progress::spinner("waiting for the nodes to see each other");
     let started = until_up(&nodes);
     spinner.finish_and_clear();
-    let started = started?;
-    if as_json {
-        json(&started);
-        return Ok(());
-    }
-    let row = |node: &Started| vec![node.name.clone(), node.pid.to_string(), node.socket.display().to_string()];
-    table::print(&["node", "process", "socket"], started.iter().map(row).collect(), "");
-    crate::output::line(format_args!(
-        "\nGo on with:\n  export SEGSTORE_SOCKET={}\n  segctl nodes",
-        nodes[0].socket().display()
-    ));
-    Ok(())
+    started
 }
 
-/// Stops every daemon of the directory, and removes their memory.
-pub(crate) fn down(dir: &Path) -> Result<(), Failure> {
+/// Stops every daemon of the directory, and removes their memory; gives how many there were.
+pub(crate) fn down(dir: &Path) -> Result<usize, Failure> {
     let dir = dir.canonicalize().map_err(|error| Failure::File(format!("{}: {error}", dir.display())))?;
     let nodes: Vec<_> = (1..=64).map(|number| Node::new(&dir, number)).filter(Node::exists).collect();
     if nodes.is_empty() {
@@ -74,8 +64,7 @@ pub(crate) fn down(dir: &Path) -> Result<(), Failure> {
         }
         node.clear()?;
     }
-    crate::output::line(format_args!("{stopped} daemons stopped"));
-    Ok(())
+    Ok(stopped)
 }
 
 /// The cluster's secret, made once.

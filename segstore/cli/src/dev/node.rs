@@ -104,13 +104,18 @@ impl Node {
             toml_string(at),
             text(self.dir.join("secret")),
             text(self.folder().join("data")),
-            text(self.memory()),
+            text(if up.on_disk { self.memory_on_disk() } else { self.memory() }),
             toml_string(&up.memory),
             text(self.socket()),
             text(self.pid_file()),
             toml_string(&up.transport),
             toml_string(&up.node_lease),
         )
+    }
+
+    /// For what is too large for tmpfs.
+    fn memory_on_disk(&self) -> PathBuf {
+        self.folder().join("memory")
     }
 
     /// Whether the daemon was started and has ended.
@@ -152,13 +157,15 @@ impl Node {
         for file in [self.socket(), self.pid_file()] {
             let _ = std::fs::remove_file(file);
         }
-        let memory = self.memory();
-        match std::fs::remove_dir_all(&memory) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(Failure::File(format!("{}: {error}", memory.display())))
+        for memory in [self.memory(), self.memory_on_disk()] {
+            match std::fs::remove_dir_all(&memory) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Failure::File(format!("{}: {error}", memory.display())));
+                }
+                _ => {}
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 }
 

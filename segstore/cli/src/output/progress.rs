@@ -24,3 +24,12 @@ pub(crate) fn spinner(what: &str) -> ProgressBar {
     bar.enable_steady_tick(std::time::Duration::from_millis(200));
     bar
 }
+
+/// A bar over so many steps, each with a message.
+pub(crate) fn steps(total: u64) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template("{msg} [{bar:30}] {pos}/{len}, {elapsed}") {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    bar
+}

@@ -1,0 +1,61 @@
+//! Loads of a whole segment, by an application's own call, into fresh memory.
+
+use segstore::{CreateOptions, LoadOptions, OpenOptions, Session};
+
+use crate::raw::{copy, socket};
+use crate::{Bench, Over, Result, Row, Way};
+
+/// One row, beside a plain movement of as many bytes. The segment is made for it, with one replica, and removed again.
+///
+/// Nobody owns the segment: each load takes it over for a moment, with everything that belongs to it.
+///
+/// # Errors
+/// What the cluster says: no room, too few nodes.
+pub fn row(bench: &Bench, session: &Session, name: &str, length: usize, over: Option<Over>) -> Result<Row> {
+    let segment = format!("perf/load-{}", std::process::id());
+    let row = fill(session, &segment, length).and_then(|()| measure(bench, session, &segment, name, length, over));
+    let removed = session.remove(&segment, true);
+    let row = row?;
+    removed?;
+    Ok(row)
+}
+
+fn fill(session: &Session, name: &str, length: usize) -> Result<()> {
+    let make = CreateOptions::new(length as u64);
+    let mut segment =
+        session.open_or_create(name, &make, &OpenOptions::new().timeout(std::time::Duration::from_secs(120)))?;
+    segment.set_len(length)?;
+    for (number, page) in segment.bytes_mut(..)?.chunks_mut(4096).enumerate() {
+        page.fill(number.to_le_bytes()[0] | 1);
+    }
+    segment.checkpoint()?;
+    Ok(segment.release()?)
+}
+
+fn measure(
+    bench: &Bench,
+    session: &Session,
+    segment: &str,
+    name: &str,
+    length: usize,
+    over: Option<Over>,
+) -> Result<Row> {
+    let act = move || {
+        let image = session.load(segment, &LoadOptions::new())?;
+        if image.bytes().len() != length {
+            return Err(format!("{} bytes were loaded of {length}", image.bytes().len()).into());
+        }
+        Ok(())
+    };
+    let ours = Way { what: "segstore", other: None, act: Box::new(act) };
+    let plain_memory;
+    let plain = match over {
+        Some(Over::Shm) => {
+            plain_memory = copy::Plain::new(length)?;
+            plain_memory.into_fresh_memory(length)
+        }
+        Some(Over::Tcp) => vec![socket::into_fresh_memory(length)?],
+        None => Vec::new(),
+    };
+    bench.row(name, ours, plain)
+}

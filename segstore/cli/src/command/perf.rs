@@ -1,0 +1,235 @@
+//! `segctl perf`: how fast it is here, each row beside the plainest form of the same movement.
+
+use std::path::{Path, PathBuf};
+
+use segstore::Session;
+use segstore_bench::checkpoints::{self, Case, Which};
+use segstore_bench::moves::{self, Movement, SIZES};
+use segstore_bench::{Bench, Over, Row, loads};
+
+use super::Context;
+use crate::arguments::{Measure, Perf, Up};
+use crate::dev;
+use crate::exit::Failure;
+use crate::output::{json, line, progress, table};
+
+const MIB: u64 = 1 << 20;
+/// Bytes that are loaded.
+const LOADED: usize = 1 << 30;
+/// How often: a load takes a second.
+const LOADS: usize = 7;
+
+const EXPLANATION: &str = "
+Times in microseconds. PLAIN is the better plain form of the same movement, taken in turn with the row in the same run; RATIO is the
+median of the pairs. LINE is a cache line between the two cores and back: compare only what was taken at the same distance.";
+
+pub(crate) fn run(context: &Context, perf: &Perf) -> Result<(), Failure> {
+    let default: &[Measure] = match perf.dev {
+        true => &[Measure::Move, Measure::Checkpoint, Measure::Size, Measure::Load],
+        false => &[Measure::Checkpoint, Measure::Load],
+    };
+    let wanted = if perf.what.is_empty() { default } else { &perf.what };
+    let mut report = Report { as_json: context.json, rows: Vec::new() };
+    if wanted.contains(&Measure::Size) && !perf.dev {
+        return Err(Failure::Usage("size is measured with daemons of its own only: add --dev".into()));
+    }
+    if perf.dev {
+        clear_when_asked_to_end()?;
+    }
+    for what in wanted {
+        match (what, perf.dev) {
+            (Measure::Move, _) => move_bytes(&mut report)?,
+            (Measure::Size, _) => sizes(&mut report)?,
+            (Measure::Checkpoint, false) => checkpoint(&mut report, &context.session()?, None)?,
+            (Measure::Load, false) => load(&mut report, &context.session()?, None)?,
+            (Measure::Checkpoint, true) => on_each(&mut report, checkpoint)?,
+            (Measure::Load, true) => on_each(&mut report, load)?,
+        }
+    }
+    report.end();
+    Ok(())
+}
+
+/// The rows, said as they come.
+struct Report {
+    as_json: bool,
+    rows: Vec<Row>,
+}
+
+impl Report {
+    /// Measures rows and prints them together.
+    fn table(&mut self, rows: Vec<(String, Measured<'_>)>) -> Result<(), Failure> {
+        let bar = progress::steps(rows.len() as u64);
+        let first = self.rows.len();
+        for (name, measure) in rows {
+            bar.set_message(name.clone());
+            self.rows.push(measure(&name).map_err(|error| failure(&name, error))?);
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        if !self.as_json {
+            let heading = ["", "p50", "p99", "p99.9", "plain", "p50", "p99", "p99.9", "ratio", "line"];
+            table::print(&heading, self.rows[first..].iter().map(cells).collect(), "");
+            line("");
+        }
+        Ok(())
+    }
+
+    fn end(self) {
+        if self.as_json {
+            json(&self.rows);
+        } else {
+            line(EXPLANATION.trim_start());
+        }
+    }
+}
+
+type Measured<'a> = Box<dyn FnOnce(&str) -> segstore_bench::Result<Row> + 'a>;
+
+/// What the cluster said keeps its exit code.
+fn failure(name: &str, error: segstore_bench::Failure) -> Failure {
+    match error.downcast::<segstore::Error>() {
+        Ok(error) => Failure::Segstore(*error),
+        Err(error) => Failure::Unwell(format!("measuring {name}: {error}")),
+    }
+}
+
+fn cells(row: &Row) -> Vec<String> {
+    let time = |micros: f64| match micros {
+        0.0..1.0 => format!("{micros:.3}"),
+        1.0..1000.0 => format!("{micros:.2}"),
+        _ => format!("{micros:.0}"),
+    };
+    let absent = || "-".to_owned();
+    let mut cells = vec![row.name.clone(), time(row.ours.p50), time(row.ours.p99), time(row.ours.p999)];
+    cells.push(row.plain_way.map_or_else(absent, str::to_owned));
+    match row.plain {
+        Some(plain) => cells.extend([plain.p50, plain.p99, plain.p999].map(time)),
+        None => cells.extend(std::array::from_fn::<_, 3, _>(|_| absent())),
+    }
+    cells.push(row.ratio.map_or_else(absent, |ratio| format!("{ratio:.2}")));
+    cells.push(format!("{:.2}", row.cache_line));
+    cells
+}
+
+fn move_bytes(report: &mut Report) -> Result<(), Failure> {
+    let bench = bench(Bench::new())?;
+    for over in Over::ALL {
+        let mut rows: Vec<(String, Measured<'_>)> = Vec::new();
+        for (movement, (len, size)) in Movement::ALL.into_iter().flat_map(|movement| SIZES.map(|size| (movement, size)))
+        {
+            let bench = &bench;
+            let row: Measured<'_> = Box::new(move |name| moves::row(bench, over, movement, len, name));
+            rows.push((moves::name(over, movement, size), row));
+        }
+        report.table(rows)?;
+    }
+    Ok(())
+}
+
+fn checkpoint(report: &mut Report, session: &Session, over: Option<Over>) -> Result<(), Failure> {
+    let bench = bench(Bench::new())?;
+    let mut rows: Vec<(String, Measured<'_>)> = Vec::new();
+    for (replicas, which) in [(1, Which::Same), (1, Which::Random), (2, Which::Same), (2, Which::Random)] {
+        let block = if which == Which::Same { "the same block" } else { "a random block" };
+        let nodes = if replicas == 1 { "1 replica" } else { "2 replicas" };
+        let name = format!("checkpoint, {block}, {nodes}{}", over_what(over));
+        let case = Case { capacity: 64 * MIB, replicas, which, over };
+        let bench = &bench;
+        rows.push((name, Box::new(move |name| checkpoints::row(bench, session, name, &case))));
+    }
+    report.table(rows)
+}
+
+fn load(report: &mut Report, session: &Session, over: Option<Over>) -> Result<(), Failure> {
+    let bench = bench(Bench::of_long(LOADS))?;
+    let row: Measured<'_> = Box::new(|name| loads::row(&bench, session, name, LOADED, over));
+    report.table(vec![(format!("load 1 GiB{}", over_what(over)), row)])
+}
+
+/// One told block in a small and in a large segment, which is too large for most machines' tmpfs.
+fn sizes(report: &mut Report) -> Result<(), Failure> {
+    let cluster = Cluster::start(Over::Shm, "17GiB", true)?;
+    let session = cluster.session()?;
+    let (bench, session) = (&bench(Bench::new())?, &session);
+    let row = |size: &str, capacity| -> (String, Measured<'_>) {
+        let case = Case { capacity, replicas: 1, which: Which::Same, over: Some(Over::Shm) };
+        let name = format!("checkpoint of a block in {size} over shm");
+        (name, Box::new(move |name| checkpoints::row(bench, session, name, &case)))
+    };
+    report.table(vec![row("64 KiB", MIB / 16), row("8 GiB", 8 << 30)])
+}
+
+fn on_each(
+    report: &mut Report,
+    measure: fn(&mut Report, &Session, Option<Over>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    for over in Over::ALL {
+        let cluster = Cluster::start(over, "3GiB", false)?;
+        measure(report, &cluster.session()?, Some(over))?;
+    }
+    Ok(())
+}
+
+fn over_what(over: Option<Over>) -> String {
+    over.map_or_else(String::new, |over| format!(", {}", over.name()))
+}
+
+fn bench(made: segstore_bench::Result<Bench>) -> Result<Bench, Failure> {
+    made.map_err(|error| Failure::Unwell(error.to_string()))
+}
+
+/// Three daemons, which end with this.
+struct Cluster {
+    dir: PathBuf,
+    socket: PathBuf,
+}
+
+impl Cluster {
+    fn start(over: Over, memory: &str, on_disk: bool) -> Result<Self, Failure> {
+        let dir = place();
+        let up = Up {
+            nodes: 3,
+            dir: dir.clone(),
+            memory: memory.to_owned(),
+            transport: over.name().to_owned(),
+            node_lease: "3s".to_owned(),
+            on_disk,
+        };
+        let cluster = Self { socket: dir.join("n1").join("segstored.sock"), dir };
+        dev::up(&up)?;
+        Ok(cluster)
+    }
+
+    fn session(&self) -> Result<Session, Failure> {
+        Ok(Session::connect_to(&self.socket)?)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        clear(&self.dir);
+    }
+}
+
+fn place() -> PathBuf {
+    std::env::temp_dir().join(format!("segstore-perf-{}", std::process::id()))
+}
+
+fn clear(dir: &Path) {
+    if let Err(error) = dev::down(dir) {
+        eprintln!("segctl: {error}");
+    }
+    let _ = std::fs::remove_dir_all(dir);
+}
+
+/// The daemons are processes of their own, and would stay.
+fn clear_when_asked_to_end() -> Result<(), Failure> {
+    let asked = ctrlc::set_handler(|| {
+        if place().exists() {
+            clear(&place());
+        }
+        std::process::exit(130);
+    });
+    asked.map_err(|error| Failure::Unwell(format!("watching for signals: {error}")))
+}
