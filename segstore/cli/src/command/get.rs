@@ -1,6 +1,6 @@
 //! `segctl get`: a checkpoint becomes a file.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
@@ -54,22 +54,34 @@ pub(crate) fn run(context: &Context, get: &Get) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The file is whole or as it was.
+/// A file is whole or as it was. What is no file (a device, a pipe) is written to, and stays what it is.
 fn write(file: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let saying = |error: std::io::Error| Failure::File(format!("{}: {error}", file.display()));
     if file == Path::new("-") {
         return std::io::stdout().lock().write_all(bytes).map_err(saying);
     }
+    match std::fs::metadata(file) {
+        Ok(about) if !about.is_file() => {
+            let opened = File::options().write(true).open(file);
+            opened.and_then(|mut opened| opened.write_all(bytes)).map_err(saying)
+        }
+        // Through a link: what it names is replaced, and keeps its mode.
+        Ok(about) => {
+            file.canonicalize().and_then(|file| replace(&file, bytes, Some(about.permissions()))).map_err(saying)
+        }
+        Err(_) => replace(file, bytes, None).map_err(saying),
+    }
+}
+
+fn replace(file: &Path, bytes: &[u8], mode: Option<Permissions>) -> std::io::Result<()> {
     let beside = file.with_added_extension("part");
     let written = File::create(&beside).and_then(|mut part| {
+        mode.map_or(Ok(()), |mode| part.set_permissions(mode))?;
         part.write_all(bytes)?;
         part.sync_all()?;
         std::fs::rename(&beside, file)
     });
-    written.map_err(|error| {
-        let _ = std::fs::remove_file(&beside);
-        saying(error)
-    })
+    written.inspect_err(|_| drop(std::fs::remove_file(&beside)))
 }
 
 impl Done<'_> {
