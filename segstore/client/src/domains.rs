@@ -6,7 +6,7 @@ use std::time::Duration;
 use segstore_core::replica::{Refused, Request as ReplicaRequest};
 use segstore_transport::{Domain, Endpoint, Memory, Provider, Region, Rights, shm::Shm, tcp::Tcp};
 
-use crate::control::channel::{Channel, Welcome};
+use crate::control::channel::Channel;
 use crate::control::message::{Answer, Bytes, FaultKind, Place, Request};
 use crate::error::{Error, Result};
 
@@ -69,7 +69,9 @@ impl Domains {
         writer: Option<ReplicaRequest>,
     ) -> std::result::Result<(&'static str, Endpoint), DialError> {
         let mut problems = Vec::new();
-        for provider in usable(&channel.welcome(), place) {
+        let welcome = channel.welcome();
+        let known = [SHM, TCP].into_iter().filter(|name| welcome.providers.iter().any(|has| has == name));
+        for provider in place.usable(&welcome.host, known) {
             match self.dial_over(provider, channel, name, place, writer) {
                 Err(DialError::OutOfReach(why)) => problems.push(format!("{provider}: {why}")),
                 Ok(endpoint) => return Ok((provider, endpoint)),
@@ -110,15 +112,4 @@ impl Domains {
             }),
         }
     }
-}
-
-/// The providers that both sides have, the best first: shared memory reaches only as far as the machine.
-fn usable(welcome: &Welcome, place: &Place) -> impl Iterator<Item = &'static str> {
-    let both = |provider: &str| {
-        let has = |providers: &[String]| providers.iter().any(|have| have == provider);
-        has(&welcome.providers) && has(&place.providers)
-    };
-    let shm = both(SHM) && welcome.host == place.host;
-    let tcp = both(TCP);
-    [(SHM, shm), (TCP, tcp)].into_iter().filter_map(|(provider, is_usable)| is_usable.then_some(provider))
 }

@@ -330,7 +330,5 @@ impl Inner {
 
 /// The shape of a segment's replicas.
 pub(crate) fn geometry(info: &SegmentInfo) -> Result<Geometry> {
-    let shape = info.shape;
-    let geometry = Geometry::new(shape.capacity, shape.block_size, shape.slots);
-    geometry.map_err(|error| Error::Internal(format!("segment {}: {error}", info.name)))
+    info.shape.geometry().map_err(|error| Error::Internal(format!("segment {}: {error}", info.name)))
 }

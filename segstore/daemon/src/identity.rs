@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use segstore::control::message::{Fault, FaultKind};
 use segstore_core::id::NodeId;
 
 /// The node's number: made once, kept in the data directory.
@@ -14,9 +15,7 @@ pub fn node_id(data_dir: &Path) -> Result<NodeId, String> {
     match std::fs::read_to_string(&file) {
         Ok(text) => text.trim().parse().map_err(|error| saying(&error)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let mut bytes = [0; 16];
-            getrandom::fill(&mut bytes).map_err(|error| saying(&error))?;
-            let node = NodeId(u128::from_ne_bytes(bytes));
+            let node = NodeId(random().map_err(|error| saying(&error))?);
             let beside = file.with_extension("new");
             std::fs::write(&beside, format!("{node}\n")).map_err(|error| saying(&error))?;
             std::fs::rename(&beside, &file).map_err(|error| saying(&error))?;
@@ -34,6 +33,27 @@ pub fn host() -> Result<String, String> {
     let file = "/proc/sys/kernel/random/boot_id";
     let text = std::fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
     Ok(text.trim().to_owned())
+}
+
+/// The system has no random bits.
+#[derive(Debug, thiserror::Error)]
+#[error("the system gives no random bits: {0}")]
+pub struct NoRandom(getrandom::Error);
+
+impl From<NoRandom> for Fault {
+    fn from(error: NoRandom) -> Self {
+        Self::new(FaultKind::Internal, error.to_string())
+    }
+}
+
+/// 128 random bits.
+///
+/// # Errors
+/// The system gives none.
+pub fn random() -> Result<u128, NoRandom> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(NoRandom)?;
+    Ok(u128::from_ne_bytes(bytes))
 }
 
 /// Milliseconds since 1970.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::cluster::{NodeEntry, node_key};
 use crate::directory::{Directory, DirectoryError, LeaseId, Swapped, Value};
@@ -16,13 +16,21 @@ pub struct Keeper {
     /// The lease's number, for a daemon that is started again within its time.
     file: PathBuf,
     current: watch::Sender<Option<LeaseId>>,
+    /// Rung when the entry is not true any more.
+    changed: Arc<Notify>,
 }
 
 impl Keeper {
     /// A node whose lease lasts `time`; its number is kept in `file`.
     #[must_use]
     pub fn new(directory: Arc<dyn Directory>, time: Duration, file: PathBuf) -> Self {
-        Self { directory, time, file, current: watch::Sender::new(None) }
+        Self { directory, time, file, current: watch::Sender::new(None), changed: Arc::default() }
+    }
+
+    /// What to ring when the node's entry is not true any more.
+    #[must_use]
+    pub fn bell(&self) -> Arc<Notify> {
+        self.changed.clone()
     }
 
     /// The lease, as it changes. `None`: there is none yet, or it was lost.
@@ -62,7 +70,11 @@ impl Keeper {
                     troubles += 1;
                 }
             }
-            tokio::time::sleep(if troubles > 0 { self.time / 10 } else { self.time / 3 }).await;
+            let pause = tokio::time::sleep(if troubles > 0 { self.time / 10 } else { self.time / 3 });
+            tokio::select! {
+                () = pause => {}
+                () = self.changed.notified(), if troubles == 0 => {}
+            }
         }
     }
 

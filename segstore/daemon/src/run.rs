@@ -70,6 +70,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
         peers: Peers::new(id, channels),
         sessions: Sessions::open(config.data_dir.join("sessions.json")),
         lease: keeper.subscribe(),
+        changed: keeper.bell(),
     });
 
     let calls = Arc::new(Calls::new(node.clone()));

@@ -6,7 +6,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use segstore_core::id::{Epoch, Member, NodeId, SegmentId, Stamp};
-use segstore_core::layout::Ownership;
+use segstore_core::layout::{Geometry, GeometryError, Ownership};
 use segstore_core::record::{Swap, Versioned};
 use segstore_core::replica::{Refused, Request as ReplicaRequest};
 use serde::de::Error as _;
@@ -43,6 +43,16 @@ pub struct Shape {
     pub block_size: u32,
     /// Slots in a replica.
     pub slots: u32,
+}
+
+impl Shape {
+    /// Where everything stands in a replica of this shape.
+    ///
+    /// # Errors
+    /// Which of its values is out of bounds.
+    pub fn geometry(self) -> Result<Geometry, GeometryError> {
+        Geometry::new(self.capacity, self.block_size, self.slots)
+    }
 }
 
 /// What to do when fewer replicas are in sync than the minimum.
@@ -110,6 +120,15 @@ pub struct Place {
     pub providers: Vec<String>,
     /// Whether the node is known to be up.
     pub up: bool,
+}
+
+impl Place {
+    /// Of the providers that `host` has, those over which it reaches this place, in its order: shared memory reaches only as far as
+    /// the machine.
+    pub fn usable<'h>(&self, host: &str, has: impl Iterator<Item = &'h str>) -> impl Iterator<Item = &'h str> {
+        let is_near = host == self.host;
+        has.filter(move |name| self.providers.iter().any(|have| have == name) && (is_near || *name != "shm"))
+    }
 }
 
 /// What the directory knows of a segment.

@@ -2,7 +2,6 @@
 
 use segstore::control::message::{Access, Event, Keeping, NodeInfo, Shape};
 use segstore_core::id::{Member, NodeId, OwnerId, SegmentId, Term};
-use segstore_core::layout::{Geometry, GeometryError};
 use segstore_core::record::{Record, RecordVersion, Versioned};
 use serde::{Deserialize, Serialize};
 
@@ -104,13 +103,5 @@ impl SegmentEntry {
         self.events.push(event);
         let surplus = self.events.len().saturating_sub(EVENTS);
         self.events.drain(..surplus);
-    }
-
-    /// The shape of its replicas.
-    ///
-    /// # Errors
-    /// The shape is outside the limits.
-    pub fn geometry(&self) -> Result<Geometry, GeometryError> {
-        Geometry::new(self.shape.capacity, self.shape.block_size, self.shape.slots)
     }
 }

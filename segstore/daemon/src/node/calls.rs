@@ -9,7 +9,7 @@ use segstore_transport::Endpoint;
 
 use super::{LONG, Node, unexpected};
 use crate::peers::message::{Call, Reply, Serve};
-use crate::replicas::{Head, ReplicaError, Source, Summary};
+use crate::replicas::{Head, ReplicaError, Source, Summary, Usage};
 
 /// Serves calls with what this node has.
 pub struct Calls {
@@ -41,10 +41,7 @@ impl Calls {
     /// An endpoint that reads the source of a repair.
     async fn dial(&self, segment: SegmentId, source: &Place) -> Result<(String, Endpoint), Fault> {
         let domains = self.node.replicas.domains();
-        let is_near = source.host == self.node.host;
-        let usable = domains
-            .names()
-            .find(|name| source.providers.iter().any(|have| have == name) && (is_near || *name != "shm"));
+        let usable = source.usable(&self.node.host, domains.names()).next();
         let provider = usable.map(str::to_owned).ok_or_else(|| {
             let have = source.providers.join(", ");
             Fault::new(FaultKind::Unreachable, format!("no provider in common with node {} ({have})", source.node_name))
@@ -87,6 +84,7 @@ impl Serve for Calls {
             Call::Create { segment, name, shape, remembered } => {
                 let geometry = geometry(shape)?;
                 let member = self.blocking(move |node| node.replicas.create(segment, geometry, remembered)).await?;
+                self.node.changed.notify_one();
                 tracing::info!(segment = name, replica = %member.incarnation, "a replica was made here");
                 Ok(Reply::Created { member })
             }
@@ -121,8 +119,14 @@ impl Serve for Calls {
                 let summaries = self.blocking(move |node| Ok(node.replicas.summaries(segment))).await?;
                 Ok(Reply::Replicas(summaries.into_iter().map(|summary| self.replica_info(summary)).collect()))
             }
+            Call::Usage => {
+                let Usage { used, budget, .. } = self.node.replicas.usage();
+                Ok(Reply::Usage { used, budget })
+            }
             Call::Forget { segment } => {
-                self.blocking(move |node| node.replicas.forget(segment)).await.map(|()| Reply::Done)
+                self.blocking(move |node| node.replicas.forget(segment)).await?;
+                self.node.changed.notify_one();
+                Ok(Reply::Done)
             }
             Call::Hold { name, session, time } => match self.demand(session, Demand::Hold { name, time }).await? {
                 Report::Held(held) => Ok(Reply::Held(held)),
@@ -146,14 +150,15 @@ impl Calls {
             node.replicas.retire_others(source.segment, &members)?;
             node.replicas.fill(&source, by, &provider, endpoint)
         };
-        let filled = self.blocking(fill).await?;
+        let filled = self.blocking(fill).await;
+        self.node.changed.notify_one();
+        let filled = filled?;
         Ok(Reply::Repaired { member: filled.member, base: filled.base, closed: filled.closed })
     }
 }
 
 pub(crate) fn geometry(shape: Shape) -> Result<Geometry, Fault> {
-    let geometry = Geometry::new(shape.capacity, shape.block_size, shape.slots);
-    geometry.map_err(|error| Fault::new(FaultKind::Invalid, error.to_string()))
+    shape.geometry().map_err(|error| Fault::new(FaultKind::Invalid, error.to_string()))
 }
 
 fn heads(heads: &[Head]) -> Reply {

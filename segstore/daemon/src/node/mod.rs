@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use segstore::control::message::{Fault, FaultKind};
 use segstore_core::id::NodeId;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
-use crate::cluster::View;
+use crate::cluster::{NodeEntry, View};
 use crate::directory::{Directory, DirectoryError, LeaseId};
 use crate::peers::Peers;
 use crate::peers::message::{Call, Reply, Serve};
@@ -56,17 +56,42 @@ pub struct Node {
     pub sessions: Sessions,
     /// The node's lease.
     pub lease: watch::Receiver<Option<LeaseId>>,
+    /// Rung when what the node tells of itself is not true any more.
+    pub changed: Arc<Notify>,
 }
 
 impl Node {
     /// Asks the daemon of `node`.
     pub(crate) async fn call(self: &Arc<Self>, node: NodeId, call: Call, limit: Duration) -> Result<Reply, Fault> {
-        let local: Arc<dyn Serve> = Arc::new(Calls::new(self.clone()));
         if node == self.id {
-            return local.serve(node, call).await;
+            return Calls::new(self.clone()).serve(node, call).await;
         }
         let address = self.view.get(node)?.address;
-        self.peers.call((node, &address), &local, call, limit).await
+        self.peers.call(&address, call, limit).await
+    }
+
+    /// Asks every node that is up; those that do not answer in time are left out.
+    pub(crate) async fn call_all(self: &Arc<Self>, call: &Call, limit: Duration) -> Vec<(NodeEntry, Reply)> {
+        let mut calls = tokio::task::JoinSet::new();
+        for entry in self.view.up() {
+            let (node, call) = (self.clone(), call.clone());
+            calls.spawn(async move { node.call(entry.node, call, limit).await.map(|reply| (entry, reply)) });
+        }
+        let mut answers = Vec::new();
+        while let Some(answer) = calls.join_next().await {
+            answers.extend(answer.ok().and_then(Result::ok));
+        }
+        answers
+    }
+
+    /// The nodes that are up and answer, with the room that they have now: what the directory tells of them is a moment old.
+    pub(crate) async fn rooms(self: &Arc<Self>) -> Vec<NodeEntry> {
+        let answers = self.call_all(&Call::Usage, SHORT).await;
+        let room = |(entry, reply)| match reply {
+            Reply::Usage { used, budget } => Some(NodeEntry { used, budget, ..entry }),
+            _ => None,
+        };
+        answers.into_iter().filter_map(room).collect()
     }
 }
 

@@ -44,7 +44,7 @@ async fn orphans(node: &Arc<Node>) -> Result<Vec<(SegmentId, Incarnation)>, Faul
     }
     let segments = node.segments().await?;
     let mut orphans = Vec::new();
-    for (segment, member) in kept {
+    for (segment, member, is_filling) in kept {
         let entry = segments.iter().find(|(_, entry, _)| entry.segment == segment);
         let is_needed = match entry {
             Some((name, entry, _)) => {
@@ -53,8 +53,6 @@ async fn orphans(node: &Arc<Node>) -> Result<Vec<(SegmentId, Incarnation)>, Faul
             }
             None => false,
         };
-        let is_filling =
-            node.replicas.summaries(segment).iter().any(|one| one.member == member && one.repair.is_some());
         if !is_needed && !is_filling {
             orphans.push((segment, member.incarnation));
         }

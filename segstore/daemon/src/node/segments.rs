@@ -34,13 +34,6 @@ impl Node {
     }
 
     /// What clients are told.
-    pub(crate) async fn info(&self, name: &str) -> Result<SegmentInfo, Fault> {
-        let (entry, revision) = self.segment(name).await?;
-        let holder = self.holder(name).await?.map(|(holder, _)| holder);
-        Ok(self.describe(name, &entry, revision, holder))
-    }
-
-    /// The same, of entries that were read.
     pub(crate) fn describe(
         &self,
         name: &str,

@@ -75,6 +75,8 @@ pub enum Call {
         /// The segment's life.
         segment: SegmentId,
     },
+    /// How much memory replicas take here, and may take. Answer: [`Reply::Usage`].
+    Usage,
     /// Forget every replica of a segment that was unlinked. Answer: [`Reply::Done`].
     Forget {
         /// The segment's life.
@@ -136,6 +138,13 @@ pub enum Reply {
     },
     /// What the node keeps of the segment.
     Replicas(Vec<ReplicaInfo>),
+    /// Memory for replicas.
+    Usage {
+        /// Bytes in use.
+        used: u64,
+        /// Bytes that may be used.
+        budget: u64,
+    },
     /// A slot is held.
     Held(Held),
     /// How a segment is.

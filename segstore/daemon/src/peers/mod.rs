@@ -6,7 +6,6 @@ pub mod message;
 pub mod server;
 pub mod tls;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use segstore::control::message::{Fault, FaultKind};
@@ -14,7 +13,7 @@ use segstore_core::id::NodeId;
 use tonic::Request;
 
 pub use channel::{Channels, describe, was_not_sent};
-use message::{Call, Reply, Serve};
+use message::{Call, Reply};
 use server::Incoming;
 
 /// What the build makes of the services.
@@ -32,7 +31,7 @@ pub(crate) mod rpc {
     include!(concat!(env!("OUT_DIR"), "/segstore.v1.Directory.rs"));
 }
 
-/// The other daemons, and this one.
+/// The other daemons.
 #[derive(Clone)]
 pub struct Peers {
     own: NodeId,
@@ -46,20 +45,11 @@ impl Peers {
         Self { own, channels }
     }
 
-    /// Calls the daemon of a node at `address`; the own one is called without a connection, as `local`.
+    /// Calls the daemon at `address`.
     ///
     /// # Errors
     /// What it answers; [`FaultKind::Unreachable`]: it was not asked; [`FaultKind::NoAnswer`]: it may have done it.
-    pub async fn call(
-        &self,
-        (node, address): (NodeId, &str),
-        local: &Arc<dyn Serve>,
-        call: Call,
-        limit: Duration,
-    ) -> Result<Reply, Fault> {
-        if node == self.own {
-            return local.serve(node, call).await;
-        }
+    pub async fn call(&self, address: &str, call: Call, limit: Duration) -> Result<Reply, Fault> {
         let channel = self.channels.to(address).map_err(|error| Fault::new(FaultKind::Unreachable, error))?;
         let mut client = rpc::peer_client::PeerClient::new(channel).max_decoding_message_size(usize::MAX);
         let mut request = Request::new(Incoming { from: self.own, call });

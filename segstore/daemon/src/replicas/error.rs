@@ -14,6 +14,9 @@ pub enum ReplicaError {
     /// It refuses, by the protocol.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// Nothing can be named.
+    #[error(transparent)]
+    NoRandom(#[from] crate::identity::NoRandom),
     /// There is no such replica on this node.
     #[error("this node keeps no replica {incarnation} of segment {segment}: its memory is gone, or it was replaced")]
     NotFound {
@@ -120,7 +123,7 @@ impl From<ReplicaError> for Fault {
                 ErrorKind::PeerGone | ErrorKind::TimedOut | ErrorKind::Revoked => FaultKind::Unreachable,
                 _ => FaultKind::Internal,
             },
-            ReplicaError::System { .. } => FaultKind::Internal,
+            ReplicaError::System { .. } | ReplicaError::NoRandom(_) => FaultKind::Internal,
         };
         Self::new(kind, error.to_string())
     }

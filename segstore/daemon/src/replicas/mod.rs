@@ -25,6 +25,7 @@ pub use error::ReplicaError;
 pub use hosted::Head;
 pub use repair::{Filled, Source};
 
+use crate::identity::random;
 use files::Files;
 use hosted::Hosted;
 
@@ -296,10 +297,11 @@ impl Replicas {
         self.of_segment(segment).iter().map(|replica| summary(replica)).collect()
     }
 
-    /// Whose replicas are kept.
+    /// Whose replicas are kept, and whether they are being filled.
     #[must_use]
-    pub fn list(&self) -> Vec<(SegmentId, Member)> {
-        self.lock().values().map(|replica| (replica.segment, replica.member)).collect()
+    pub fn list(&self) -> Vec<(SegmentId, Member, bool)> {
+        let one = |replica: &Arc<Hosted>| (replica.segment, replica.member, replica.progress().is_some());
+        self.lock().values().map(one).collect()
     }
 
     /// How much is in use.
@@ -334,11 +336,4 @@ fn summary(replica: &Hosted) -> Summary {
         Err(error) => (None, Some(error.to_string())),
     };
     Summary { segment: replica.segment, member: replica.member, image, repair: replica.progress(), problem }
-}
-
-fn random() -> Result<u128, ReplicaError> {
-    let mut bytes = [0; 16];
-    let filled = getrandom::fill(&mut bytes);
-    filled.map_err(|error| ReplicaError::Invalid(format!("the system gives no random bits: {error}")))?;
-    Ok(u128::from_ne_bytes(bytes))
 }

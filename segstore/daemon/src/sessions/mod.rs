@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use segstore::control::message::{Demand, Fault, FaultKind, Report};
 
+use crate::identity::random;
 use crate::node::Node;
 use credentials::Credentials;
 pub use listener::{bind, serve};
@@ -146,11 +147,4 @@ fn insert(
     let session = Session::new(token.clone(), number, program.to_owned(), who);
     sessions.insert(token, session.clone());
     Ok(session)
-}
-
-fn random() -> Result<u128, Fault> {
-    let mut bytes = [0; 16];
-    let filled = getrandom::fill(&mut bytes);
-    filled.map_err(|error| Fault::new(FaultKind::Internal, format!("the system gives no random bits: {error}")))?;
-    Ok(u128::from_ne_bytes(bytes))
 }

@@ -8,7 +8,7 @@ mod segments;
 
 use std::sync::Arc;
 
-use segstore::control::message::{Answer, Fault, FaultKind, Request};
+use segstore::control::message::{Answer, Fault, FaultKind, Request, SegmentInfo};
 
 use super::credentials::{Credentials, Want};
 use super::session::Session;
@@ -30,6 +30,13 @@ impl Client {
         let (entry, revision) = self.node.segment(name).await?;
         self.credentials.check(name, entry.access, want)?;
         Ok((entry, revision))
+    }
+
+    /// What a client that may load a segment is told of it.
+    async fn info(&self, name: &str) -> Result<SegmentInfo, Fault> {
+        let (entry, revision) = self.segment(name, Want::Read).await?;
+        let holder = self.node.holder(name).await?.map(|(holder, _)| holder);
+        Ok(self.node.describe(name, &entry, revision, holder))
     }
 }
 

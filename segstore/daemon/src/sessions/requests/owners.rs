@@ -32,8 +32,7 @@ pub(super) async fn end_hold(client: &Client, name: &str, number: u64) -> Result
 }
 
 pub(super) async fn status(client: &Client, name: &str) -> Result<Answer, Fault> {
-    client.segment(name, Want::Read).await?;
-    let info = client.node.info(name).await?;
+    let info = client.info(name).await?;
     let owner = match &info.holder {
         Some(holder) => state(client, name, holder).await,
         None => None,
@@ -68,16 +67,10 @@ async fn state(client: &Client, name: &str, holder: &Holder) -> Option<OwnerStat
 
 /// What every node that is up has of a segment.
 async fn replicas(client: &Client, segment: SegmentId) -> Vec<ReplicaInfo> {
-    let mut calls = tokio::task::JoinSet::new();
-    for place in client.node.view.up() {
-        let node = client.node.clone();
-        calls.spawn(async move { node.call(place.node, Call::Replicas { segment }, SHORT).await });
-    }
-    let mut all = Vec::new();
-    while let Some(answer) = calls.join_next().await {
-        if let Ok(Ok(Reply::Replicas(replicas))) = answer {
-            all.extend(replicas);
-        }
-    }
-    all
+    let answers = client.node.call_all(&Call::Replicas { segment }, SHORT).await;
+    let replicas = |(_, reply)| match reply {
+        Reply::Replicas(replicas) => replicas,
+        _ => Vec::new(),
+    };
+    answers.into_iter().flat_map(replicas).collect()
 }

@@ -1,5 +1,7 @@
 //! Replicas: requests are passed on to the nodes that keep them.
 
+use std::time::Duration;
+
 use segstore::control::message::{Answer, Bytes, Fault, FaultKind};
 use segstore_core::id::{Member, Stamp};
 use segstore_core::layout::Ownership;
@@ -18,8 +20,12 @@ pub(super) async fn fence(
 ) -> Result<Answer, Fault> {
     client.segment(name, Want::Write).await?;
     check(member, request)?;
-    match client.node.call(member.node, Call::Fence { request }, LONG).await? {
-        Reply::Heads(heads) => Ok(Answer::Heads(heads)),
+    heads_of(client, member, Call::Fence { request }, LONG).await.map(Answer::Heads)
+}
+
+async fn heads_of(client: &Client, member: Member, call: Call, limit: Duration) -> Result<Vec<Bytes>, Fault> {
+    match client.node.call(member.node, call, limit).await? {
+        Reply::Heads(heads) => Ok(heads),
         other => Err(unexpected(&other)),
     }
 }
@@ -45,10 +51,7 @@ fn check(member: Member, request: ReplicaRequest) -> Result<(), Fault> {
 
 pub(super) async fn heads(client: &Client, name: &str, member: Member) -> Result<Answer, Fault> {
     let (entry, _) = client.segment(name, Want::Read).await?;
-    match client.node.call(member.node, Call::Heads { segment: entry.segment, member }, SHORT).await? {
-        Reply::Heads(heads) => Ok(Answer::Heads(heads)),
-        other => Err(unexpected(&other)),
-    }
+    heads_of(client, member, Call::Heads { segment: entry.segment, member }, SHORT).await.map(Answer::Heads)
 }
 
 pub(super) async fn connect(
@@ -91,10 +94,8 @@ pub(super) async fn local(client: &Client, name: &str, ownership: Ownership) -> 
             }
         }
     };
-    match node.call(node.id, Call::Heads { segment, member }, SHORT).await? {
-        Reply::Heads(heads) => Ok(Answer::Local { member, heads }),
-        other => Err(unexpected(&other)),
-    }
+    let heads = heads_of(client, member, Call::Heads { segment, member }, SHORT).await?;
+    Ok(Answer::Local { member, heads })
 }
 
 /// Places one more replica, and has it filled.
@@ -110,7 +111,7 @@ pub(super) async fn repair(
     let (entry, _) = client.segment(name, Want::Write).await?;
     let geometry = geometry(entry.shape)?;
     let taken: Vec<_> = members.iter().map(|member| member.node).chain([node.id]).collect();
-    let nodes = node.view.up();
+    let nodes = node.rooms().await;
     let chosen = placement::choose(&nodes, node.id, &taken, geometry.replica_bytes(), 1);
     let Some(target) = chosen.first() else {
         let text = format!("no further node has room for a replica of segment {name}");

@@ -9,10 +9,10 @@ use super::Client;
 use crate::cluster::{NodeEntry, SegmentEntry, check_name, segment_key};
 use crate::directory::{Revision, Swapped};
 use crate::identity::now;
+use crate::identity::random;
 use crate::node::{LONG, Node, SHORT, directory_fault, geometry, placement, unexpected};
 use crate::peers::message::{Call, Reply};
 use crate::sessions::credentials::Want;
-use crate::sessions::random;
 
 /// The most replicas of a segment.
 const REPLICAS: u32 = 16;
@@ -33,7 +33,7 @@ pub(super) async fn create(
         Err(fault) if fault.kind == FaultKind::NotFound => {}
         Err(fault) => return Err(fault),
     }
-    let nodes = node.view.up();
+    let nodes = node.rooms().await;
     let places = placement::choose(&nodes, node.id, &[], geometry.replica_bytes(), keeping.replicas as usize);
     // A replica on the owner's own node is better than none, and counts for nothing.
     let elsewhere = places.iter().filter(|place| place.node != node.id).count();
@@ -134,17 +134,11 @@ async fn make_replicas(
 
 /// Every node forgets what it has of the segment. One that does not answer does so later by itself.
 async fn forget(node: &std::sync::Arc<Node>, segment: SegmentId) {
-    let mut calls = tokio::task::JoinSet::new();
-    for place in node.view.up() {
-        let node = node.clone();
-        calls.spawn(async move { node.call(place.node, Call::Forget { segment }, SHORT).await });
-    }
-    while calls.join_next().await.is_some() {}
+    node.call_all(&Call::Forget { segment }, SHORT).await;
 }
 
 pub(super) async fn lookup(client: &Client, name: &str) -> Result<Answer, Fault> {
-    client.segment(name, Want::Read).await?;
-    client.node.info(name).await.map(|info| Answer::Segment(Box::new(info)))
+    client.info(name).await.map(|info| Answer::Segment(Box::new(info)))
 }
 
 /// Changes the record if it is still what was read. The event that explains it is part of the same change.
