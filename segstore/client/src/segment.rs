@@ -86,7 +86,7 @@ impl Segment {
         };
         let owner = Owner::new(taken.start, policy).on_node(session.channel.welcome().node);
         let length = taken.changes.length();
-        let engine = Engine::new(owner, keeping.replicas as usize, options.wait, length, began.elapsed());
+        let engine = Engine::new(owner, &keeping, options.wait, length, began.elapsed());
         let memory = taken.working.memory().clone();
         let shared = Shared::new(session.clone(), taken.info, geometry, memory, options.patience, engine);
         let before = (options.tracking == Tracking::Compared).then(|| Before::of(&taken.working, length));
@@ -322,7 +322,7 @@ impl Segment {
         let shared = self.shared.clone();
         let members = {
             let engine = shared.enter();
-            let members = if engine.owner.fenced().is_some() { Vec::new() } else { engine.owner.in_sync().to_vec() };
+            let members = if engine.owner.fenced().is_some() { Vec::new() } else { engine.owner.followers().collect() };
             shared.leave(engine);
             members
         };

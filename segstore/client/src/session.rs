@@ -308,6 +308,14 @@ impl Inner {
         }
     }
 
+    /// The first bytes of a replica's slots.
+    pub(crate) fn heads(&self, name: &str, member: Member) -> Result<Vec<Bytes>> {
+        match self.ask(name, Request::Heads { name: name.to_owned(), member }, Some(ANSWER))? {
+            Answer::Heads(heads) => Ok(heads),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     fn own_place(&self, member: Member) -> Place {
         let welcome = self.channel.welcome();
         Place { member, node_name: welcome.node_name, host: welcome.host, providers: welcome.providers, up: true }

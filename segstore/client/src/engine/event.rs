@@ -6,6 +6,7 @@ use segstore_core::id::{Member, Stamp};
 use segstore_core::layout::Ownership;
 use segstore_core::record::{RecordVersion, Versioned};
 use segstore_core::replica::Refused;
+use segstore_core::slot::SlotView;
 
 use super::link::Link;
 use crate::control::channel::Reporter;
@@ -27,6 +28,10 @@ pub(crate) enum Event {
     SwapUnknown,
     /// The record.
     RecordRead(Versioned),
+    /// The copy on this node, and a link to it.
+    LocalFound { place: Place, link: Box<Link>, slots: Vec<SlotView> },
+    /// There is none, and none can be made now.
+    NoLocal,
     /// A replica was filled.
     Repaired { by: Ownership, place: Place, slots: u32, base: Stamp, closed: Option<u32> },
     /// It was not.

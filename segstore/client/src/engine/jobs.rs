@@ -14,6 +14,8 @@ use super::link::Link;
 use super::seat::Shared;
 use crate::control::message::{Answer, Fault, FaultKind, Place, Request};
 use crate::domains::DialError;
+use crate::error::Error;
+use crate::takeover::views;
 
 /// How long the directory may take for one answer.
 const DIRECTORY: Duration = Duration::from_secs(10);
@@ -34,6 +36,8 @@ pub(crate) enum Job {
     Connect(Member),
     /// Drive an attempt to its end.
     Drive { epoch: Epoch, bell: Arc<EventFd> },
+    /// Open an endpoint to the copy on this node, which is made if there is none.
+    Local,
     /// Have another replica placed and filled.
     Repair { ownership: Ownership, members: Vec<Member>, source: Member, slot: u32, base: Stamp },
 }
@@ -45,6 +49,7 @@ pub(super) fn start(shared: &Arc<Shared>, job: Job) {
         Job::ReadRecord => read_record(&worker),
         Job::Connect(member) => connect(&worker, member),
         Job::Drive { epoch, bell } => drive(&worker, epoch, &bell),
+        Job::Local => local(&worker),
         Job::Repair { ownership, members, source, slot, base } => {
             let name = worker.name.clone();
             repair(&worker, ownership, Request::Repair { name, ownership, members, source, slot, base });
@@ -135,6 +140,27 @@ fn open(shared: &Arc<Shared>, place: &Place) -> Result<Link, DialError> {
     let (provider, endpoint) = session.domains.dial(&session.channel, &shared.name, place, Some(request))?;
     let link = Link::new(place.member, provider, endpoint, &session.domains, &shared.working, &shared.geometry);
     link.map_err(|error| DialError::OutOfReach(error.to_string()))
+}
+
+/// The copy on this node as it stands when no earlier writer is left.
+fn local(shared: &Arc<Shared>) {
+    let found = shared.session.local(&shared.name, shared.ownership).and_then(|(place, _)| {
+        let link = open(shared, &place).map_err(|error| Error::Unreachable(error.to_string()))?;
+        let heads = shared.session.heads(&shared.name, place.member)?;
+        Ok((place, link, views(shared.segment, &shared.geometry, &heads)))
+    });
+    let event = match found {
+        Ok((place, link, slots)) => Event::LocalFound { place, link: Box::new(link), slots },
+        Err(error) => {
+            tracing::debug!(segment = %shared.name, "no copy on this node: {error}");
+            // Whether there is room changes slowly.
+            std::thread::sleep(LONGEST_PAUSE);
+            Event::NoLocal
+        }
+    };
+    if !shared.is_closed() {
+        shared.bring(event);
+    }
 }
 
 fn drive(shared: &Arc<Shared>, epoch: Epoch, bell: &EventFd) {

@@ -18,7 +18,7 @@ use segstore_core::owner::{Action, BeginError, Outcome, Owner};
 use segstore_core::push::{Checkpoint, Target};
 use segstore_transport::Wait;
 
-use crate::control::message::Report;
+use crate::control::message::{Keeping, Report};
 use crate::stats::Durations;
 use event::Event;
 use jobs::Job;
@@ -39,6 +39,9 @@ pub(crate) struct Engine {
     holds: Vec<(u64, Instant)>,
     replicas_wanted: usize,
     repairing: bool,
+    /// Whether a copy on this node is wanted, and whether it is being sought.
+    local_wanted: bool,
+    seeking_local: bool,
     warnings: Vec<(Member, String)>,
     checkpoint_time: Durations,
     load_time: Durations,
@@ -66,7 +69,7 @@ pub(crate) struct Committed {
 }
 
 impl Engine {
-    pub(crate) fn new(owner: Owner, replicas_wanted: usize, wait: Wait, length: u64, load_time: Duration) -> Self {
+    pub(crate) fn new(owner: Owner, keeping: &Keeping, wait: Wait, length: u64, load_time: Duration) -> Self {
         let mut times = Durations::default();
         times.record(load_time);
         Self {
@@ -76,8 +79,10 @@ impl Engine {
             returned: None,
             committed: None,
             holds: Vec::new(),
-            replicas_wanted,
+            replicas_wanted: keeping.replicas as usize,
             repairing: false,
+            local_wanted: keeping.local,
+            seeking_local: false,
             warnings: Vec::new(),
             checkpoint_time: Durations::default(),
             load_time: times,
@@ -206,9 +211,7 @@ impl Engine {
 
     /// The endpoint to `member` is gone; a job tries to get it back.
     fn lose(&mut self, shared: &Arc<Shared>, member: Member, why: &str) {
-        if let Some(at) = self.links.iter().position(|link| link.member == member) {
-            self.links.swap_remove(at).abort();
-        }
+        self.unlink(member);
         tracing::warn!(segment = %shared.name, %member, "the link to a replica broke: {why}; connecting again");
         self.owner.lost(member);
         shared.start(Job::Connect(member));
@@ -250,13 +253,13 @@ impl Engine {
     }
 
     fn push(&mut self, shared: &Arc<Shared>, member: Member, epoch: Epoch, target: Target) {
-        let link = self.links.iter_mut().find(|link| link.member == member);
+        let at = self.links.iter().position(|link| link.member == member);
         let attempt = self.attempt.as_ref().filter(|attempt| attempt.epoch == epoch);
-        match (link, attempt) {
-            (Some(link), Some(attempt)) => {
+        match (at, attempt) {
+            (Some(at), Some(attempt)) => {
+                let link = &mut self.links[at];
                 self.pushed_bytes += link.push(epoch, &attempt.checkpoint, &attempt.changes, target);
-                let at = self.links.iter().position(|link| link.member == member).unwrap_or_default();
-                let progress = self.links[at].progress();
+                let progress = link.progress();
                 self.report(shared, at, progress);
             }
             _ => self.owner.lost(member),
@@ -272,24 +275,26 @@ impl Engine {
     }
 
     fn removed(&mut self, shared: &Arc<Shared>, member: Member) {
-        if let Some(at) = self.links.iter().position(|link| link.member == member) {
-            self.links.swap_remove(at).abort();
-        }
+        self.unlink(member);
         tracing::warn!(segment = %shared.name, %member, "a replica has left the in-sync set");
         shared.forget(member);
     }
 
     fn fenced(&mut self, shared: &Arc<Shared>) {
-        for link in &mut self.links {
-            link.abort();
-        }
-        self.links.clear();
+        self.end();
         self.end_attempt();
         shared.close();
     }
 
     /// Asks for another replica where one is missing.
     fn replenish(&mut self, shared: &Arc<Shared>) {
+        if self.local_wanted && !self.seeking_local && self.owner.fenced().is_none() {
+            // A member of the in-sync set on this node is as good.
+            self.seeking_local = !self.owner.followers().any(|member| member.node == shared.node);
+            if self.seeking_local {
+                shared.start(Job::Local);
+            }
+        }
         let in_sync = self.owner.in_sync().iter().filter(|member| member.node != shared.node).count();
         if self.repairing || in_sync >= self.replicas_wanted || self.owner.fenced().is_some() {
             return;
@@ -303,13 +308,7 @@ impl Engine {
 
     fn happen(&mut self, shared: &Arc<Shared>, event: Event) {
         match event {
-            Event::Connected(link) => {
-                let member = link.member;
-                self.links.retain(|old| old.member != member);
-                self.links.push(*link);
-                self.warnings.retain(|(whom, _)| *whom != member);
-                self.owner.connected(member);
-            }
+            Event::Connected(link) => self.link(*link),
             Event::Unreached(member, why) => {
                 tracing::warn!(segment = %shared.name, %member, "a replica is out of reach: {why}");
                 self.warnings.retain(|(whom, _)| *whom != member);
@@ -330,6 +329,14 @@ impl Engine {
                 }
             }
             Event::NotRepaired => self.repairing = false,
+            Event::LocalFound { place, link, slots } => {
+                self.seeking_local = false;
+                let member = place.member;
+                shared.learn(place);
+                self.owner.add_local_as_found(member, &slots);
+                self.link(*link);
+            }
+            Event::NoLocal => self.seeking_local = false,
             Event::Hold { time, reporter } => self.hold(time, reporter),
             Event::EndHold { number, reporter } => {
                 self.holds.retain(|(held, _)| *held != number);
@@ -340,6 +347,20 @@ impl Engine {
                 let state = self.state(shared);
                 reporter.report(Ok(Report::State(Box::new(state))));
             }
+        }
+    }
+
+    fn link(&mut self, link: Link) {
+        let member = link.member;
+        self.unlink(member);
+        self.links.push(link);
+        self.warnings.retain(|(whom, _)| *whom != member);
+        self.owner.connected(member);
+    }
+
+    fn unlink(&mut self, member: Member) {
+        if let Some(at) = self.links.iter().position(|link| link.member == member) {
+            self.links.swap_remove(at).abort();
         }
     }
 

@@ -8,6 +8,7 @@ use segstore::control::message::Fault;
 use segstore_core::id::{Incarnation, SegmentId};
 
 use super::Node;
+use crate::replicas::Kept;
 
 /// How often to look.
 const PERIOD: Duration = Duration::from_secs(60);
@@ -44,11 +45,12 @@ async fn orphans(node: &Arc<Node>) -> Result<Vec<(SegmentId, Incarnation)>, Faul
     }
     let segments = node.segments().await?;
     let mut orphans = Vec::new();
-    for (segment, member, is_filling) in kept {
+    for Kept { segment, member, remembered, is_filling } in kept {
         let entry = segments.iter().find(|(_, entry, _)| entry.segment == segment);
         let is_needed = match entry {
-            Some((name, entry, _)) => {
-                let is_local = entry.keeping.local && node.sessions.is_held(name);
+            Some((_, entry, _)) => {
+                // The copy beside the owner, or beside the last one, which may start here again.
+                let is_local = entry.keeping.local && (remembered.term, remembered.owner) == (entry.term, entry.owner);
                 entry.in_sync.contains(&member) || is_local
             }
             None => false,

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use segstore_core::id::{Member, SegmentId};
 use segstore_core::layout::geometry::SLOT_HEAD;
-use segstore_core::layout::{Geometry, ReplicaHead};
+use segstore_core::layout::{Geometry, Ownership, ReplicaHead};
 use segstore_core::replica::{Replica, Request};
 use segstore_transport::{Domain, Grant, Memory, Peer, Region, Rights};
 
@@ -67,6 +67,11 @@ impl Hosted {
     /// Bytes that it takes.
     pub(super) fn bytes(&self) -> u64 {
         slots_bytes(&self.geometry)
+    }
+
+    /// The highest ownership that it has seen.
+    pub(super) fn remembered(&self) -> Ownership {
+        self.lock().decisions.remembered
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -88,6 +88,19 @@ pub struct Usage {
     pub replicas: u32,
 }
 
+/// A replica, and for whom it is kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Kept {
+    /// Whose it is.
+    pub segment: SegmentId,
+    /// Which.
+    pub member: Member,
+    /// The highest ownership that it has seen.
+    pub remembered: Ownership,
+    /// Whether it is being filled.
+    pub is_filling: bool,
+}
+
 /// A replica, for people.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Summary {
@@ -297,11 +310,16 @@ impl Replicas {
         self.of_segment(segment).iter().map(|replica| summary(replica)).collect()
     }
 
-    /// Whose replicas are kept, and whether they are being filled.
+    /// Whose replicas are kept.
     #[must_use]
-    pub fn list(&self) -> Vec<(SegmentId, Member, bool)> {
-        let one = |replica: &Arc<Hosted>| (replica.segment, replica.member, replica.progress().is_some());
-        self.lock().values().map(one).collect()
+    pub fn list(&self) -> Vec<Kept> {
+        let kept = |replica: &Arc<Hosted>| Kept {
+            segment: replica.segment,
+            member: replica.member,
+            remembered: replica.remembered(),
+            is_filling: replica.progress().is_some(),
+        };
+        self.lock().values().map(kept).collect()
     }
 
     /// How much is in use.

@@ -52,6 +52,11 @@ fn role() {
     let arguments: Vec<_> = arguments.split_whitespace().collect();
     match role.as_str() {
         "writer" => writer(arguments[0], &OpenOptions::new()),
+        "collocated" => {
+            let session = Session::connect().unwrap();
+            let make = options().replicas(1).local(true);
+            write_states(session.open_or_create(arguments[0], &make, &OpenOptions::new()).unwrap());
+        }
         "standby" => writer(arguments[0], &OpenOptions::new().stand_by(None)),
         "usurper" => writer(arguments[0], &OpenOptions::new().take_over(true)),
         "stranger" => {
@@ -77,7 +82,10 @@ fn open(name: &str, how: &OpenOptions) -> Segment {
 
 /// Writes states and says which was acknowledged, until it is killed or fenced.
 fn writer(name: &str, how: &OpenOptions) {
-    let mut segment = open(name, how);
+    write_states(open(name, how));
+}
+
+fn write_states(mut segment: Segment) {
     let mut n = check_state(segment.bytes());
     say("owner", n);
     if segment.is_empty() {
