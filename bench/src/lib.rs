@@ -7,6 +7,7 @@
 
 pub mod checkpoints;
 pub mod loads;
+pub mod memory;
 pub mod moves;
 mod percentiles;
 pub mod raw;

@@ -146,6 +146,8 @@ pub(crate) enum Measure {
     Size,
     /// Loads of 1 GiB
     Load,
+    /// What a segment takes, at its owner and at a replica
+    Memory,
 }
 
 #[derive(Subcommand, Debug)]

@@ -156,8 +156,8 @@ fn what_is_no_file_stays_what_it_is() {
 #[test]
 fn a_cluster_is_measured_and_nothing_stays() {
     let cluster = Cluster::start(3);
-    let rows = cluster.json(&["perf", "checkpoint"]);
-    let rows = rows.as_array().unwrap();
+    let measured = cluster.json(&["perf", "checkpoint"]);
+    let rows = measured["rows"].as_array().unwrap();
     assert_eq!(rows.len(), 4);
     for row in rows {
         let [p50, p99, p999] = ["p50", "p99", "p999"].map(|part| row["ours"][part].as_f64().unwrap());

@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 
 use segstore::Session;
 use segstore_bench::checkpoints::{self, Case, Which};
+use segstore_bench::memory::{self, Memory};
 use segstore_bench::moves::{self, Movement, SIZES};
 use segstore_bench::{Bench, Over, Row, loads};
+use serde::Serialize;
 
 use super::Context;
 use crate::arguments::{Measure, Perf, Up};
@@ -16,6 +18,8 @@ use crate::output::{json, line, progress, table};
 const MIB: u64 = 1 << 20;
 /// Bytes that are loaded.
 const LOADED: usize = 1 << 30;
+/// Bytes of the segment whose memory is looked at.
+const MEASURED: u64 = 256 * MIB;
 /// How often: a load takes a second.
 const LOADS: usize = 7;
 
@@ -25,11 +29,11 @@ median of the pairs. LINE is a cache line between the two cores and back: compar
 
 pub(crate) fn run(context: &Context, perf: &Perf) -> Result<(), Failure> {
     let default: &[Measure] = match perf.dev {
-        true => &[Measure::Move, Measure::Checkpoint, Measure::Size, Measure::Load],
-        false => &[Measure::Checkpoint, Measure::Load],
+        true => &[Measure::Move, Measure::Checkpoint, Measure::Size, Measure::Load, Measure::Memory],
+        false => &[Measure::Checkpoint, Measure::Load, Measure::Memory],
     };
     let wanted = if perf.what.is_empty() { default } else { &perf.what };
-    let mut report = Report { as_json: context.json, rows: Vec::new() };
+    let mut report = Report { as_json: context.json, rows: Vec::new(), memory: None };
     if wanted.contains(&Measure::Size) && !perf.dev {
         return Err(Failure::Usage("size is measured with daemons of its own only: add --dev".into()));
     }
@@ -42,6 +46,8 @@ pub(crate) fn run(context: &Context, perf: &Perf) -> Result<(), Failure> {
             (Measure::Size, _) => sizes(&mut report)?,
             (Measure::Checkpoint, false) => checkpoint(&mut report, &context.session()?, None)?,
             (Measure::Load, false) => load(&mut report, &context.session()?, None)?,
+            (Measure::Memory, false) => memory(&mut report, &context.session()?)?,
+            (Measure::Memory, true) => memory(&mut report, &Cluster::start(Over::Shm, "1GiB", false)?.session()?)?,
             (Measure::Checkpoint, true) => on_each(&mut report, checkpoint)?,
             (Measure::Load, true) => on_each(&mut report, load)?,
         }
@@ -51,9 +57,13 @@ pub(crate) fn run(context: &Context, perf: &Perf) -> Result<(), Failure> {
 }
 
 /// The rows, said as they come.
+#[derive(Serialize)]
 struct Report {
+    #[serde(skip)]
     as_json: bool,
     rows: Vec<Row>,
+    /// Multiples of the segment.
+    memory: Option<Memory>,
 }
 
 impl Report {
@@ -77,8 +87,8 @@ impl Report {
 
     fn end(self) {
         if self.as_json {
-            json(&self.rows);
-        } else {
+            json(&self);
+        } else if !self.rows.is_empty() {
             line(EXPLANATION.trim_start());
         }
     }
@@ -145,6 +155,18 @@ fn load(report: &mut Report, session: &Session, over: Option<Over>) -> Result<()
     let bench = bench(Bench::of_long(LOADS))?;
     let row: Measured<'_> = Box::new(|name| loads::row(&bench, session, name, LOADED, over));
     report.table(vec![(format!("load 1 GiB{}", over_what(over)), row)])
+}
+
+fn memory(report: &mut Report, session: &Session) -> Result<(), Failure> {
+    let measured = memory::measure(session, MEASURED).map_err(|error| failure("memory", error))?;
+    if !report.as_json {
+        let (owner, replica) = (measured.owner, measured.replica);
+        line(format_args!(
+            "memory of a segment of 256 MiB: {owner:.3} of it at the owner, {replica:.3} at each replica"
+        ));
+    }
+    report.memory = Some(measured);
+    Ok(())
 }
 
 /// One told block in a small and in a large segment, which is too large for most machines' tmpfs.

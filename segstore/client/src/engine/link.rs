@@ -71,8 +71,7 @@ impl Link {
         geometry: &Geometry,
     ) -> Result<Self> {
         let bytes = in_memory(geometry.data_in_slot()) + 2 * SLOT_HEAD;
-        let staging =
-            Memory::anonymous(bytes).map_err(|error| Error::of_transport("mapping a staging area", &error))?;
+        let staging = Memory::local(bytes).map_err(|error| Error::of_transport("mapping a staging area", &error))?;
         Ok(Self {
             member,
             endpoint,

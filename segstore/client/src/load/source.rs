@@ -38,7 +38,7 @@ pub(crate) fn table_bytes(geometry: &Geometry, header: &SlotHeader) -> usize {
 
 /// Memory for the largest table of this shape, and for a head.
 pub(crate) fn scratch(geometry: &Geometry) -> Result<Memory> {
-    let memory = Memory::anonymous((geometry.blocks() as usize * ROW).max(SLOT_HEAD));
+    let memory = Memory::local((geometry.blocks() as usize * ROW).max(SLOT_HEAD));
     memory.map_err(|error| Error::of_transport("mapping memory for a block table", &error))
 }
 
