@@ -166,6 +166,9 @@ pub struct OwnerState {
     pub in_sync: u32,
     /// Of these, on other nodes than the owner's.
     pub elsewhere: u32,
+    /// How many there should be on other nodes.
+    #[serde(default)]
+    pub wanted: u32,
     /// Milliseconds since the oldest change that is asked for and not acknowledged; zero: none.
     pub unsafe_for: u64,
     /// Bytes of blocks that are changed, as far as was told, and not acknowledged.

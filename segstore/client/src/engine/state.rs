@@ -49,6 +49,7 @@ impl Engine {
             length: self.length,
             in_sync: u32::try_from(in_sync.len()).unwrap_or(u32::MAX),
             elsewhere: u32::try_from(elsewhere).unwrap_or(u32::MAX),
+            wanted: u32::try_from(self.replicas_wanted).unwrap_or(u32::MAX),
             unsafe_for: attempt
                 .map_or(0, |attempt| u64::try_from(attempt.began.elapsed().as_millis()).unwrap_or(u64::MAX)),
             unsafe_bytes,

@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 use segstore::control::message::{Demand, Histogram, OwnerState, Report};
 
+use crate::cluster::node_key;
 use crate::node::Node;
 use crate::replicas::Usage;
 
@@ -25,25 +26,22 @@ struct Snapshot {
     sessions: usize,
     nodes_up: usize,
     is_directory_up: bool,
-    segments: Vec<(String, OwnerState, u32)>,
+    segments: Vec<(String, OwnerState)>,
 }
 
 /// The text of one scrape.
 pub(super) async fn collect(node: &Arc<Node>) -> Result<String, fmt::Error> {
-    let segments = node.segments().await;
     let mut owned = Vec::new();
     for (name, session) in node.sessions.held() {
-        let wanted = segments.as_ref().ok().and_then(|all| all.iter().find(|(known, ..)| *known == name));
-        let wanted = wanted.map_or(0, |(_, entry, _)| entry.keeping.replicas);
         if let Ok(Report::State(state)) = node.sessions.demand(session, Demand::State { name: name.clone() }).await {
-            owned.push((name, *state, wanted));
+            owned.push((name, *state));
         }
     }
     let snapshot = Snapshot {
         usage: node.replicas.usage(),
         sessions: node.sessions.count(),
         nodes_up: node.view.up().len(),
-        is_directory_up: segments.is_ok(),
+        is_directory_up: node.directory.read(&node_key(node.id)).await.is_ok(),
         segments: owned,
     };
     let mut registry = Registry::with_prefix("segstore");
@@ -71,29 +69,29 @@ impl Collector for Snapshot {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
         }
-        self.segment(&mut encoder, "epoch_newest", "Newest checkpoint that was asked for", |state, _| {
+        self.segment(&mut encoder, "epoch_newest", "Newest checkpoint that was asked for", |state| {
             state.newest.0 as f64
         })?;
-        self.segment(&mut encoder, "epoch_acknowledged", "Newest acknowledged checkpoint", |state, _| {
+        self.segment(&mut encoder, "epoch_acknowledged", "Newest acknowledged checkpoint", |state| {
             state.acknowledged.epoch.0 as f64
         })?;
         self.segment(
             &mut encoder,
             "unsafe_age_seconds",
             "Age of the oldest change that is asked for and not acknowledged",
-            |state, _| state.unsafe_for as f64 / 1e3,
+            |state| state.unsafe_for as f64 / 1e3,
         )?;
-        self.segment(&mut encoder, "unsafe_bytes", "Bytes asked for and not acknowledged", |state, _| {
+        self.segment(&mut encoder, "unsafe_bytes", "Bytes asked for and not acknowledged", |state| {
             state.unsafe_bytes as f64
         })?;
-        self.segment(&mut encoder, "length_bytes", "Bytes of application state", |state, _| state.length as f64)?;
-        self.segment(&mut encoder, "replicas_in_sync", "Replicas in sync on other nodes", |state, _| {
+        self.segment(&mut encoder, "length_bytes", "Bytes of application state", |state| state.length as f64)?;
+        self.segment(&mut encoder, "replicas_in_sync", "Replicas in sync on other nodes", |state| {
             f64::from(state.elsewhere)
         })?;
-        self.segment(&mut encoder, "replicas_wanted", "Replicas asked for on other nodes", |_, wanted| {
-            f64::from(wanted)
+        self.segment(&mut encoder, "replicas_wanted", "Replicas asked for on other nodes", |state| {
+            f64::from(state.wanted)
         })?;
-        self.segment(&mut encoder, "pushed_bytes", "Bytes pushed to replicas by this owner", |state, _| {
+        self.segment(&mut encoder, "pushed_bytes", "Bytes pushed to replicas by this owner", |state| {
             state.pushed_bytes as f64
         })?;
         self.durations(&mut encoder, "checkpoint_duration", "How long checkpoints took", |state| {
@@ -109,13 +107,13 @@ impl Snapshot {
         encoder: &mut DescriptorEncoder<'_>,
         name: &str,
         help: &str,
-        value: impl Fn(&OwnerState, u32) -> f64,
+        value: impl Fn(&OwnerState) -> f64,
     ) -> fmt::Result {
         let name = format!("segment_{name}");
         let mut metric = encoder.encode_descriptor(&name, help, None, MetricType::Gauge)?;
-        for (segment, state, wanted) in &self.segments {
+        for (segment, state) in &self.segments {
             let labels = Labels { segment: segment.clone() };
-            ConstGauge::new(value(state, *wanted)).encode(metric.encode_family(&labels)?)?;
+            ConstGauge::new(value(state)).encode(metric.encode_family(&labels)?)?;
         }
         Ok(())
     }
@@ -129,7 +127,7 @@ impl Snapshot {
     ) -> fmt::Result {
         let name = format!("segment_{name}");
         let mut metric = encoder.encode_descriptor(&name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
-        for (segment, state, _) in &self.segments {
+        for (segment, state) in &self.segments {
             let labels = Labels { segment: segment.clone() };
             let Histogram { counts, sum } = of(state);
             let bound = |i: usize| {

@@ -31,7 +31,7 @@ pub(super) struct Client {
 }
 
 impl Cluster {
-    /// So many nodes, with these further options of the daemon.
+    /// So many nodes, with these further options of the daemon; `{node}` in them is the node's number.
     pub(super) fn start(nodes: usize, options: &[&str]) -> Cluster {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let mut cluster = Cluster {
@@ -87,7 +87,7 @@ impl Cluster {
             .arg(self.socket(node))
             .arg("--secret-file")
             .arg(self.place.path().join("secret"))
-            .args(&self.options)
+            .args(self.options.iter().map(|option| option.replace("{node}", &node.to_string())))
             .stderr(log);
         command
     }

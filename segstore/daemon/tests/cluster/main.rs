@@ -4,6 +4,7 @@
 
 mod harness;
 mod local;
+mod metrics;
 mod mistakes;
 mod nodes;
 mod owners;

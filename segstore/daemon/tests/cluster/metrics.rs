@@ -1,0 +1,72 @@
+//! What a daemon tells Prometheus, against what happened.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+
+use segstore::{CreateOptions, OpenOptions};
+
+use super::harness::{Cluster, until};
+
+fn get(port: u16, path: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: n0\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// The value of one line of a scrape.
+fn value(port: u16, series: &str) -> Option<f64> {
+    let text = get(port, "/metrics");
+    assert!(text.starts_with("HTTP/1.1 200") && text.trim_end().ends_with("# EOF"), "{text}");
+    text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
+}
+
+/// The first of ten free ports in a row.
+fn free_ports() -> u16 {
+    (20_000..60_000)
+        .step_by(10)
+        .find(|first| (*first..first + 10).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()))
+        .unwrap()
+}
+
+#[test]
+fn metrics_tell_what_happened() {
+    let first = free_ports();
+    // The last digit of the port is the node's number.
+    let mut cluster = Cluster::start(3, &["--metrics", &format!("127.0.0.1:{}{{node}}", first / 10)]);
+    let make = CreateOptions::new(1 << 20).replicas(2);
+    let mut segment = cluster.session(0).open_or_create("a/b", &make, &OpenOptions::new()).unwrap();
+    segment.set_len(100_000).unwrap();
+    for _ in 0..7 {
+        segment.bytes_mut(..10).unwrap().fill(1);
+        segment.checkpoint().unwrap();
+    }
+    let of = |what: &str| value(first, &format!("segstore_segment_{what}{{segment=\"a/b\"}}"));
+    let epoch = segment.epoch().0 as f64;
+    assert_eq!((of("epoch_newest"), of("epoch_acknowledged")), (Some(epoch), Some(epoch)));
+    assert_eq!((of("unsafe_age_seconds"), of("unsafe_bytes")), (Some(0.0), Some(0.0)));
+    assert_eq!((of("replicas_in_sync"), of("replicas_wanted")), (Some(2.0), Some(2.0)));
+    assert_eq!(of("length_bytes"), Some(100_000.0));
+    assert_eq!(of("checkpoint_duration_seconds_count"), Some(7.0));
+    assert_eq!(of("load_duration_seconds_count"), Some(1.0));
+    assert!(of("checkpoint_duration_seconds_sum") > Some(0.0) && of("pushed_bytes") > Some(100_000.0));
+    let (used, free) = (value(first + 1, "segstore_memory_used_bytes"), value(first + 1, "segstore_memory_free_bytes"));
+    assert_eq!(used.unwrap() + free.unwrap(), f64::from(512 << 20));
+    assert!(used > Some(2.0 * f64::from(1 << 20)));
+    assert_eq!(value(first, "segstore_memory_used_bytes"), Some(0.0));
+    assert_eq!((value(first, "segstore_nodes_up"), value(first, "segstore_directory_up")), (Some(3.0), Some(1.0)));
+    assert!(get(first, "/nothing").starts_with("HTTP/1.1 404"));
+    // A replica dies: that is seen, and the segment goes on.
+    cluster.kill(1);
+    std::fs::remove_dir_all(cluster.memory(1)).unwrap();
+    until("the missing replica is told", || {
+        segment.write(0, b"x").unwrap();
+        segment.checkpoint().unwrap();
+        (of("replicas_in_sync") == Some(1.0) && of("replicas_wanted") == Some(2.0)).then_some(())
+    });
+    until("the node that is down is told", || (value(first, "segstore_nodes_up") == Some(2.0)).then_some(()));
+    // The directory's daemon is this one; what another node says of it when it is gone:
+    cluster.kill(0);
+    until("the missing directory is told", || (value(first + 2, "segstore_directory_up") == Some(0.0)).then_some(()));
+}
