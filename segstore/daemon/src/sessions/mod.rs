@@ -18,6 +18,7 @@ use crate::identity::random;
 use crate::node::Node;
 use credentials::Credentials;
 pub use listener::{bind, serve};
+use session::Left;
 pub use session::Session;
 
 /// How long a client may take to answer a demand.
@@ -127,8 +128,12 @@ impl Sessions {
 
     /// Ends a session that nobody is connected to: what it held is free.
     async fn end(&self, node: &Arc<Node>, session: &Arc<Session>) {
-        let Some(names) = session.end() else { return };
+        let Some(Left { names, pinned }) = session.end() else { return };
         self.lock().remove(&session.token);
+        for slot in pinned {
+            // An owner that does not answer lets it go when its time is over.
+            tokio::spawn(requests::owners::unpin(node.clone(), slot));
+        }
         for name in names {
             tracing::info!(segment = name, process = session.credentials.pid, "the session that held it has ended");
             requests::names::free_at_last(node, session.number, &name).await;

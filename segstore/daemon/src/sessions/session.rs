@@ -30,8 +30,24 @@ struct State {
     connections: HashMap<u64, Outgoing>,
     last: u64,
     holding: BTreeSet<String>,
+    pinned: Vec<Pinned>,
     demands: HashMap<u64, Asked>,
     is_over: bool,
+}
+
+/// A slot that an owner holds for this session.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Pinned {
+    /// The segment.
+    pub(super) name: String,
+    /// The hold.
+    pub(super) number: u64,
+}
+
+/// What a session leaves behind.
+pub(super) struct Left {
+    pub(super) names: BTreeSet<String>,
+    pub(super) pinned: Vec<Pinned>,
 }
 
 /// A demand that was sent to every connection: the first that owns the segment answers.
@@ -69,13 +85,13 @@ impl Session {
     }
 
     /// Ends it, unless somebody is connected: what it held.
-    pub(super) fn end(&self) -> Option<BTreeSet<String>> {
+    pub(super) fn end(&self) -> Option<Left> {
         let mut state = self.lock();
         if !state.connections.is_empty() || state.is_over {
             return None;
         }
         state.is_over = true;
-        Some(std::mem::take(&mut state.holding))
+        Some(Left { names: std::mem::take(&mut state.holding), pinned: std::mem::take(&mut state.pinned) })
     }
 
     /// Whether it has ended.
@@ -103,6 +119,16 @@ impl Session {
     #[must_use]
     pub fn holding(&self) -> Vec<String> {
         self.lock().holding.iter().cloned().collect()
+    }
+
+    // ---- slots ----
+
+    pub(super) fn pin(&self, slot: Pinned) {
+        self.lock().pinned.push(slot);
+    }
+
+    pub(super) fn unpin(&self, slot: &Pinned) {
+        self.lock().pinned.retain(|pinned| pinned != slot);
     }
 
     // ---- demands ----

@@ -10,3 +10,4 @@ mod nodes;
 mod owners;
 mod readers;
 mod roles;
+mod strangers;

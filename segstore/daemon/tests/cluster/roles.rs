@@ -59,6 +59,20 @@ fn role() {
         }
         "standby" => writer(arguments[0], &OpenOptions::new().stand_by(None)),
         "usurper" => writer(arguments[0], &OpenOptions::new().take_over(true)),
+        "hoarder" => {
+            let session = Session::connect().unwrap();
+            let _held = session.hold("read", Duration::from_secs(60)).unwrap();
+            let hoard = |name: &&str| session.open_or_create(name, &options(), &OpenOptions::new()).unwrap();
+            let mut segments: Vec<_> = arguments.iter().map(hoard).collect();
+            for segment in &mut segments {
+                segment.set_len(4096).unwrap();
+                segment.checkpoint().unwrap();
+            }
+            let waiting = session.clone();
+            std::thread::spawn(move || waiting.acquire("read", None, false));
+            say("full", 1);
+            std::thread::sleep(Duration::from_secs(600));
+        }
         "stranger" => {
             let session = Session::connect().unwrap();
             let opened = session.open(arguments[0], &OpenOptions::new());

@@ -2,7 +2,7 @@
 
 mod lists;
 pub(super) mod names;
-mod owners;
+pub(super) mod owners;
 mod replicas;
 mod segments;
 

@@ -1,13 +1,15 @@
 //! What only a segment's owner knows: its daemon asks it.
 
+use std::sync::Arc;
+
 use segstore::control::message::{Answer, Fault, FaultKind, Holder, OwnerState, ReplicaInfo, Status};
 use segstore_core::id::SegmentId;
 
 use super::Client;
-use crate::node::SHORT;
-use crate::node::unexpected;
+use crate::node::{Node, SHORT, unexpected};
 use crate::peers::message::{Call, Reply};
 use crate::sessions::credentials::Want;
+use crate::sessions::session::Pinned;
 
 async fn holder(client: &Client, name: &str) -> Result<Holder, Fault> {
     client.segment(name, Want::Read).await?;
@@ -20,15 +22,27 @@ pub(super) async fn hold(client: &Client, name: &str, time: u64) -> Result<Answe
     let holder = holder(client, name).await?;
     let call = Call::Hold { name: name.to_owned(), session: holder.session, time };
     match client.node.call(holder.node, call, 2 * SHORT).await? {
-        Reply::Held(held) => Ok(Answer::Held(held)),
+        Reply::Held(held) => {
+            client.session.pin(Pinned { name: name.to_owned(), number: held.number });
+            Ok(Answer::Held(held))
+        }
         other => Err(unexpected(&other)),
     }
 }
 
 pub(super) async fn end_hold(client: &Client, name: &str, number: u64) -> Result<Answer, Fault> {
-    let holder = holder(client, name).await?;
-    let call = Call::EndHold { name: name.to_owned(), session: holder.session, number };
-    client.node.call(holder.node, call, 2 * SHORT).await.map(|_| Answer::Done)
+    client.segment(name, Want::Read).await?;
+    let slot = Pinned { name: name.to_owned(), number };
+    client.session.unpin(&slot);
+    unpin(client.node.clone(), slot).await.map(|()| Answer::Done)
+}
+
+/// Tells the owner that a slot is not read any more.
+pub(in crate::sessions) async fn unpin(node: Arc<Node>, slot: Pinned) -> Result<(), Fault> {
+    let Pinned { name, number } = slot;
+    let Some((holder, _)) = node.holder(&name).await? else { return Ok(()) };
+    let call = Call::EndHold { name, session: holder.session, number };
+    node.call(holder.node, call, 2 * SHORT).await.map(drop)
 }
 
 pub(super) async fn status(client: &Client, name: &str) -> Result<Answer, Fault> {

@@ -1,0 +1,111 @@
+//! Who does not belong here, or dies with its hands full: neither disturbs anybody else.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+use segstore::{CreateOptions, Error, OpenOptions};
+
+use super::harness::{Cluster, WATCHDOG, until};
+use super::roles::{options, write_state};
+
+/// The last digit of a port is the node's number.
+fn ports() -> u16 {
+    let free = |first: &u16| (*first..first + 10).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok());
+    (15_000..20_000).step_by(10).find(free).unwrap()
+}
+
+/// What somebody may send who has the address of a data port and nothing else.
+fn garbage() -> Vec<Vec<u8>> {
+    let knock = |version: u16, token: u8| {
+        let mut knock = b"TCPk".to_vec();
+        knock.extend(version.to_le_bytes());
+        knock.extend([0; 2]);
+        knock.extend([token; 16]);
+        knock
+    };
+    let huge_write = [&[0x7c, 1, 1, 0][..], &[0xff; 4], &[0xff; 8]].concat();
+    vec![
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        vec![0xff; 100_000],
+        knock(1, 0),
+        knock(99, 7),
+        [knock(1, 3), huge_write].concat(),
+    ]
+}
+
+#[test]
+fn strangers_at_the_data_port_are_sent_away() {
+    let first = ports();
+    let listen = format!("127.0.0.1:{}{{node}}", first / 10);
+    let cluster = Cluster::start(2, &["--transport", "tcp", "--data-listen", &listen]);
+    let make = CreateOptions::new(1 << 20);
+    let mut segment = cluster.session(0).open_or_create("s", &make, &OpenOptions::new()).unwrap();
+    segment.set_len(8).unwrap();
+    let mut strangers = Vec::new();
+    for number in 0..50_u64 {
+        for bytes in garbage() {
+            let mut stranger = TcpStream::connect(("127.0.0.1", first + 1)).unwrap();
+            stranger.set_read_timeout(Some(WATCHDOG)).unwrap();
+            let _ = stranger.write_all(&bytes);
+            strangers.push(stranger);
+        }
+        segment.write(0, &number.to_le_bytes()).unwrap();
+        assert_eq!(segment.checkpoint().unwrap().elsewhere, 1);
+    }
+    for mut stranger in strangers {
+        let mut said = Vec::new();
+        let _ = stranger.read_to_end(&mut said);
+        assert!(said.len() <= 16, "a refusal is all that a stranger gets: {said:?}");
+    }
+    let image = cluster.session(1).load("s", &segstore::LoadOptions::new()).unwrap();
+    assert_eq!(image.bytes(), 49_u64.to_le_bytes());
+}
+
+#[test]
+fn a_taken_name_and_an_absurd_size_are_refused_with_the_value() {
+    let cluster = Cluster::start(2, &[]);
+    let session = cluster.session(0);
+    session.create("s", &options()).unwrap();
+    let Err(Error::Exists(text)) = session.create("s", &options()) else { panic!("the name is taken") };
+    assert!(text.contains('s'));
+    for capacity in [0, u64::MAX, 1 << 62] {
+        let Err(Error::Invalid(text)) = session.create("t", &CreateOptions::new(capacity)) else {
+            panic!("{capacity}")
+        };
+        assert!(text.contains(&capacity.to_string()), "{text}");
+    }
+    let Err(Error::NoRoom(text)) = session.create("t", &CreateOptions::new(1 << 40)) else {
+        panic!("there is no room")
+    };
+    assert!(text.contains("n0 has") && text.contains("n1 has"), "{text}");
+    for name in ["", "a//b", "a/../b", "/a", "a b", &"x".repeat(256)] {
+        assert!(matches!(session.create(name, &options()), Err(Error::Invalid(_))), "{name:?}");
+    }
+    assert_eq!(session.segments().unwrap().len(), 1);
+}
+
+/// A client that holds names, reads, waits and has a slot held dies: everything is free again.
+#[test]
+fn a_client_that_dies_holding_everything_leaves_nothing_behind() {
+    let cluster = Cluster::start(3, &[]);
+    let session = cluster.session(1);
+    let mut segment = session.open_or_create("read", &options(), &OpenOptions::new()).unwrap();
+    segment.set_len(super::roles::STATE).unwrap();
+    write_state(&mut segment, 1);
+    segment.checkpoint().unwrap();
+    let holds = || session.status("read").unwrap().owner.unwrap().holds;
+    let mut hoarder = cluster.client(0, "hoarder", &["a", "b", "c"]);
+    hoarder.line("full").unwrap();
+    assert_eq!(holds(), 1);
+    hoarder.kill();
+    until("the slot is free", || (holds() == 0).then_some(()));
+    // With two slots these need the one that was held.
+    for n in 2..5 {
+        write_state(&mut segment, n);
+        segment.checkpoint().unwrap();
+    }
+    for name in ["a", "b", "c"] {
+        drop(session.open(name, &OpenOptions::new().stand_by(Some(Duration::from_secs(20)))).unwrap());
+    }
+}
