@@ -3,8 +3,15 @@
 //! A transaction that is committed durably is in the memory of other nodes when `commit` returns. After the owner's death the
 //! next one finds the database exactly as it was at some sync, whole: there is no torn page and no missing write to look for. `redb`
 //! does not know that, and checks everything when it finds that the database was not closed, unless the last commit was made with
-//! [`set_quick_repair`](::redb::WriteTransaction::set_quick_repair). With it a commit is two checkpoints instead of one, and
-//! opening takes as long as loading the segment; without it opening also reads the whole database once.
+//! [`set_quick_repair`](::redb::WriteTransaction::set_quick_repair). With it a commit is two checkpoints instead of one, and opening is
+//! nearly nothing beside loading the segment; without it opening also reads the whole database once. After the owner was
+//! killed, with rows of 1000 bytes, over shared memory on two cores (the example `reopen` prints the table anywhere):
+//!
+//! | data | a commit of one row, quick / as usual | segment loaded | database open, quick / as usual |
+//! |---|---|---|---|
+//! | 10 MB | 79 / 33 us | 11 to 24 ms | 1.0 / 5.6 ms |
+//! | 100 MB | 81 / 35 us | 61 to 360 ms | 1.8 / 54 ms |
+//! | 1 GB | 159 / 37 us | 450 to 570 ms | 2.7 / 450 ms |
 //!
 //! ```no_run
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -144,12 +144,41 @@ fn key_of(cursor: &[u8]) -> Option<Bytes> {
 
 /// Whether a key fits a pattern with `*` and `?`.
 pub(crate) fn matches(pattern: &[u8], key: &[u8]) -> bool {
-    match (pattern.split_first(), key.split_first()) {
-        (None, None) => true,
-        (Some((b'*', rest)), _) if matches(rest, key) => true,
-        (Some((b'*', _)), Some((_, key))) => matches(pattern, key),
-        (Some((b'?', rest)), Some((_, key))) => matches(rest, key),
-        (Some((wanted, rest)), Some((is, key))) if wanted == is => matches(rest, key),
-        _ => false,
+    let (mut p, mut k) = (0, 0);
+    // Behind the last star, and how far into the key it reaches: only this one ever has to reach farther.
+    let mut star = None;
+    loop {
+        match (pattern.get(p), key.get(k)) {
+            (None, None) => return true,
+            (Some(b'*'), _) => {
+                p += 1;
+                star = Some((p, k));
+            }
+            (Some(wanted), Some(is)) if *wanted == b'?' || wanted == is => (p, k) = (p + 1, k + 1),
+            _ => match star {
+                Some((behind, reach)) if reach < key.len() => {
+                    star = Some((behind, reach + 1));
+                    (p, k) = (behind, reach + 1);
+                }
+                _ => return false,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn patterns_match_as_people_expect() {
+        for (pattern, key) in [("*", ""), ("a*", "a"), ("a*c", "abbc"), ("?b*", "ab"), ("*b*b", "abcb"), ("", "")] {
+            assert!(matches(pattern.as_bytes(), key.as_bytes()), "{pattern} {key}");
+        }
+        for (pattern, key) in [("?", ""), ("a", "ab"), ("a*c", "abb"), ("*b*b", "ab"), ("", "a")] {
+            assert!(!matches(pattern.as_bytes(), key.as_bytes()), "{pattern} {key}");
+        }
+        let (many_stars, long) = ("*a".repeat(50), "a".repeat(10_000) + "b");
+        assert!(!matches(many_stars.as_bytes(), long.as_bytes()), "and in no time");
     }
 }
