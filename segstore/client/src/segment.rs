@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use segstore_core::changes::Changes;
 use segstore_core::id::{Epoch, Term};
-use segstore_core::owner::{self, BeginError, Outcome, Owner, Policy};
+use segstore_core::owner::{self, BeginError, End, Outcome, Owner, Policy};
 
 use crate::compare::Before;
 use crate::control::message::BelowMinimum;
@@ -225,7 +225,7 @@ impl Segment {
     /// Makes the state as it is survive: returns when every replica in sync has it.
     ///
     /// # Errors
-    /// [`Error::Fenced`]: somebody took the segment over. [`Error::Pending`]: not in its time; it may still turn up, and the next
+    /// [`Error::Fenced`]: somebody took the segment over; [`Error::NotFound`]: it was removed. [`Error::Pending`]: not in its time; it may still turn up, and the next
     /// checkpoint contains it.
     pub fn checkpoint(&mut self) -> Result<Checkpoint> {
         self.commit()?.wait()
@@ -258,8 +258,18 @@ impl Segment {
 
     fn refused(&self, error: BeginError) -> Error {
         match error {
-            BeginError::Fenced(by) => Error::Fenced { name: self.name().to_owned(), term: by.term },
+            BeginError::Ended(end) => self.ended(end),
             other => Error::Internal(format!("segment {}: {other}", self.name())),
+        }
+    }
+
+    pub(crate) fn ended(&self, end: End) -> Error {
+        let name = self.name().to_owned();
+        match end {
+            End::Fenced(by) => Error::Fenced { name, term: by.term },
+            End::Unlinked => Error::NotFound(format!(
+                "segment {name} was removed while this process owned it: its state is in this process's memory only"
+            )),
         }
     }
 
@@ -322,7 +332,7 @@ impl Segment {
         let shared = self.shared.clone();
         let members = {
             let engine = shared.enter();
-            let members = if engine.owner.fenced().is_some() { Vec::new() } else { engine.owner.followers().collect() };
+            let members = if engine.owner.end().is_some() { Vec::new() } else { engine.owner.followers().collect() };
             shared.leave(engine);
             members
         };

@@ -100,9 +100,9 @@ impl<'s> Ticket<'s> {
             self.end(engine);
             return Some(Ok(Checkpoint { epoch, in_sync, elsewhere }));
         }
-        let by = engine.owner.fenced()?;
+        let end = engine.owner.end()?;
         self.end(engine);
-        Some(Err(Error::Fenced { name: self.segment.name().to_owned(), term: by.term }))
+        Some(Err(self.segment.ended(end)))
     }
 
     fn end(&mut self, engine: &mut Engine) {

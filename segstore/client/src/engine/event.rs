@@ -26,6 +26,8 @@ pub(crate) enum Event {
     Conflicted(Versioned),
     /// There was no answer.
     SwapUnknown,
+    /// There is no record any more.
+    Unlinked,
     /// The record.
     RecordRead(Versioned),
     /// The copy on this node, and a link to it.

@@ -83,6 +83,7 @@ fn change_record(shared: &Arc<Shared>, swap: &Swap) {
             Ok(Answer::Swapped { version }) => Event::Swapped(version),
             Ok(Answer::Conflict { current }) => Event::Conflicted(current),
             Err(Fault { kind: FaultKind::NoAnswer, .. }) => Event::SwapUnknown,
+            Err(Fault { kind: FaultKind::NotFound, .. }) => Event::Unlinked,
             Ok(_) | Err(_) => {
                 // Certainly not done.
                 pauses.pause();
@@ -106,11 +107,14 @@ fn read_record(shared: &Arc<Shared>) {
     let mut pauses = Pauses::new();
     while !shared.is_closed() {
         let request = Request::Lookup { name: shared.name.clone() };
-        if let Ok(Answer::Segment(info)) = shared.session.channel.ask(request, Some(DIRECTORY)) {
-            info.places.into_iter().for_each(|place| shared.learn(place));
-            return shared.bring(Event::RecordRead(info.record));
+        match shared.session.channel.ask(request, Some(DIRECTORY)) {
+            Ok(Answer::Segment(info)) => {
+                info.places.into_iter().for_each(|place| shared.learn(place));
+                return shared.bring(Event::RecordRead(info.record));
+            }
+            Err(Fault { kind: FaultKind::NotFound, .. }) => return shared.bring(Event::Unlinked),
+            Ok(_) | Err(_) => pauses.pause(),
         }
-        pauses.pause();
     }
 }
 

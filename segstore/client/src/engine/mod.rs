@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use segstore_core::changes::Changes;
 use segstore_core::id::{Epoch, Member};
-use segstore_core::owner::{Action, BeginError, Outcome, Owner};
+use segstore_core::owner::{Action, BeginError, End, Outcome, Owner};
 use segstore_core::push::{Checkpoint, Target};
 use segstore_transport::Wait;
 
@@ -246,7 +246,7 @@ impl Engine {
                     tracing::info!(segment = %shared.name, %member, "a replica came into the in-sync set");
                     self.warnings.retain(|(whom, _)| *whom != member);
                 }
-                Action::Fenced(_) => self.fenced(shared),
+                Action::Ended(end) => self.ended(shared, end),
             }
         }
         self.replenish(shared);
@@ -280,7 +280,8 @@ impl Engine {
         shared.forget(member);
     }
 
-    fn fenced(&mut self, shared: &Arc<Shared>) {
+    fn ended(&mut self, shared: &Arc<Shared>, why: End) {
+        tracing::warn!(segment = %shared.name, "nothing is acknowledged any more: {why:?}");
         self.end();
         self.end_attempt();
         shared.close();
@@ -288,7 +289,7 @@ impl Engine {
 
     /// Asks for another replica where one is missing.
     fn replenish(&mut self, shared: &Arc<Shared>) {
-        if self.local_wanted && !self.seeking_local && self.owner.fenced().is_none() {
+        if self.local_wanted && !self.seeking_local && self.owner.end().is_none() {
             // A member of the in-sync set on this node is as good.
             self.seeking_local = !self.owner.followers().any(|member| member.node == shared.node);
             if self.seeking_local {
@@ -296,7 +297,7 @@ impl Engine {
             }
         }
         let in_sync = self.owner.in_sync().iter().filter(|member| member.node != shared.node).count();
-        if self.repairing || in_sync >= self.replicas_wanted || self.owner.fenced().is_some() {
+        if self.repairing || in_sync >= self.replicas_wanted || self.owner.end().is_some() {
             return;
         }
         if let Some((source, slot, base)) = self.owner.repair_source() {
@@ -319,6 +320,7 @@ impl Engine {
             Event::Swapped(version) => self.owner.swapped(version),
             Event::Conflicted(current) => self.owner.conflicted(current),
             Event::SwapUnknown => self.owner.swap_unknown(),
+            Event::Unlinked => self.owner.unlinked(),
             Event::RecordRead(current) => self.owner.record_read(current),
             Event::Repaired { by, place, slots, base, closed } => {
                 self.repairing = false;

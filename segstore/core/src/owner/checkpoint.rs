@@ -1,10 +1,10 @@
 //! One checkpoint at a time: begun under a number of its own, pushed, acknowledged or given up.
 
 use super::follower::Follower;
-use super::{Action, BelowMinimum, Owner};
+use super::{Action, BelowMinimum, End, Owner};
 use crate::changes::Changes;
 use crate::id::{Epoch, Member, Stamp};
-use crate::layout::{Ownership, SlotHeader};
+use crate::layout::SlotHeader;
 use crate::rule::{self, Rule};
 
 /// Why an attempt cannot begin.
@@ -16,9 +16,9 @@ pub enum BeginError {
     /// No number is left.
     #[error("no epoch number is left: the next would be {0}; copy the state into a new segment")]
     NumbersUsedUp(Epoch),
-    /// The segment was taken over.
-    #[error("fenced: the segment was taken over in term {}", .0.term)]
-    Fenced(Ownership),
+    /// The ownership is over.
+    #[error("the ownership is over: {0:?}")]
+    Ended(End),
 }
 
 impl Owner {
@@ -28,8 +28,8 @@ impl Owner {
     /// # Errors
     /// Another attempt is under way, the segment was taken over, or there is no number left.
     pub fn begin(&mut self) -> Result<Epoch, BeginError> {
-        if let Some(ownership) = self.fenced {
-            return Err(BeginError::Fenced(ownership));
+        if let Some(end) = self.end {
+            return Err(BeginError::Ended(end));
         }
         if let Some(epoch) = self.attempt {
             return Err(BeginError::UnderWay(epoch));

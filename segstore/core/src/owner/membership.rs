@@ -4,7 +4,7 @@
 //! on the strength of a change that is not confirmed.
 
 use super::follower::{Follower, Role};
-use super::{Action, Owner};
+use super::{Action, End, Owner};
 use crate::id::Member;
 use crate::record::{RecordVersion, Versioned};
 use crate::rule::{self, Rule};
@@ -29,6 +29,11 @@ impl Owner {
         if self.directory.unsettle() {
             self.actions.push_back(Action::ReadRecord);
         }
+    }
+
+    /// The directory has no record of the segment any more.
+    pub fn unlinked(&mut self) {
+        self.end_with(End::Unlinked);
     }
 
     /// The record as the directory has it.

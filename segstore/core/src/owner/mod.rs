@@ -81,9 +81,17 @@ pub enum Action {
     Removed(Member),
     /// The replica has come into the in-sync set.
     Added(Member),
-    /// Somebody else owns the segment: nothing will be acknowledged any more. End what is under way to every replica before the
-    /// application hears of it.
+    /// Nothing will be acknowledged any more. End what is under way to every replica before the application hears of it.
+    Ended(End),
+}
+
+/// Why an ownership is over.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum End {
+    /// Somebody else owns the segment.
     Fenced(Ownership),
+    /// The segment was unlinked: there is no record of it any more.
+    Unlinked,
 }
 
 /// One ownership of one segment.
@@ -104,7 +112,7 @@ pub struct Owner {
     directory: Directory,
     holds: Vec<Hold>,
     holds_given: u64,
-    fenced: Option<Ownership>,
+    end: Option<End>,
     actions: VecDeque<Action>,
 }
 
@@ -129,7 +137,7 @@ impl Owner {
             directory: Directory::new(start.record),
             holds: Vec::new(),
             holds_given: 0,
-            fenced: None,
+            end: None,
             actions: VecDeque::with_capacity(8),
         }
     }
@@ -178,10 +186,10 @@ impl Owner {
         &self.lineage
     }
 
-    /// Who took the segment over.
+    /// Why nothing is acknowledged any more.
     #[must_use]
-    pub fn fenced(&self) -> Option<Ownership> {
-        self.fenced
+    pub fn end(&self) -> Option<End> {
+        self.end
     }
 
     /// The in-sync set as it was confirmed last.
@@ -205,7 +213,7 @@ impl Owner {
 
     /// Does whatever the last event has made possible.
     fn advance(&mut self) {
-        if self.fenced.is_some() {
+        if self.end.is_some() {
             return;
         }
         self.start_pushes();
@@ -219,10 +227,14 @@ impl Owner {
     }
 
     fn fence(&mut self, holder: Ownership) {
-        if self.fenced.is_none() {
-            self.fenced = Some(holder);
+        self.end_with(End::Fenced(holder));
+    }
+
+    fn end_with(&mut self, end: End) {
+        if self.end.is_none() {
+            self.end = Some(end);
             self.abandon();
-            self.actions.push_back(Action::Fenced(holder));
+            self.actions.push_back(Action::Ended(end));
         }
     }
 }

@@ -3,7 +3,7 @@
 use segstore_core::id::{Epoch, Incarnation, Member, NodeId, OwnerId, SegmentId, Stamp, Term};
 use segstore_core::layout::{Geometry, Ownership, SlotHeader};
 use segstore_core::lineage::{CAPACITY, Lineage};
-use segstore_core::owner::{Action, BeginError, BelowMinimum, Blocked, Owner, Policy, Start};
+use segstore_core::owner::{Action, BeginError, BelowMinimum, Blocked, End, Outcome, Owner, Policy, Start};
 use segstore_core::record::{Record, RecordVersion, Swap, Versioned};
 use segstore_core::repair::{Repair, Step};
 use segstore_core::slot::SlotView;
@@ -235,6 +235,21 @@ fn a_hold_goes_with_its_replica() {
     owner.begin().unwrap();
     let writes_it = |action| matches!(action, Action::Push { member: to, target, .. } if to == member(1) && target.slot == after.slot);
     assert!(!drain(&mut owner).into_iter().any(writes_it), "a reader holds it");
+}
+
+/// What is not in the directory any more is acknowledged to nobody, whatever completes later.
+#[test]
+fn an_unlinked_segment_ends_its_ownership_once() {
+    let mut owner = owner(1, 1);
+    let epoch = owner.begin().unwrap();
+    owner.unlinked();
+    owner.unlinked();
+    owner.completed(member(0), epoch);
+    let actions = drain(&mut owner);
+    assert_eq!(actions.iter().filter(|action| **action == Action::Ended(End::Unlinked)).count(), 1);
+    assert!(!has_committed(&actions));
+    assert_eq!(owner.begin(), Err(BeginError::Ended(End::Unlinked)));
+    assert_eq!(owner.outcome(epoch), Outcome::Pending);
 }
 
 #[test]

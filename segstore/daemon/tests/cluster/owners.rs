@@ -135,6 +135,34 @@ fn a_program_joins_the_session_that_it_was_started_in() {
     joined.open_or_create("s", &super::roles::options().replicas(1), &OpenOptions::new()).unwrap();
 }
 
+/// The owner of a segment that is removed learns it by its next checkpoint, at once and in so many words.
+fn an_owner_learns_of_the_removal(transport: &str, replicas: u32) {
+    let cluster = Cluster::start(3, &["--transport", transport]);
+    let make = super::roles::options().replicas(replicas);
+    let mut segment = cluster.session(0).open_or_create("s", &make, &OpenOptions::new()).unwrap();
+    segment.set_len(4096).unwrap();
+    segment.checkpoint().unwrap();
+    let other = cluster.session(1);
+    assert!(matches!(other.remove("s", false), Err(Error::Owned { .. })), "it is owned");
+    other.remove("s", true).unwrap();
+    let Err(Error::NotFound(text)) = segment.checkpoint() else { panic!("the segment is gone") };
+    assert!(text.contains("was removed while this process owned it"), "{text}");
+    drop(segment);
+    // The name is free for another life.
+    let segment = cluster.session(2).open_or_create("s", &make, &OpenOptions::new().stand_by(Some(WATCHDOG))).unwrap();
+    assert!(segment.is_empty());
+}
+
+#[test]
+fn an_owner_learns_of_the_removal_over_shm() {
+    an_owner_learns_of_the_removal("shm", 2);
+}
+
+#[test]
+fn an_owner_learns_of_the_removal_over_tcp() {
+    an_owner_learns_of_the_removal("tcp", 1);
+}
+
 #[test]
 fn the_next_owner_sends_only_what_changes() {
     let cluster = Cluster::start(3, &[]);

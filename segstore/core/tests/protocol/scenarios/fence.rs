@@ -12,7 +12,7 @@ fn lower_terms_are_refused() {
     world.step(Commit(0, 0));
     world.take_over(1, &[0]);
     world.run([Complete(0, 0), GiveUp(0), Connect(0, 0)]);
-    assert!(owner(&world, 0).fenced().is_some(), "the replica says so, with the directory out of reach");
+    assert!(owner(&world, 0).end().is_some(), "the replica says so, with the directory out of reach");
     assert_kept(&world);
 }
 
@@ -23,7 +23,7 @@ fn terms_are_remembered_over_restarts() {
     world.step(Commit(0, 0));
     world.take_over(1, &[0]);
     world.run([Complete(0, 0), GiveUp(0), Restart(0), Connect(0, 0)]);
-    assert!(owner(&world, 0).fenced().is_some(), "the replica forgot the fence");
+    assert!(owner(&world, 0).end().is_some(), "the replica forgot the fence");
     assert_kept(&world);
 }
 

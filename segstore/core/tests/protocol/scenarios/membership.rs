@@ -63,7 +63,7 @@ fn a_removal_is_confirmed_before_it_counts() {
     world.take_over(1, &[1]);
     world.settle(0);
     assert_eq!(world.acknowledged(), Some(Stamp::new(1, 1)), "B was faster");
-    assert!(owner(&world, 0).fenced().is_some());
+    assert!(owner(&world, 0).end().is_some());
     assert_kept(&world);
 }
 
@@ -118,7 +118,7 @@ fn an_owner_that_is_cut_off_learns_that_it_was_replaced() {
     world.take_over(1, &[0, 1]);
     world.run([GiveUp(0), Commit(0, 0)]);
     answer(&mut world);
-    assert!(owner(&world, 0).fenced().is_some());
+    assert!(owner(&world, 0).end().is_some());
     assert_kept(&world);
 }
 

@@ -68,7 +68,7 @@ impl World {
         match &process.stage {
             Stage::Idle if p > 0 => steps.push(Step::TakeOver(p)),
             Stage::TakingOver(_) => self.enabled_for_claimant(p, steps),
-            Stage::Owning(owning) if owning.owner.fenced().is_none() => self.enabled_for_owner(p, owning, steps),
+            Stage::Owning(owning) if owning.owner.end().is_none() => self.enabled_for_owner(p, owning, steps),
             _ => {}
         }
         if self.faults.kills > 0 && matches!(process.stage, Stage::Owning(_) | Stage::TakingOver(_)) {
