@@ -34,7 +34,7 @@ impl Failure {
                 Error::NotFound(_) => 10,
                 Error::Owned { .. } => 11,
                 Error::Fenced { .. } => 12,
-                Error::Pending { .. } | Error::TooFewReplicas(_) => 13,
+                Error::Pending { .. } => 13,
                 Error::NoGoodCopy(_) => 14,
                 Error::NoDaemon { .. } | Error::Unreachable(_) => 15,
                 Error::NoRoom(_) => 16,

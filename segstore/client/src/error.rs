@@ -55,9 +55,6 @@ pub enum Error {
         /// What it waited for.
         waiting_for: String,
     },
-    /// Fewer replicas than the policy asks for.
-    #[error("{0}")]
-    TooFewReplicas(String),
     /// The newest checkpoint may have been acknowledged, and no good copy of it is in reach.
     #[error("{0}")]
     NoGoodCopy(String),

@@ -23,10 +23,6 @@ impl HeldName {
         &self.session
     }
 
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
     /// Lets it go, and says whether that is known to be done.
     pub(crate) fn release(mut self) -> Result<()> {
         let is_own = std::mem::take(&mut self.is_own);

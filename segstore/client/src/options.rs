@@ -59,7 +59,7 @@ impl CreateOptions {
         self
     }
 
-    /// Keeps a copy on the owner's node too. It makes a restart there instant and counts for nothing.
+    /// Keeps a copy on the owner's node too, from the next checkpoint on. It makes a restart there instant and counts for nothing.
     #[must_use]
     pub fn local(mut self, local: bool) -> Self {
         self.keeping.local = local;

@@ -9,7 +9,7 @@ use segstore_core::id::{Epoch, Term};
 use segstore_core::owner::{self, BeginError, End, Outcome, Owner, Policy};
 
 use crate::compare::Before;
-use crate::control::message::BelowMinimum;
+use crate::control::message::{BelowMinimum, SegmentInfo};
 use crate::engine::Engine;
 use crate::engine::seat::Shared;
 use crate::error::{Error, Result};
@@ -69,10 +69,9 @@ pub struct Checkpoint {
 
 impl Segment {
     /// Takes over a segment whose name the session holds.
-    pub(crate) fn take_over(held: HeldName, options: &OpenOptions) -> Result<Self> {
+    pub(crate) fn take_over(held: HeldName, info: SegmentInfo, options: &OpenOptions) -> Result<Self> {
         let began = Instant::now();
         let session = held.session();
-        let info = session.lookup(held.name())?;
         let geometry = session::geometry(&info)?;
         let why = if options.force { "taken over by force" } else { "opened; nobody held it" };
         let taken = takeover::take_over(session, info, geometry, why)?;

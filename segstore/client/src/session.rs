@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use crossbeam_channel::Receiver;
 use segstore_core::id::Member;
 use segstore_core::layout::{Geometry, Ownership};
 
-use crate::control::channel::{Channel, Reporter};
-use crate::control::message::{Answer, Bytes, Demand, Event, Fault, NodeInfo, Place, Request, SegmentInfo, Status};
+use crate::control::channel::{Asked, Channel, Reporter};
+use crate::control::message::{Answer, Bytes, Demand, Event, NodeInfo, Place, Request, SegmentInfo, Status};
 use crate::domains::Domains;
 use crate::engine::event;
 use crate::engine::seat::Shared;
@@ -45,7 +44,7 @@ pub(crate) struct Inner {
     /// The segments that this session owns, for what the daemon demands.
     owned: Arc<Mutex<HashMap<String, Weak<Shared>>>>,
     /// Names whose release was asked for, and not answered so far.
-    releasing: Mutex<HashMap<String, Receiver<std::result::Result<Answer, Fault>>>>,
+    releasing: Mutex<HashMap<String, Asked>>,
 }
 
 impl Session {
@@ -129,7 +128,7 @@ impl Session {
     /// [`Error::NotFound`], [`Error::Owned`] by another session, [`Error::NoGoodCopy`], [`Error::Unreachable`].
     pub fn open(&self, name: &str, options: &OpenOptions) -> Result<Segment> {
         let held = self.hold_name(name, options)?;
-        Segment::take_over(held, options)
+        Segment::take_over(held, self.inner.lookup(name)?, options)
     }
 
     /// Opens a segment as its owner; makes it first if it is not there.
@@ -146,7 +145,7 @@ impl Session {
             Err(Error::Exists(_)) => self.inner.lookup(name),
             made => made,
         };
-        made.and_then(|_| Segment::take_over(held, options))
+        made.and_then(|info| Segment::take_over(held, info, options))
     }
 
     fn hold_name(&self, name: &str, options: &OpenOptions) -> Result<HeldName> {
@@ -266,7 +265,7 @@ impl Inner {
         let releasing = self.releasing.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
         if let Some(released) = releasing {
             // The daemon serves requests side by side: the release must not come after this.
-            let _ = released.recv_timeout(ANSWER);
+            let _ = released.wait(Some(ANSWER));
         }
         let millis = wait.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
         let request = Request::Acquire { name: name.to_owned(), wait: millis, force };
@@ -284,7 +283,7 @@ impl Inner {
     pub(crate) fn release_soon(&self, name: &str) {
         if let Ok(released) = self.channel.send(Request::Release { name: name.to_owned() }) {
             let mut releasing = self.releasing.lock().unwrap_or_else(PoisonError::into_inner);
-            releasing.retain(|_, released| released.is_empty());
+            releasing.retain(|_, released| !released.is_answered());
             releasing.insert(name.to_owned(), released);
         }
     }

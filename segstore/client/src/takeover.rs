@@ -11,6 +11,7 @@ use segstore_core::replica::Request as ReplicaRequest;
 use segstore_core::slot::SlotView;
 use segstore_core::takeover::{Action, Takeover, Unusable};
 
+use crate::control::channel::Asked;
 use crate::control::message::{Answer, Bytes, Fault, FaultKind, Request, SegmentInfo};
 use crate::error::{Error, Result};
 use crate::load::{Loaded, Loader, Origin};
@@ -49,6 +50,8 @@ pub struct Times {
 struct Driver<'s> {
     session: &'s Session,
     info: SegmentInfo,
+    /// Whether `info` was read just before.
+    is_fresh: bool,
     geometry: Geometry,
     takeover: Takeover,
     loaded: Option<(Working, Loaded)>,
@@ -56,12 +59,12 @@ struct Driver<'s> {
     why: &'s str,
 }
 
-/// Takes the segment over. The session must hold its name.
+/// Takes the segment over. The session must hold its name, and `info` is what was read since.
 pub(crate) fn take_over(session: &Session, info: SegmentInfo, geometry: Geometry, why: &str) -> Result<Taken> {
     let owner = OwnerId(session.random()?);
     let takeover = Takeover::new(owner);
     let until = Instant::now() + PATIENCE;
-    Driver { session, info, geometry, takeover, loaded: None, until, why }.run()
+    Driver { session, info, is_fresh: true, geometry, takeover, loaded: None, until, why }.run()
 }
 
 impl Driver<'_> {
@@ -105,6 +108,10 @@ impl Driver<'_> {
     // ---- the directory ----
 
     fn read_record(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.is_fresh) {
+            self.takeover.record_read(self.info.record.clone());
+            return Ok(());
+        }
         loop {
             match self.session.lookup(&self.info.name) {
                 Ok(info) => {
@@ -158,8 +165,7 @@ impl Driver<'_> {
         }
         debug_assert!(rest.is_empty(), "nothing else is wanted before the fences are answered");
         for (member, answer) in asked {
-            let answer = answer.and_then(|answer| answer.recv().unwrap_or_else(|_| Err(no_answer())));
-            match answer {
+            match answer.and_then(|asked| asked.wait(None)) {
                 Ok(Answer::Heads(heads)) => {
                     self.takeover.fenced(member, views(self.info.record.record.segment, &self.geometry, &heads));
                 }
@@ -169,11 +175,7 @@ impl Driver<'_> {
         }
     }
 
-    fn ask_to_fence(
-        &self,
-        member: Member,
-        request: ReplicaRequest,
-    ) -> std::result::Result<crossbeam_channel::Receiver<std::result::Result<Answer, Fault>>, Fault> {
+    fn ask_to_fence(&self, member: Member, request: ReplicaRequest) -> std::result::Result<Asked, Fault> {
         self.session.channel.send(Request::Fence { name: self.info.name.clone(), member, request })
     }
 
@@ -231,8 +233,4 @@ pub(crate) fn views(segment: segstore_core::id::SegmentId, geometry: &Geometry, 
 
 pub(crate) fn unexpected(answer: &Answer) -> Error {
     Error::Internal(format!("the daemon answered {answer:?}, which is no answer to what was asked"))
-}
-
-fn no_answer() -> Fault {
-    Fault::new(FaultKind::NoAnswer, "the connection to the daemon broke")
 }

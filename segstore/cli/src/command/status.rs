@@ -50,8 +50,9 @@ fn print_segment(status: &Status) {
     line(
         "keeping",
         format!(
-            "{} replicas, at least {} in sync, else {:?}; capacity {}, blocks of {}",
+            "{} replicas{}, at least {} in sync, else {:?}; capacity {}, blocks of {}",
             keeping.replicas,
+            if keeping.local { " and a copy beside the owner" } else { "" },
             keeping.minimum,
             keeping.below_minimum,
             units::size(info.shape.capacity),
@@ -59,6 +60,9 @@ fn print_segment(status: &Status) {
         ),
     );
     crate::output::line("");
+    let is_local = |replica: &segstore::ReplicaInfo| {
+        keeping.local && info.holder.as_ref().is_some_and(|holder| holder.node == replica.member.node)
+    };
     let row = |replica: &segstore::ReplicaInfo| {
         let state = match (&replica.problem, replica.repair, replica.in_sync) {
             (Some(problem), ..) => problem.clone(),
@@ -66,6 +70,7 @@ fn print_segment(status: &Status) {
                 format!("being filled: {} %", u64::from(done) * 100 / u64::from(total.max(1)))
             }
             (None, None, true) => "in sync".to_owned(),
+            (None, None, false) if is_local(replica) => "a copy beside the owner".to_owned(),
             (None, None, false) => "not in sync".to_owned(),
         };
         let image = replica.image.map_or_else(|| "-".to_owned(), |image| image.epoch.to_string());

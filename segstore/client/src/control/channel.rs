@@ -69,6 +69,11 @@ struct State {
     is_closed: bool,
 }
 
+/// A request that was sent.
+pub struct Asked {
+    answer: Receiver<Result<Answer, Fault>>,
+}
+
 /// One connection.
 struct Line {
     stream: UnixStream,
@@ -133,20 +138,14 @@ impl Channel {
     /// # Errors
     /// What the daemon answered; [`FaultKind::Unreachable`]: it was not asked; [`FaultKind::NoAnswer`]: it may have done it.
     pub fn ask(&self, request: Request, limit: Option<Duration>) -> Result<Answer, Fault> {
-        let answer = self.send(request)?;
-        match limit {
-            None => answer.recv().unwrap_or_else(|_| Err(lost("the connection to the daemon broke"))),
-            Some(limit) => answer.recv_timeout(limit).unwrap_or_else(|_| {
-                Err(lost(&format!("the daemon did not answer within {:.1} s", limit.as_secs_f64())))
-            }),
-        }
+        self.send(request)?.wait(limit)
     }
 
-    /// Asks; the answer comes to the receiver.
+    /// Asks; the answer comes later.
     ///
     /// # Errors
     /// [`FaultKind::Unreachable`]: there is no daemon to ask.
-    pub fn send(&self, request: Request) -> Result<Receiver<Result<Answer, Fault>>, Fault> {
+    pub fn send(&self, request: Request) -> Result<Asked, Fault> {
         let (sender, receiver) = bounded(1);
         let (stream, number) = self.shared.await_stream(sender)?;
         if let Err(error) = stream.write(&ToDaemon::Request(number, request))
@@ -155,7 +154,28 @@ impl Channel {
             // What was written in part was not understood.
             let _ = waiting.send(Err(Fault::new(FaultKind::Unreachable, format!("asking the daemon: {error}"))));
         }
-        Ok(receiver)
+        Ok(Asked { answer: receiver })
+    }
+}
+
+impl Asked {
+    /// Waits for the answer, at most until `limit` has passed.
+    ///
+    /// # Errors
+    /// What the daemon answered; [`FaultKind::NoAnswer`]: it may have done it.
+    pub fn wait(self, limit: Option<Duration>) -> Result<Answer, Fault> {
+        match limit {
+            None => self.answer.recv().unwrap_or_else(|_| Err(lost("the connection to the daemon broke"))),
+            Some(limit) => self.answer.recv_timeout(limit).unwrap_or_else(|_| {
+                Err(lost(&format!("the daemon did not answer within {:.1} s", limit.as_secs_f64())))
+            }),
+        }
+    }
+
+    /// Whether the answer is here.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        !self.answer.is_empty()
     }
 }
 

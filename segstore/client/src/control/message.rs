@@ -5,7 +5,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use segstore_core::id::{Epoch, Member, NodeId, SegmentId, Stamp};
+use segstore_core::id::{Epoch, Member, NodeId, Stamp};
 use segstore_core::layout::{Geometry, GeometryError, Ownership};
 use segstore_core::record::{Swap, Versioned};
 use segstore_core::replica::{Refused, Request as ReplicaRequest};
@@ -595,10 +595,4 @@ impl Fault {
     pub fn new(kind: FaultKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into() }
     }
-}
-
-/// A segment's life and name, for messages.
-#[must_use]
-pub fn describe(name: &str, segment: SegmentId) -> String {
-    format!("segment {name} ({segment})")
 }

@@ -144,7 +144,7 @@ impl Shared {
         };
         let asked: Vec<_> = members.iter().map(ask).collect();
         for answer in asked.into_iter().flatten() {
-            if let Ok(Err(fault)) = answer.recv_timeout(LEVEL) {
+            if let Err(fault) = answer.wait(Some(LEVEL)) {
                 tracing::debug!(segment = %self.name, "a replica's stale slots stay so: {fault}");
             }
         }

@@ -38,11 +38,11 @@ fn spoil_blocks(file: &PathBuf) {
 fn written(cluster: &Cluster) -> (Client, u64) {
     let mut owner = cluster.client(0, "collocated", &["s"]);
     owner.line("owner").expect("it becomes the owner");
-    owner.line("acknowledged").unwrap();
+    let first = owner.line("acknowledged").unwrap().parse().unwrap();
     let session = cluster.session(0);
     until_local(&session);
     owner.kill();
-    let acknowledged = owner.last_number("acknowledged").unwrap();
+    let acknowledged = owner.last_number("acknowledged").unwrap_or(first);
     (owner, acknowledged)
 }
 

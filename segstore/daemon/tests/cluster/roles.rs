@@ -55,7 +55,11 @@ fn role() {
         "collocated" => {
             let session = Session::connect().unwrap();
             let make = options().replicas(1).local(true);
-            write_states(session.open_or_create(arguments[0], &make, &OpenOptions::new()).unwrap());
+            // In peace: nobody reads its lines for a while.
+            write_states(
+                session.open_or_create(arguments[0], &make, &OpenOptions::new()).unwrap(),
+                Duration::from_millis(10),
+            );
         }
         "standby" => writer(arguments[0], &OpenOptions::new().stand_by(None)),
         "usurper" => writer(arguments[0], &OpenOptions::new().take_over(true)),
@@ -96,10 +100,11 @@ fn open(name: &str, how: &OpenOptions) -> Segment {
 
 /// Writes states and says which was acknowledged, until it is killed or fenced.
 fn writer(name: &str, how: &OpenOptions) {
-    write_states(open(name, how));
+    // Checking is quadratic in what is written.
+    write_states(open(name, how), Duration::from_micros(200));
 }
 
-fn write_states(mut segment: Segment) {
+fn write_states(mut segment: Segment, pause: Duration) {
     let mut n = check_state(segment.bytes());
     say("owner", n);
     if segment.is_empty() {
@@ -114,8 +119,7 @@ fn write_states(mut segment: Segment) {
             Err(Error::Pending { .. }) => say("pending", n),
             Err(other) => panic!("{other}"),
         }
-        // Checking is quadratic in n.
-        std::thread::sleep(Duration::from_micros(200));
+        std::thread::sleep(pause);
     }
 }
 
