@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ pub(crate) struct Inner {
     pub(crate) domains: Domains,
     /// The segments that this session owns, for what the daemon demands.
     owned: Arc<Mutex<HashMap<String, Weak<Shared>>>>,
+    /// Bytes that loads have read.
+    pub(crate) pulled: Arc<AtomicU64>,
     /// Names whose release was asked for, and not answered so far.
     releasing: Mutex<HashMap<String, Asked>>,
 }
@@ -95,7 +98,8 @@ impl Session {
         });
         let channel = Channel::open(path, &program, token, on_demand);
         let channel = channel.map_err(|error| Error::NoDaemon { path: path.to_owned(), why: error.to_string() })?;
-        Ok(Self { inner: Arc::new(Inner { channel, domains: Domains::default(), owned, releasing: Mutex::default() }) })
+        let (pulled, releasing) = (Arc::default(), Mutex::default());
+        Ok(Self { inner: Arc::new(Inner { channel, domains: Domains::default(), owned, pulled, releasing }) })
     }
 
     /// What joins this session, in the environment of a program that is started to use it.
@@ -108,6 +112,12 @@ impl Session {
     #[must_use]
     pub fn node_name(&self) -> String {
         self.inner.channel.welcome().node_name
+    }
+
+    /// Bytes of state that loads of this session have read from replicas so far: for people who wait for one.
+    #[must_use]
+    pub fn pulled_bytes(&self) -> u64 {
+        self.inner.pulled.load(Ordering::Relaxed)
     }
 
     // ---- segments ----

@@ -41,6 +41,15 @@ impl<'s> Ticket<'s> {
         ended
     }
 
+    /// How many bytes are on their way to replicas, or there, and how many there are to send: for people who wait.
+    #[must_use]
+    pub fn sent(&self) -> (u64, u64) {
+        let engine = self.segment.shared.enter();
+        let sent = engine.sent();
+        self.segment.shared.leave(engine);
+        sent
+    }
+
     /// A descriptor that becomes readable when it has ended, for `poll`, `select` or an event loop. From then on a thread of the
     /// library drives the checkpoint.
     ///

@@ -1,5 +1,5 @@
 //! Which bulk copies are hot: a plain copy over lines that are still cached is three times as fast as going around the
-//! cache, over cold ones it is half as fast (`examples/measure.rs`). Size alone does not tell, so a writer remembers
+//! cache, over cold ones it is half as fast (measured). Size alone does not tell, so a writer remembers
 //! where it wrote lately.
 
 use super::copy::{copy_non_temporal, copy_plain};

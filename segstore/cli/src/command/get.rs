@@ -30,10 +30,8 @@ pub(crate) fn run(context: &Context, get: &Get) -> Result<(), Failure> {
     if let Some(epoch) = get.epoch {
         options = options.epoch(Epoch(epoch));
     }
-    let spinner = progress::spinner("loading");
-    let image = session.load(&get.name, &options);
-    spinner.finish_and_clear();
-    let image = image?;
+    let load = || session.load(&get.name, &options);
+    let image = progress::watching("loading", || session.pulled_bytes(), load)?;
     write(&get.file, image.bytes())?;
     let done = Done {
         name: &get.name,

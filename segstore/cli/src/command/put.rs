@@ -4,7 +4,8 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Instant;
 
-use segstore::{CreateOptions, OpenOptions, Segment};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use segstore::{Checkpoint, CreateOptions, OpenOptions, Segment, Ticket};
 use serde::Serialize;
 
 use super::Context;
@@ -37,7 +38,8 @@ pub(crate) fn run(context: &Context, put: &Put) -> Result<(), Failure> {
         .map_err(|_| Failure::Usage(format!("--block-size {}: at most 2M", put.block_size)))?;
     let make = CreateOptions::new(capacity).block_size(block_size).replicas(put.replicas);
     let how = OpenOptions::new().take_over(put.takeover);
-    let mut segment = session.open_or_create(&put.name, &make, &how)?;
+    let open = || session.open_or_create(&put.name, &make, &how);
+    let mut segment = progress::watching("loading", || session.pulled_bytes(), open)?;
     if content.len() > segment.capacity() {
         let (name, has, needs) = (&put.name, units::size(segment.capacity() as u64), units::size(content.len() as u64));
         return Err(Failure::Usage(format!(
@@ -47,10 +49,7 @@ pub(crate) fn run(context: &Context, put: &Put) -> Result<(), Failure> {
         )));
     }
     let (changed_blocks, changed_bytes) = bring(&mut segment, &content)?;
-    let spinner = progress::spinner("sending");
-    let checkpoint = segment.checkpoint();
-    spinner.finish_and_clear();
-    let checkpoint = checkpoint?;
+    let checkpoint = send(segment.commit()?)?;
     let sent_bytes =
         session.status(&put.name).ok().and_then(|status| status.owner).map_or(0, |owner| owner.pushed_bytes);
     segment.release()?;
@@ -81,6 +80,19 @@ fn read(file: &Path) -> Result<Vec<u8>, Failure> {
         return Ok(content);
     }
     std::fs::read(file).map_err(saying)
+}
+
+/// Waits for a checkpoint, and shows how much of it is sent.
+fn send(mut ticket: Ticket<'_>) -> Result<Checkpoint, Failure> {
+    let bar = progress::bytes("sending", ticket.sent().1);
+    let look = PollTimeout::from(50_u8);
+    while poll(&mut [PollFd::new(ticket.descriptor()?, PollFlags::POLLIN)], look).is_ok_and(|ready| ready == 0) {
+        let (sent, all) = ticket.sent();
+        bar.set_length(all);
+        bar.set_position(sent);
+    }
+    bar.finish_and_clear();
+    Ok(ticket.wait()?)
 }
 
 /// Brings the segment to `content`, touching only what differs: blocks and bytes of them.

@@ -1,5 +1,8 @@
 //! Progress bars, on a terminal only.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// A bar over so many bytes.
@@ -14,6 +17,31 @@ pub(crate) fn bytes(what: &str, total: u64) -> ProgressBar {
     bar
 }
 
+/// A bar without an end over bytes that `so_far` tells, while `work` is done.
+pub(crate) fn watching<T>(what: &str, so_far: impl Fn() -> u64 + Sync, work: impl FnOnce() -> T) -> T {
+    let bar = spinner(what);
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}, {bytes}, {bytes_per_sec}, {elapsed}") {
+        bar.set_style(style);
+    }
+    let is_done = AtomicBool::new(false);
+    let (first, look) = (so_far(), Duration::from_millis(50));
+    std::thread::scope(|scope| {
+        // On anything but a terminal there is nothing to update.
+        if !bar.is_hidden() {
+            scope.spawn(|| {
+                while !is_done.load(Ordering::Acquire) {
+                    bar.set_position(so_far() - first);
+                    std::thread::sleep(look);
+                }
+            });
+        }
+        let done = work();
+        is_done.store(true, Ordering::Release);
+        bar.finish_and_clear();
+        done
+    })
+}
+
 /// A sign of life while something takes as long as it takes.
 pub(crate) fn spinner(what: &str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
@@ -21,7 +49,7 @@ pub(crate) fn spinner(what: &str) -> ProgressBar {
         bar.set_style(style);
     }
     bar.set_message(what.to_owned());
-    bar.enable_steady_tick(std::time::Duration::from_millis(200));
+    bar.enable_steady_tick(Duration::from_millis(200));
     bar
 }
 

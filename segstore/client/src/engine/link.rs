@@ -16,8 +16,14 @@ use crate::domains::Domains;
 use crate::error::{Error, Result};
 use crate::working::in_memory;
 
-/// Operations in one batch. A checkpoint of a few blocks is one batch; a large one is several.
+/// Operations in one batch, and about how many bytes. A checkpoint of a few blocks is one batch; a large one is several, between which
+/// the engine looks at everything else.
 const BATCH: usize = 256;
+const BATCH_BYTES: usize = 4 << 20;
+/// The longest piece of a plan.
+const PIECE: usize = 1 << 20;
+/// Batches in flight.
+const WINDOW: usize = 4;
 
 /// An open endpoint to one replica.
 pub(crate) struct Link {
@@ -32,6 +38,9 @@ pub(crate) struct Link {
     posted: usize,
     /// Batches that were posted and have not completed.
     in_flight: usize,
+    /// Bytes of the plan, and of these the posted ones.
+    bytes: u64,
+    posted_bytes: u64,
     epoch: Option<Epoch>,
 }
 
@@ -42,6 +51,18 @@ struct Piece {
     offset: usize,
     length: usize,
     to: u64,
+}
+
+impl Piece {
+    /// The same, in parts of which none is too long.
+    fn parts(self) -> impl Iterator<Item = Piece> {
+        (0..self.length).step_by(PIECE).map(move |done| Piece {
+            offset: self.offset + done,
+            length: PIECE.min(self.length - done),
+            to: self.to + done as u64,
+            ..self
+        })
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -81,6 +102,8 @@ impl Link {
             plan: Vec::with_capacity(64),
             posted: 0,
             in_flight: 0,
+            bytes: 0,
+            posted_bytes: 0,
             epoch: None,
         })
     }
@@ -105,14 +128,19 @@ impl Link {
                 }
             };
             bytes += piece.length as u64;
-            plan.push(piece);
+            plan.extend(piece.parts());
         });
-        self.posted = 0;
+        (self.posted, self.posted_bytes, self.bytes) = (0, 0, bytes);
         self.epoch = Some(epoch);
         bytes
     }
 
-    /// Posts what fits, and takes what has completed.
+    /// Bytes of the push under way that were posted, and all of them.
+    pub(crate) fn sent(&self) -> (u64, u64) {
+        if self.is_busy() { (self.posted_bytes, self.bytes) } else { (self.bytes, self.bytes) }
+    }
+
+    /// Posts the next batch, and takes what has completed.
     pub(crate) fn progress(&mut self) -> Progress {
         let Some(epoch) = self.epoch else { return Progress::Waiting };
         if let Err(error) = self.post() {
@@ -132,26 +160,31 @@ impl Link {
     }
 
     fn post(&mut self) -> std::result::Result<(), TransportError> {
-        while self.posted < self.plan.len() {
-            let mut batch = ArrayVec::<Operation<'_>, BATCH>::new();
-            for piece in self.plan[self.posted..].iter().take(BATCH) {
-                let region = match piece.from {
-                    From::Staging => &self.staging,
-                    From::Working => &self.working,
-                };
-                batch.push(Operation::write(region.slice(piece.offset, piece.length)?, 0, piece.to));
-            }
-            let posted = batch.len();
-            match self.endpoint.post(&batch, 0) {
-                Ok(()) => {
-                    self.posted += posted;
-                    self.in_flight += 1;
-                }
-                Err(Post::WouldBlock) => return Ok(()),
-                Err(Post::Failed(error)) => return Err(error),
-            }
+        if self.posted == self.plan.len() || self.in_flight == WINDOW {
+            return Ok(());
         }
-        Ok(())
+        let (mut batch, mut bytes) = (ArrayVec::<Operation<'_>, BATCH>::new(), 0);
+        for piece in &self.plan[self.posted..] {
+            if batch.is_full() || bytes >= BATCH_BYTES {
+                break;
+            }
+            let region = match piece.from {
+                From::Staging => &self.staging,
+                From::Working => &self.working,
+            };
+            batch.push(Operation::write(region.slice(piece.offset, piece.length)?, 0, piece.to));
+            bytes += piece.length;
+        }
+        match self.endpoint.post(&batch, 0) {
+            Ok(()) => {
+                self.posted += batch.len();
+                self.posted_bytes += bytes as u64;
+                self.in_flight += 1;
+                Ok(())
+            }
+            Err(Post::WouldBlock) => Ok(()),
+            Err(Post::Failed(error)) => Err(error),
+        }
     }
 
     fn broken(&mut self, error: TransportError) -> Progress {

@@ -366,6 +366,11 @@ impl Engine {
         }
     }
 
+    /// Bytes of the pushes under way that were posted, and all of them.
+    pub(crate) fn sent(&self) -> (u64, u64) {
+        self.links.iter().map(Link::sent).fold((0, 0), |(done, all), (sent, bytes)| (done + sent, all + bytes))
+    }
+
     /// What became of `epoch`.
     pub(crate) fn outcome(&self, epoch: Epoch) -> Outcome {
         self.owner.outcome(epoch)

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use segstore_core::id::SegmentId;
 use segstore_core::layout::geometry::SLOT_HEAD;
@@ -29,6 +31,7 @@ pub(crate) struct Source {
     scratch: Region,
     /// Where the slot starts in what is granted.
     slot: u64,
+    pulled: Arc<AtomicU64>,
 }
 
 /// Bytes of the image's block table.
@@ -60,6 +63,7 @@ impl Source {
             working: session.domains.register(provider, working.memory())?,
             scratch: session.domains.register(provider, scratch)?,
             slot: 0,
+            pulled: session.pulled.clone(),
         };
         source.choose(geometry, slot);
         Ok(source)
@@ -107,11 +111,16 @@ impl Source {
         missing: &[Range<BlockIndex>],
         check: &mut impl FnMut(Range<BlockIndex>),
     ) -> std::result::Result<(), TransportError> {
+        let (pulled, block) = (self.pulled.clone(), u64::from(geometry.block_size()));
+        let mut check = |blocks: Range<BlockIndex>| {
+            pulled.fetch_add(u64::from(blocks.end - blocks.start) * block, Ordering::Relaxed);
+            check(blocks);
+        };
         let mut in_flight = VecDeque::with_capacity(WINDOW);
         for piece in pieces(geometry, missing) {
             if in_flight.len() == WINDOW {
                 complete(&mut self.endpoint)?;
-                in_flight.pop_front().into_iter().for_each(&mut *check);
+                in_flight.pop_front().into_iter().for_each(&mut check);
             }
             let (first, count) = (piece.start, piece.end - piece.start);
             let length = count as usize * geometry.block_size() as usize;
