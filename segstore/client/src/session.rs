@@ -309,9 +309,9 @@ impl Inner {
         self.segment(name, Request::Lookup { name: name.to_owned() })
     }
 
-    /// The copy on this node.
-    pub(crate) fn local(&self, name: &str, ownership: Ownership) -> Result<(Place, Vec<Bytes>)> {
-        match self.ask(name, Request::Local { name: name.to_owned(), ownership }, Some(ANSWER))? {
+    /// The copy on this node; if there is none, it is made for this owner.
+    pub(crate) fn local(&self, name: &str, make_for: Option<Ownership>) -> Result<(Place, Vec<Bytes>)> {
+        match self.ask(name, Request::Local { name: name.to_owned(), make_for }, Some(ANSWER))? {
             Answer::Local { member, heads } => Ok((self.own_place(member), heads)),
             other => Err(unexpected(&other)),
         }

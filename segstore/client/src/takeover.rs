@@ -182,7 +182,7 @@ impl Driver<'_> {
     // ---- the image ----
 
     fn load(&mut self, header: &SlotHeader, sources: &[(Member, u32)]) -> Result<()> {
-        let local = self.local_copy(header);
+        let local = self.local_copy();
         let places = |(member, slot): &(Member, u32)| {
             let place = self.info.places.iter().find(|place| place.member == *member)?;
             Some(Origin { place: place.clone(), slot: *slot })
@@ -208,17 +208,14 @@ impl Driver<'_> {
     }
 
     /// The copy on this node, if it holds this very image.
-    fn local_copy(&self, header: &SlotHeader) -> Option<Origin> {
+    fn local_copy(&self) -> Option<Origin> {
         if !self.info.keeping.local {
             return None;
         }
-        let claimed = self.takeover.claimed()?;
-        let record = &claimed.record;
-        let ownership = segstore_core::layout::Ownership { term: record.term, owner: record.owner };
-        let (place, heads) = self.session.local(&self.info.name, ownership).ok()?;
-        let views = views(record.segment, &self.geometry, &heads);
-        let slot = views.iter().position(|view| view.closed() == Some(header))?;
-        Some(Origin { place, slot: u32::try_from(slot).ok()? })
+        let (place, heads) = self.session.local(&self.info.name, None).ok()?;
+        let views = views(self.info.record.record.segment, &self.geometry, &heads);
+        let slot = self.takeover.local_source(&views)?;
+        Some(Origin { place, slot })
     }
 }
 

@@ -376,12 +376,12 @@ pub enum Request {
         /// Who asks.
         request: ReplicaRequest,
     },
-    /// A copy on this node, made if there is none, for this owner. Answer: [`Answer::Local`].
+    /// The copy on this node. Answer: [`Answer::Local`].
     Local {
         /// The segment.
         name: String,
-        /// The owner.
-        ownership: Ownership,
+        /// For whom it is made if there is none.
+        make_for: Option<Ownership>,
     },
     /// Place one more replica and fill it from this slot. Answered when it is filled: [`Answer::Repaired`].
     Repair {

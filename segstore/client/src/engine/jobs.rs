@@ -148,7 +148,7 @@ fn open(shared: &Arc<Shared>, place: &Place) -> Result<Link, DialError> {
 
 /// The copy on this node as it stands when no earlier writer is left.
 fn local(shared: &Arc<Shared>) {
-    let found = shared.session.local(&shared.name, shared.ownership).and_then(|(place, _)| {
+    let found = shared.session.local(&shared.name, Some(shared.ownership)).and_then(|(place, _)| {
         let link = open(shared, &place).map_err(|error| Error::Unreachable(error.to_string()))?;
         let heads = shared.session.heads(&shared.name, place.member)?;
         Ok((place, link, views(shared.segment, &shared.geometry, &heads)))

@@ -56,7 +56,7 @@ pub(super) async fn serve(client: &Client, request: Request) -> Result<Answer, F
         Request::Connect { name, member, writer, provider, hello } => {
             replicas::connect(client, &name, member, writer, provider, hello).await
         }
-        Request::Local { name, ownership } => replicas::local(client, &name, ownership).await,
+        Request::Local { name, make_for } => replicas::local(client, &name, make_for).await,
         Request::Repair { name, ownership, members, source, slot, base } => {
             replicas::repair(client, &name, ownership, &members, source, (slot, base)).await
         }

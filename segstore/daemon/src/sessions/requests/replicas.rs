@@ -74,8 +74,8 @@ pub(super) async fn connect(
     }
 }
 
-/// The copy on this node that is not in the in-sync set; made if there is none.
-pub(super) async fn local(client: &Client, name: &str, ownership: Ownership) -> Result<Answer, Fault> {
+/// The copy on this node that is not in the in-sync set; if there is none, it is made for an owner.
+pub(super) async fn local(client: &Client, name: &str, make_for: Option<Ownership>) -> Result<Answer, Fault> {
     let node = &client.node;
     let (entry, _) = client.segment(name, Want::Write).await?;
     let segment = entry.segment;
@@ -84,10 +84,11 @@ pub(super) async fn local(client: &Client, name: &str, ownership: Ownership) -> 
         other => return Err(unexpected(&other)),
     };
     let usable = kept.iter().find(|replica| !entry.in_sync.contains(&replica.member) && replica.problem.is_none());
-    let member = match usable {
-        Some(replica) => replica.member,
-        None => {
-            let call = Call::Create { segment, name: name.to_owned(), shape: entry.shape, remembered: ownership };
+    let member = match (usable, make_for) {
+        (Some(replica), _) => replica.member,
+        (None, None) => return Err(Fault::new(FaultKind::NotFound, format!("no copy of segment {name} on this node"))),
+        (None, Some(remembered)) => {
+            let call = Call::Create { segment, name: name.to_owned(), shape: entry.shape, remembered };
             match node.call(node.id, call, LONG).await? {
                 Reply::Created { member } => member,
                 other => return Err(unexpected(&other)),
