@@ -5,12 +5,12 @@
 use super::copy::{copy_non_temporal, copy_plain};
 
 /// Below this length nothing is remembered, and the copy is plain.
-const BULK: usize = 32 << 10;
+const SMALL: usize = 4 << 10;
 /// What was written within so many bytes of traffic is hot. Source and target both occupy the cache, so this is a
 /// quarter of a common last-level cache's 16 MiB.
 const WINDOW: usize = 4 << 20;
-/// Memory is remembered in pieces of this size: half of a bulk, so that a neighbour's end does not warm it.
-const PIECE: usize = BULK / 2;
+/// Memory is remembered in pieces of this size: few for a bulk copy. Whoever copies less finds its neighbours as hot as itself.
+const PIECE: usize = 16 << 10;
 /// How many pieces are remembered: four times the window.
 const PIECES: usize = 1024;
 
@@ -32,7 +32,7 @@ impl Warmth {
     /// As for [`copy`](super::copy()).
     #[inline]
     pub(crate) unsafe fn copy(&mut self, from: *const u8, to: *mut u8, len: usize) {
-        if len < BULK || self.note(to.addr(), len) {
+        if len < SMALL || self.note(to.addr(), len) {
             // SAFETY: the caller's promise is the callee's condition.
             unsafe { copy_plain(from, to, len) };
         } else {
@@ -62,14 +62,16 @@ mod tests {
     #[test]
     fn a_walk_is_cold_and_a_second_visit_is_hot() {
         let mut warmth = Warmth::new();
-        for (turn, len) in [BULK, 64 << 10, 1 << 20].into_iter().enumerate() {
+        for (turn, len) in [2 * PIECE, 64 << 10, 1 << 20].into_iter().enumerate() {
             for step in 0..(64 << 20) / len {
                 // Not aligned to pieces: neighbours share one.
                 assert!(!warmth.note(4096 + step * len, len), "turn {turn}, step {step}");
             }
         }
         assert!(warmth.note(63 << 20, 1 << 20));
-        assert!(warmth.note(63 << 20, BULK));
+        assert!(warmth.note(63 << 20, 2 * PIECE));
+        assert!(!warmth.note(0, SMALL), "a block that was not written for long");
+        assert!(warmth.note(0, SMALL));
         assert!(!warmth.note(0, WINDOW + 1), "more than the window is never hot");
         assert!(!warmth.note(0, WINDOW + 1));
     }
