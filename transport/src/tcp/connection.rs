@@ -9,7 +9,9 @@ use super::fault::Fault;
 use super::inbox::{Inbox, Placed};
 use super::outbox::{Outbox, Sent};
 use super::peer::Admission;
-use super::stream::{Span, Stream};
+use super::socket::Span;
+use super::stream::Stream;
+use super::tls;
 use super::wire::{HEAD, Head, LAST, SWAP, Swap, kind};
 use crate::sync::{Ordering, fence};
 use crate::{Error, ErrorKind, Rights};
@@ -92,18 +94,22 @@ impl Connection {
                 return Ok(turn);
             }
             // SAFETY: a long write goes to a range that `apply` checked against a region, whose memory `to` keeps mapped.
-            match unsafe { self.inbox.receive(&self.stream, budget) } {
-                Ok(received) if received.bytes == 0 => return Err(End::Lost(gone("the peer closed the connection"))),
+            match unsafe { self.inbox.receive(&mut self.stream, budget) } {
+                Ok(received) if received.closed => return Err(End::Lost(gone("the peer closed the connection"))),
                 Ok(received) => {
                     turn.bytes += received.bytes;
                     turn.drained = received.drained && !self.is_new && !to.is_ending();
                     budget = budget.saturating_sub(received.bytes);
+                    if received.bytes == 0 {
+                        return Ok(turn); // Records without content cost the peer its turn.
+                    }
                 }
                 Err(Errno::EAGAIN) => {
                     self.is_new = false;
                     turn.drained = true;
                 }
                 Err(Errno::EFAULT) => return Err(Fault::Lost.into()),
+                Err(tls::BROKEN) => return Err(End::Lost(Error::endpoint(ErrorKind::Protocol, tls::BROKEN_TEXT))),
                 Err(error) => return Err(lost("receiving from the peer", error)),
             }
         }
@@ -209,7 +215,7 @@ impl Connection {
 
     fn flush(&mut self) -> Result<Sent, End> {
         // SAFETY: bodies are ranges that `apply` checked against a region, whose memory the admission keeps mapped.
-        let sent = unsafe { self.outbox.flush(&self.stream, TURN) };
+        let sent = unsafe { self.outbox.flush(&mut self.stream, TURN) };
         sent.map_err(|error| match error {
             Errno::EFAULT => Fault::Lost.into(),
             error => lost("sending to the peer", error),
@@ -221,6 +227,7 @@ impl Connection {
     pub(super) fn end(mut self, why: Option<Fault>) {
         self.inbox.forget();
         if let Some(fault) = why
+            && !self.stream.is_sending()
             && self.outbox.clear()
         {
             self.outbox.push(fault.to_head().as_bytes(), Span::NONE);

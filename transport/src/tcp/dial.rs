@@ -1,14 +1,15 @@
 //! The initiator's set-up: connect, knock, and take what the welcome grants, all before one deadline.
 
-use std::io::{ErrorKind as Io, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use zerocopy::IntoBytes;
 
 use super::endpoint::{TcpEndpoint, refused};
 use super::options::Options;
 use super::stream::Stream;
+use super::tls::{self, Broken};
 use super::wire::{GRANT, HEAD, Head, Hello, Knock, MARK, MAX_GRANTS, Reply, VERSION, kind, parse_grants};
 use crate::contract::driver::{DialDriver, EndpointDriver};
 use crate::{Error, ErrorKind, Granted, Key, Result, Rights};
@@ -32,11 +33,15 @@ impl DialDriver for TcpDial {
     fn complete(self: Box<Self>, reply: &[u8]) -> Result<(Box<dyn EndpointDriver>, Vec<Granted>)> {
         let reply = Reply::parse(reply)?;
         let end = Instant::now() + self.options.connect_within;
-        let mut caller = Caller { socket: connect(&reply, end)?, end };
+        let mut stream = Stream::new(connect(&reply, end)?, self.options.patience)?;
+        if let Some(key) = reply.key {
+            stream.encrypt(tls::client(key).map_err(|error| refuses(Broken::Tls(error)))?);
+        }
+        let mut caller = Caller { stream, end };
+        caller.shake()?;
         caller.send(Knock::new(reply.token).as_bytes())?;
         let granted = caller.welcome()?;
-        let stream = Stream::new(caller.socket, self.options.patience)?;
-        Ok((Box::new(TcpEndpoint::new(stream)), granted.into_iter().enumerate().map(pack).collect()))
+        Ok((Box::new(TcpEndpoint::new(caller.stream)), granted.into_iter().enumerate().map(pack).collect()))
     }
 }
 
@@ -61,32 +66,51 @@ fn connect(reply: &Reply, end: Instant) -> Result<TcpStream> {
 
 /// A connection that has no endpoint yet.
 struct Caller {
-    socket: TcpStream,
+    stream: Stream,
     end: Instant,
 }
 
 impl Caller {
-    fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        self.socket.set_write_timeout(Some(left_until(self.end))).map_err(lost)?;
-        self.socket.write_all(bytes).map_err(lost)
+    /// The TLS handshake, if the reply wants one.
+    fn shake(&mut self) -> Result<()> {
+        while !self.stream.shake().map_err(refuses)? {
+            self.rest(false)?;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while !bytes.is_empty() {
+            match self.stream.write(bytes) {
+                Ok(count) => bytes = &bytes[count..],
+                Err(Errno::EAGAIN) => self.rest(true)?,
+                Err(error) => return Err(lost(error)),
+            }
+        }
+        Ok(())
     }
 
     /// Fills `bytes`, however slowly they come, before the deadline.
     fn receive(&mut self, bytes: &mut [u8]) -> Result<()> {
         let mut filled = 0;
         while filled < bytes.len() {
-            self.socket.set_read_timeout(Some(left_until(self.end))).map_err(lost)?;
-            match self.socket.read(&mut bytes[filled..]) {
-                Ok(0) => return Err(lost(Io::UnexpectedEof.into())),
-                Ok(count) => filled += count,
-                Err(error) if error.kind() == Io::Interrupted => {}
-                Err(error) if matches!(error.kind(), Io::WouldBlock | Io::TimedOut) => {
-                    let text = "the target took the connection but did not answer in time: does a server run there?";
-                    return Err(Error::operation(ErrorKind::TimedOut, text));
-                }
+            match self.stream.read(&mut bytes[filled..]) {
+                Ok(received) if received.closed => return Err(closed()),
+                Ok(received) => filled += received.bytes,
+                Err(Errno::EAGAIN) => self.rest(false)?,
                 Err(error) => return Err(lost(error)),
             }
         }
+        Ok(())
+    }
+
+    /// Until something has arrived, or, if `sending`, can be sent.
+    fn rest(&mut self, sending: bool) -> Result<()> {
+        if Instant::now() >= self.end {
+            let text = "the target took the connection but did not answer in time: does a server run there?";
+            return Err(Error::operation(ErrorKind::TimedOut, text));
+        }
+        self.stream.sleep(sending, left_until(self.end));
         Ok(())
     }
 
@@ -121,10 +145,29 @@ fn left_until(end: Instant) -> Duration {
     end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it is called by map_err")]
-fn lost(error: std::io::Error) -> Error {
+fn lost(error: Errno) -> Error {
     let text = format!("the target broke off the connection while it was set up: {error}");
-    Error::operation(ErrorKind::PeerGone, text).with_code(error.raw_os_error().unwrap_or(0).into())
+    Error::operation(ErrorKind::PeerGone, text).with_code(error as i64)
+}
+
+fn closed() -> Error {
+    Error::operation(ErrorKind::PeerGone, "the target closed the connection while it was set up")
+}
+
+/// Why there is no TLS with this target.
+fn refuses(broken: Broken) -> Error {
+    let (kind, text) = match broken {
+        Broken::Closed => return closed(),
+        Broken::System(error) => return lost(error),
+        Broken::NotTls => (ErrorKind::Incompatible, "the reply wants TLS, which the target does not speak".into()),
+        Broken::Tls(rustls::Error::InvalidCertificate(_)) => {
+            let text =
+                "the target has another key than the reply says: somebody stands between, or answers in its place";
+            (ErrorKind::Protocol, text.into())
+        }
+        Broken::Tls(error) => (ErrorKind::Protocol, format!("the TLS handshake with the target failed: {error}")),
+    };
+    Error::operation(kind, text)
 }
 
 fn pack((index, (len, rights)): (usize, (u64, Rights))) -> Granted {

@@ -9,7 +9,8 @@ use super::hub::Hub;
 use super::options::Options;
 use super::peer::{Admission, TcpPeer};
 use super::region::TcpRegion;
-use super::wire::{Hello, MAX_ADDRESSES, Reply};
+use super::tls::Identity;
+use super::wire::{Hello, MAX_ADDRESSES, PublicKey, Reply};
 use crate::contract::driver::{DialDriver, DomainDriver, PeerDriver, RegionDriver};
 use crate::memory::Memory;
 use crate::random::random;
@@ -19,18 +20,22 @@ pub(super) struct TcpDomain {
     hub: Arc<Hub>,
     /// Where peers are told to connect; none: this domain only dials.
     addresses: Vec<SocketAddr>,
+    /// Peers are to speak TLS, and this is whom they are to find.
+    key: Option<PublicKey>,
     options: Options,
 }
 
 impl TcpDomain {
     pub(super) fn new(options: Options) -> Result<TcpDomain> {
         let listener = options.listen.map(listen).transpose()?;
-        let hub = Hub::new(listener, options.clone())?;
+        let identity = options.encrypted.then(Identity::new).transpose()?;
+        let key = identity.as_ref().map(|identity| identity.key);
+        let hub = Hub::new(listener, identity, options.clone())?;
         let addresses = match hub.address() {
             Some(bound) => advertised(&options, bound)?,
             None => Vec::new(),
         };
-        Ok(TcpDomain { hub: Arc::new(hub), addresses, options })
+        Ok(TcpDomain { hub: Arc::new(hub), addresses, key, options })
     }
 }
 
@@ -85,7 +90,7 @@ impl DomainDriver for TcpDomain {
         }
         let admission = Arc::new(Admission::new(random()?, grants, self.options.token_valid));
         self.hub.expect(&admission);
-        let reply = Reply { token: admission.token, addresses: self.addresses.clone() };
+        let reply = Reply { token: admission.token, addresses: self.addresses.clone(), key: self.key };
         Ok((Box::new(TcpPeer::new(admission, self.hub.clone())), reply.encode()))
     }
 

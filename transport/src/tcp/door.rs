@@ -1,17 +1,22 @@
 //! Who has connected and not yet knocked. They are few, for a short time, and cost this side nothing that they choose.
 
-use std::io::{ErrorKind as Io, Read, Write};
+use std::io::ErrorKind as Io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use zerocopy::IntoBytes;
 
+use super::connection::End;
 use super::fault::Fault;
 use super::hub::FIRST;
+use super::stream::Stream;
+use super::tls::{Broken, Identity};
 use super::wire::{Knock, Token};
 use crate::sync::{AtomicBool, Ordering};
+use crate::{Error, ErrorKind};
 
 /// The most connections that have not knocked yet: for another, the oldest is closed.
 const MAX_STRANGERS: usize = 64;
@@ -22,6 +27,9 @@ const REST: Duration = Duration::from_millis(10);
 
 pub(super) struct Door {
     listener: TcpListener,
+    /// Who this side is to those who knock by TLS.
+    identity: Option<Identity>,
+    patience: Duration,
     hall: Mutex<Hall>,
     /// Somebody is in the hall, or was not let in: there is something to do with time.
     busy: AtomicBool,
@@ -36,7 +44,7 @@ struct Hall {
 
 struct Stranger {
     number: u64,
-    socket: TcpStream,
+    stream: Stream,
     from: SocketAddr,
     until: Instant,
     bytes: [u8; size_of::<Knock>()],
@@ -46,15 +54,15 @@ struct Stranger {
 /// A connection that presented a token.
 pub(super) struct Knocked {
     pub(super) number: u64,
-    pub(super) socket: TcpStream,
+    pub(super) stream: Stream,
     pub(super) from: SocketAddr,
     pub(super) token: Token,
 }
 
 impl Door {
-    pub(super) fn new(listener: TcpListener) -> Door {
+    pub(super) fn new(listener: TcpListener, identity: Option<Identity>, patience: Duration) -> Door {
         let hall = Hall { strangers: Vec::with_capacity(MAX_STRANGERS), next: FIRST, retry: None };
-        Door { listener, hall: Mutex::new(hall), busy: AtomicBool::new(false) }
+        Door { listener, identity, patience, hall: Mutex::new(hall), busy: AtomicBool::new(false) }
     }
 
     pub(super) fn address(&self) -> Option<SocketAddr> {
@@ -68,7 +76,11 @@ impl Door {
         hall.retry = Some(Instant::now());
         for _ in 0..MAX_STRANGERS {
             match self.listener.accept() {
-                Ok((socket, from)) => hall.enter(socket, from, epoll),
+                Ok((socket, from)) => {
+                    if let Some(stream) = self.greet(socket) {
+                        hall.enter(stream, from, epoll);
+                    }
+                }
                 Err(error) if error.kind() == Io::WouldBlock => {
                     hall.retry = None;
                     break;
@@ -108,7 +120,7 @@ impl Door {
     }
 
     /// Reads what a stranger sent: a knock, why it is refused, or nothing that decides yet.
-    pub(super) fn hear(&self, number: u64) -> Option<Result<Knocked, (SocketAddr, Fault)>> {
+    pub(super) fn hear(&self, number: u64) -> Option<Result<Knocked, (SocketAddr, Error)>> {
         let mut hall = self.hall();
         let at = hall.strangers.iter().position(|stranger| stranger.number == number)?;
         let heard = hall.strangers[at].hear();
@@ -119,15 +131,28 @@ impl Door {
         drop(hall);
         match heard {
             Ok(Some(knock)) => {
-                let Stranger { number, socket, from, .. } = stranger;
-                Some(Ok(Knocked { number, socket, from, token: knock.token }))
+                let Stranger { number, stream, from, .. } = stranger;
+                Some(Ok(Knocked { number, stream, from, token: knock.token }))
             }
             Ok(None) => None,
-            Err(fault) => {
+            Err(End::Fault(fault)) => {
                 stranger.refuse(fault);
-                Some(Err((stranger.from, fault)))
+                Some(Err((stranger.from, fault.error())))
+            }
+            Err(End::Lost(error)) => {
+                stranger.stream.shut_down();
+                Some(Err((stranger.from, error)))
             }
         }
+    }
+
+    /// `None`: the system or TLS does not want it.
+    fn greet(&self, socket: TcpStream) -> Option<Stream> {
+        let mut stream = Stream::new(socket, self.patience).ok()?;
+        if let Some(identity) = &self.identity {
+            stream.encrypt(identity.serve().ok()?);
+        }
+        Some(stream)
     }
 
     fn hall(&self) -> MutexGuard<'_, Hall> {
@@ -136,12 +161,11 @@ impl Door {
 }
 
 impl Hall {
-    fn enter(&mut self, socket: TcpStream, from: SocketAddr, epoll: &Epoll) {
+    fn enter(&mut self, stream: Stream, from: SocketAddr, epoll: &Epoll) {
         let number = self.next;
         self.next += 1;
         let edge = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLRDHUP | EpollFlags::EPOLLET;
-        let known = socket.set_nonblocking(true).is_ok() && epoll.add(&socket, EpollEvent::new(edge, number)).is_ok();
-        if !known {
+        if epoll.add(&stream, EpollEvent::new(edge, number)).is_err() {
             return;
         }
         if self.strangers.len() == MAX_STRANGERS {
@@ -149,27 +173,44 @@ impl Hall {
         }
         let until = Instant::now() + PATIENCE;
         let bytes = [0; size_of::<Knock>()];
-        self.strangers.push(Stranger { number, socket, from, until, bytes, len: 0 });
+        self.strangers.push(Stranger { number, stream, from, until, bytes, len: 0 });
     }
 }
 
 impl Stranger {
     /// The knock when it is whole.
-    fn hear(&mut self) -> Result<Option<Knock>, Fault> {
+    fn hear(&mut self) -> Result<Option<Knock>, End> {
+        if !self.shake()? {
+            return Ok(None);
+        }
         while self.len < self.bytes.len() {
-            match self.socket.read(&mut self.bytes[self.len..]) {
-                Ok(0) => return Err(Fault::Silent),
-                Ok(count) => self.len += count,
-                Err(error) if error.kind() == Io::Interrupted => {}
-                Err(error) if error.kind() == Io::WouldBlock => return Ok(None),
-                Err(_) => return Err(Fault::Silent),
+            match self.stream.read(&mut self.bytes[self.len..]) {
+                Ok(received) if received.bytes > 0 => self.len += received.bytes,
+                Err(Errno::EAGAIN) => return Ok(None),
+                Ok(_) | Err(_) => return Err(Fault::Silent.into()),
             }
         }
-        Knock::parse(&self.bytes).map(Some)
+        Ok(Some(Knock::parse(&self.bytes)?))
+    }
+
+    /// A part of the handshake: what has arrived of it. True: it is done, or there is none.
+    fn shake(&mut self) -> Result<bool, End> {
+        self.stream.shake().map_err(|broken| match broken {
+            Broken::Closed | Broken::System(_) => Fault::Silent.into(),
+            Broken::NotTls => {
+                self.stream.speak_plainly();
+                Fault::Plain.into()
+            }
+            Broken::Tls(error) => {
+                let text = format!("the TLS handshake of an initiator failed: {error}");
+                End::Lost(Error::endpoint(ErrorKind::Protocol, text))
+            }
+        })
     }
 
     fn refuse(&mut self, fault: Fault) {
-        let _ = self.socket.write(fault.to_head().as_bytes());
-        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        // In the middle of a handshake nothing can be told.
+        let _ = self.stream.write(fault.to_head().as_bytes());
+        self.stream.shut_down();
     }
 }

@@ -10,7 +10,9 @@ use super::fault::Fault;
 use super::inbox::{Inbox, Placed};
 use super::notifications::RING;
 use super::outbox::{Outbox, Sent};
-use super::stream::{Span, Stream};
+use super::socket::Span;
+use super::stream::Stream;
+use super::tls;
 use super::wire::{HEAD, Head, LAST, MARK, SWAP, Swap, kind};
 use crate::contract::driver::{EndpointDriver, Local, Place, Work};
 use crate::memory::copy;
@@ -109,7 +111,7 @@ impl TcpEndpoint {
     }
 
     fn flush(&mut self) {
-        if let (Some(stream), None) = (&self.stream, self.unsent) {
+        if let (Some(stream), None) = (&mut self.stream, self.unsent) {
             // SAFETY: bodies are local ranges of batches in flight: not reported, and not aborted, which clears them.
             match unsafe { self.outbox.flush(stream, BUDGET) } {
                 Ok(Sent::All | Sent::Blocked | Sent::Budget) => {}
@@ -126,20 +128,21 @@ impl TcpEndpoint {
             if budget == 0 || self.done > self.reported && self.unsent.is_none() {
                 return Ok(());
             }
-            let Some(stream) = &self.stream else { return Ok(()) };
+            let Some(stream) = &mut self.stream else { return Ok(()) };
             // SAFETY: a long answer goes to the local range of a batch in flight: not reported, because its `DONE` comes
             // after it, and not aborted, which forgets it.
             match unsafe { self.inbox.receive(stream, budget) } {
-                Ok(received) if received.bytes > 0 => {
+                Ok(received) if received.closed => return Err(self.gone("closed the connection", None)),
+                Ok(received) => {
                     budget = budget.saturating_sub(received.bytes);
-                    if received.drained && self.unsent.is_none() {
+                    if received.bytes == 0 || received.drained && self.unsent.is_none() {
                         return self.take();
                     }
                 }
-                Ok(_) => return Err(self.gone("closed the connection", None)),
                 Err(Errno::EAGAIN) => {
                     return self.unsent.map_or(Ok(()), |error| Err(self.gone("takes no more", Some(error))));
                 }
+                Err(tls::BROKEN) => return Err(protocol(tls::BROKEN_TEXT)),
                 Err(error) => return Err(self.gone("broke off the connection", Some(error))),
             }
         }
@@ -261,7 +264,7 @@ unsafe impl EndpointDriver for TcpEndpoint {
 
     fn sleep(&mut self, limit: Duration) {
         let ready = self.reported < self.done || self.broken.is_some() || self.unsent.is_some();
-        if let (Some(stream), false) = (&self.stream, ready) {
+        if let (Some(stream), false) = (&mut self.stream, ready) {
             stream.sleep(!self.outbox.is_empty(), limit);
         }
     }

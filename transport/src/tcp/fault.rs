@@ -80,6 +80,10 @@ pub enum Fault {
     Moved,
     /// The target's region is gone.
     Lost,
+    /// Something else than TLS came to a target that is encrypted.
+    Plain,
+    /// A TLS handshake came to a target that is not encrypted.
+    Encrypted,
 }
 
 impl Fault {
@@ -102,6 +106,8 @@ impl Fault {
             Fault::Notifications => (14, 0, 0, 0),
             Fault::Moved => (15, 0, 0, 0),
             Fault::Lost => (16, 0, 0, 0),
+            Fault::Plain => (17, 0, 0, 0),
+            Fault::Encrypted => (18, 0, 0, 0),
         };
         Head { flags: reason, ..Head::new(kind::REFUSED).at(grant, len, value) }
     }
@@ -126,6 +132,8 @@ impl Fault {
             14 => Fault::Notifications,
             15 => Fault::Moved,
             16 => Fault::Lost,
+            17 => Fault::Plain,
+            18 => Fault::Encrypted,
             _ => return None,
         })
     }
@@ -134,7 +142,7 @@ impl Fault {
     pub fn kind(self) -> ErrorKind {
         match self {
             Fault::Revoked | Fault::Token => ErrorKind::Revoked,
-            Fault::Version { .. } => ErrorKind::Incompatible,
+            Fault::Version { .. } | Fault::Plain | Fault::Encrypted => ErrorKind::Incompatible,
             Fault::Silent => ErrorKind::TimedOut,
             Fault::Moved => ErrorKind::Moved,
             Fault::Lost => ErrorKind::Lost,
@@ -184,6 +192,12 @@ impl std::fmt::Display for Fault {
             }
             Fault::Notifications => write!(f, "more notifications than there is room for"),
             Fault::Moved => write!(f, "the target's region stands on other memory now: connect again"),
+            Fault::Plain => {
+                write!(f, "the target is encrypted, and what came is not TLS: use the reply as the target gave it")
+            }
+            Fault::Encrypted => {
+                write!(f, "a TLS handshake came to a target that is not encrypted: use the reply as the target gave it")
+            }
             Fault::Lost => write!(
                 f,
                 "the target's region is gone: somebody cut its file short, or the target's file system is full"

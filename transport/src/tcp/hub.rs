@@ -14,7 +14,7 @@ use super::fault::Fault;
 use super::options::Options;
 use super::peer::Admission;
 use super::queue::Queue;
-use super::stream::Stream;
+use super::tls::Identity;
 use super::wire::Token;
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::{Error, Result};
@@ -43,7 +43,7 @@ pub(super) struct Hub {
 }
 
 impl Hub {
-    pub(super) fn new(listener: Option<TcpListener>, options: Options) -> Result<Hub> {
+    pub(super) fn new(listener: Option<TcpListener>, identity: Option<Identity>, options: Options) -> Result<Hub> {
         let saying = |error: nix::Error| Error::system("making an epoll", error);
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(saying)?;
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
@@ -60,7 +60,7 @@ impl Hub {
             called: AtomicBool::new(false),
             queue: Queue::default(),
             unasked: AtomicU64::new(0),
-            door: listener.map(Door::new),
+            door: listener.map(|listener| Door::new(listener, identity, options.patience)),
             expected: Mutex::default(),
             peers: Mutex::default(),
             options,
@@ -158,7 +158,7 @@ impl Hub {
             }
             (None, Some(door)) => match door.hear(number) {
                 Some(Ok(knocked)) => self.open(knocked),
-                Some(Err((from, fault))) => self.options.tell(from, &fault.error()),
+                Some(Err((from, error))) => self.options.tell(from, &error),
                 None => {}
             },
             (None, None) => {}
@@ -169,11 +169,7 @@ impl Hub {
     fn open(&self, knocked: Knocked) {
         let from = knocked.from;
         let expected = lock(&self.expected).remove(&knocked.token);
-        let stream = match Stream::new(knocked.socket, self.options.patience) {
-            Ok(stream) => stream,
-            Err(error) => return self.options.tell(from, &error),
-        };
-        let connection = Box::new(Connection::new(stream, from));
+        let connection = Box::new(Connection::new(knocked.stream, from));
         let opened = match expected.and_then(|admission| admission.upgrade()) {
             Some(admission) => admission.connect(connection).map(|()| self.know(knocked.number, &admission)),
             None => {

@@ -1,7 +1,8 @@
 //! What has arrived: a small buffer for heads and small payloads, and the rest of a long payload, which goes straight
 //! to its place.
 
-use super::stream::{Span, Stream};
+use super::socket::Span;
+use super::stream::{Received, Stream};
 use super::wire::{HEAD, Head};
 use crate::memory::copy;
 use zerocopy::FromBytes;
@@ -29,15 +30,6 @@ pub(super) enum Placed {
     Begun,
     /// It is small and not whole; nothing is consumed.
     Waiting,
-}
-
-/// What one call brought.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Received {
-    /// So many bytes; 0: the other side has closed.
-    pub(super) bytes: usize,
-    /// There is nothing more for now.
-    pub(super) drained: bool,
 }
 
 impl Inbox {
@@ -91,7 +83,7 @@ impl Inbox {
     ///
     /// # Safety
     /// The place given for a long payload is still writable.
-    pub(super) unsafe fn receive(&mut self, stream: &Stream, budget: usize) -> nix::Result<Received> {
+    pub(super) unsafe fn receive(&mut self, stream: &mut Stream, budget: usize) -> nix::Result<Received> {
         self.buffer.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, self.end - self.start);
         let rest = &mut self.buffer[self.end..];
@@ -104,14 +96,13 @@ impl Inbox {
             len if len < self.long.len() => &parts[..1],
             _ => &parts[..],
         };
-        let room: usize = parts.iter().map(Span::len).sum();
         // SAFETY: the buffer's rest is this side's own, and nothing else refers to it; the long payload's place is the
         // caller's promise.
-        let bytes = unsafe { stream.receive(parts)? };
-        let straight = bytes.min(long.len());
+        let received = unsafe { stream.receive(parts)? };
+        let straight = received.bytes.min(long.len());
         self.long = self.long.skip(straight);
-        self.end += bytes - straight;
-        Ok(Received { bytes, drained: bytes < room })
+        self.end += received.bytes - straight;
+        Ok(received)
     }
 
     /// Forgets everything, also where a long payload goes.

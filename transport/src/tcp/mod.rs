@@ -6,7 +6,10 @@
 //! part, for any number of peers, in bounded turns.
 //!
 //! Revoking waits for the turn under way, then nothing is received from that connection any more, whatever stands in
-//! its buffers. Nothing here is encrypted yet: the token keeps strangers out, not eavesdroppers.
+//! its buffers.
+//!
+//! A domain that is [encrypted](Tcp::encrypted) speaks TLS 1.3: its replies carry its public key, and initiators accept
+//! no other. Without that the token keeps strangers out, not eavesdroppers.
 
 mod connection;
 mod dial;
@@ -22,7 +25,9 @@ mod outbox;
 mod peer;
 mod queue;
 mod region;
+mod socket;
 mod stream;
+mod tls;
 pub mod wire;
 
 use std::net::SocketAddr;
@@ -55,6 +60,15 @@ impl Tcp {
     #[must_use]
     pub fn advertising(mut self, addresses: &[SocketAddr]) -> Tcp {
         self.options.advertised = addresses.to_vec();
+        self
+    }
+
+    /// Connections to this domain are TLS 1.3. It makes a key pair when it opens; its replies carry the public key, so
+    /// initiators need no setting and trust what the control channel trusts. Connections that this domain dials are as
+    /// the other side's replies say, with or without this.
+    #[must_use]
+    pub fn encrypted(mut self) -> Tcp {
+        self.options.encrypted = true;
         self
     }
 

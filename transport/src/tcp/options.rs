@@ -22,6 +22,7 @@ pub(super) type Sink = Arc<dyn Fn(&Ended<'_>) + Send + Sync>;
 pub(super) struct Options {
     pub(super) listen: Option<SocketAddr>,
     pub(super) advertised: Vec<SocketAddr>,
+    pub(super) encrypted: bool,
     pub(super) patience: Duration,
     pub(super) connect_within: Duration,
     pub(super) token_valid: Duration,
@@ -33,6 +34,7 @@ impl Options {
         Options {
             listen,
             advertised: Vec::new(),
+            encrypted: false,
             patience: Duration::from_secs(10),
             connect_within: Duration::from_secs(5),
             token_valid: Duration::from_secs(60),

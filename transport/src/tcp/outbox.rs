@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use nix::errno::Errno;
 
-use super::stream::{Span, Stream};
+use super::socket::Span;
+use super::stream::Stream;
 use super::wire::{HEAD, SWAP};
 
 /// The most parts of one system call; two for each frame.
@@ -69,7 +70,7 @@ impl Outbox {
     ///
     /// # Safety
     /// The bodies of all pieces are readable.
-    pub(super) unsafe fn flush(&mut self, stream: &Stream, mut budget: usize) -> nix::Result<Sent> {
+    pub(super) unsafe fn flush(&mut self, stream: &mut Stream, mut budget: usize) -> nix::Result<Sent> {
         while !self.pieces.is_empty() {
             if budget == 0 {
                 return Ok(Sent::Budget);

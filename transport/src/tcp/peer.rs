@@ -8,7 +8,7 @@ use super::fault::Fault;
 use super::hub::Hub;
 use super::notifications::Notifications;
 use super::queue::Listing;
-use super::stream::Span;
+use super::socket::Span;
 use super::wire::{Head, Swap, Token, encode_grants};
 use crate::contract::driver::PeerDriver;
 use crate::memory::{Memory, Tenant, loss};

@@ -1,142 +1,116 @@
-//! One connected socket: the system calls, by address and length. Encryption would stand here: everything above sends
-//! and receives through [`Stream`] only.
+//! One connection, plain or TLS: everything above sends and receives through [`Stream`] only.
 
-use std::net::{Shutdown, TcpStream};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::net::TcpStream;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::libc;
-use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sys::socket::{setsockopt, sockopt};
-use nix::sys::time::TimeSpec;
-
-use crate::{Error, Result};
-
-/// Memory for a socket to read from or fill: an address and a length, and no promise about either.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-pub(super) struct Span(libc::iovec);
-
-// SAFETY: it is an address and a number; whoever follows the address has made a promise of its own.
-unsafe impl Send for Span {}
-
-impl Span {
-    pub(super) const NONE: Span = Span::new(std::ptr::null_mut(), 0);
-
-    pub(super) const fn new(at: *mut u8, len: usize) -> Span {
-        Span(libc::iovec { iov_base: at.cast(), iov_len: len })
-    }
-
-    /// Bytes to be read only.
-    pub(super) fn of(bytes: &[u8]) -> Span {
-        Span::new(bytes.as_ptr().cast_mut(), bytes.len())
-    }
-
-    pub(super) fn at(&self) -> *mut u8 {
-        self.0.iov_base.cast()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.0.iov_len
-    }
-
-    /// Without the first `count` bytes, of which there are at least so many.
-    pub(super) fn skip(&self, count: usize) -> Span {
-        Span::new(self.at().wrapping_add(count), self.len() - count)
-    }
-
-    /// At most the first `count` bytes.
-    pub(super) fn first(&self, count: usize) -> Span {
-        Span::new(self.at(), self.len().min(count))
-    }
-}
+use super::socket::{Socket, Span};
+use super::tls::{Broken, Tls};
+use crate::Result;
 
 pub(super) struct Stream {
-    socket: TcpStream,
+    socket: Socket,
+    tls: Option<Box<Tls>>,
+}
+
+/// What one call brought.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Received {
+    pub(super) bytes: usize,
+    /// There is nothing more for now.
+    pub(super) drained: bool,
+    /// Nor will there be: the other side has closed.
+    pub(super) closed: bool,
 }
 
 impl Stream {
-    /// A connected socket from here on: it does not block, sends at once, and notices within `patience` when the other
-    /// side has vanished without a word.
+    /// A connected socket from here on, without TLS until it is [encrypted](Stream::encrypt).
     pub(super) fn new(socket: TcpStream, patience: Duration) -> Result<Stream> {
-        let setting = |error: nix::Error| Error::system("setting a TCP socket's options", error);
-        // The system counts keepalive in whole seconds.
-        let part = |count: u64| u32::try_from((patience.as_secs() / count).max(1)).unwrap_or(u32::MAX);
-        let whole = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
-        setsockopt(&socket, sockopt::TcpNoDelay, &true).map_err(setting)?;
-        setsockopt(&socket, sockopt::KeepAlive, &true).map_err(setting)?;
-        setsockopt(&socket, sockopt::TcpKeepIdle, &part(2)).map_err(setting)?;
-        setsockopt(&socket, sockopt::TcpKeepInterval, &part(6)).map_err(setting)?;
-        setsockopt(&socket, sockopt::TcpUserTimeout, &whole).map_err(setting)?;
-        socket.set_nonblocking(true).map_err(|error| Error::system("making a socket non-blocking", error))?;
-        Ok(Stream { socket })
+        Ok(Stream { socket: Socket::new(socket, patience)?, tls: None })
     }
 
-    /// Sends from these parts what the socket takes now; gives how many bytes. `EAGAIN`: none.
+    /// Everything from here on is TLS.
+    pub(super) fn encrypt(&mut self, tls: Tls) {
+        self.tls = Some(Box::new(tls));
+    }
+
+    /// The other side does not speak TLS: what is said to it from here on is plain.
+    pub(super) fn speak_plainly(&mut self) {
+        self.tls = None;
+    }
+
+    /// Goes on with the handshake, if there is one. True: it is done.
+    pub(super) fn shake(&mut self) -> std::result::Result<bool, Broken> {
+        self.tls.as_mut().map_or(Ok(true), |tls| tls.shake(&self.socket))
+    }
+
+    /// Sends from these parts what the socket takes now; gives how many bytes. `EAGAIN`: none, or none yet: the next
+    /// call begins with the same bytes.
     ///
     /// # Safety
     /// Every part is readable for its length. (Who writes them meanwhile gets them torn.)
-    pub(super) unsafe fn send(&self, parts: &[Span]) -> nix::Result<usize> {
-        let fd = self.socket.as_raw_fd();
-        again(|| match parts {
-            // SAFETY: the caller promised that the part is readable.
-            [one] => unsafe { libc::send(fd, one.at().cast(), one.len(), libc::MSG_NOSIGNAL) },
-            _ => {
-                // SAFETY: all zero is a message without name, parts and control data.
-                let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-                message.msg_iov = parts.as_ptr().cast_mut().cast();
-                #[expect(clippy::useless_conversion, reason = "the field's type is the platform's affair")]
-                {
-                    message.msg_iovlen = parts.len().into();
-                }
-                // SAFETY: a span is an iovec; the caller promised what they say; the call changes none of them.
-                unsafe { libc::sendmsg(fd, &raw const message, libc::MSG_NOSIGNAL) }
-            }
-        })
+    pub(super) unsafe fn send(&mut self, parts: &[Span]) -> nix::Result<usize> {
+        match &mut self.tls {
+            // SAFETY: the caller's promise is the callee's condition.
+            None => unsafe { self.socket.send(parts) },
+            // SAFETY: the caller's promise is the callee's condition.
+            Some(tls) => unsafe { tls.send(&self.socket, parts) },
+        }
     }
 
-    /// Fills these parts, in order, with what has arrived; gives how many bytes. 0: the other side has closed.
-    /// `EAGAIN`: nothing has arrived.
+    /// Fills these parts, in order, with what has arrived. `EAGAIN`: nothing has.
     ///
     /// # Safety
     /// Every part is writable for its length, and no reference into it is used meanwhile.
-    pub(super) unsafe fn receive(&self, parts: &[Span]) -> nix::Result<usize> {
-        let fd = self.socket.as_raw_fd();
-        let count = i32::try_from(parts.len()).map_err(|_| Errno::EINVAL)?;
-        again(|| match parts {
-            // SAFETY: the caller promised that the part is writable.
-            [one] => unsafe { libc::recv(fd, one.at().cast(), one.len(), 0) },
-            // SAFETY: a span is an iovec, and the caller promised what they say.
-            _ => unsafe { libc::readv(fd, parts.as_ptr().cast(), count) },
-        })
+    pub(super) unsafe fn receive(&mut self, parts: &[Span]) -> nix::Result<Received> {
+        match &mut self.tls {
+            None => {
+                let room: usize = parts.iter().map(Span::len).sum();
+                // SAFETY: the caller's promise is the callee's condition.
+                let bytes = unsafe { self.socket.receive(parts)? };
+                Ok(Received { bytes, drained: bytes < room, closed: bytes == 0 })
+            }
+            // SAFETY: the caller's promise is the callee's condition.
+            Some(tls) => unsafe { tls.receive(&self.socket, parts) },
+        }
+    }
+
+    /// [`Stream::send`] from one buffer.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> nix::Result<usize> {
+        // SAFETY: the part is a slice that lives.
+        unsafe { self.send(&[Span::of(bytes)]) }
+    }
+
+    /// [`Stream::receive`] into one buffer.
+    pub(super) fn read(&mut self, bytes: &mut [u8]) -> nix::Result<Received> {
+        // SAFETY: the buffer is the caller's, for this call alone.
+        unsafe { self.receive(&[Span::new(bytes.as_mut_ptr(), bytes.len())]) }
+    }
+
+    /// Whether bytes are half sent that `send` has not counted.
+    pub(super) fn is_sending(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_sending())
     }
 
     /// Sleeps until something has arrived, or, if `sending`, more can be sent; at most `limit`.
-    pub(super) fn sleep(&self, sending: bool, limit: Duration) {
-        let events = if sending { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN };
-        // An error is a short sleep, which every caller's loop expects.
-        let _ = ppoll(&mut [PollFd::new(self.as_fd(), events)], Some(TimeSpec::from_duration(limit)), None);
+    pub(super) fn sleep(&mut self, mut sending: bool, limit: Duration) {
+        if let Some(tls) = &mut self.tls {
+            if tls.holds_plaintext() {
+                return;
+            }
+            sending |= tls.wants_write();
+        }
+        self.socket.sleep(sending, limit);
     }
 
     /// Both directions end here: what the other side still sends is of no interest.
     pub(super) fn shut_down(&self) {
-        let _ = self.socket.shutdown(Shutdown::Both);
+        self.socket.shut_down();
     }
 }
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
-    }
-}
-
-/// Makes the call until no signal interrupts it.
-fn again(mut call: impl FnMut() -> isize) -> nix::Result<usize> {
-    loop {
-        match Errno::result(call()) {
-            Err(Errno::EINTR) => {}
-            result => return result.map(isize::unsigned_abs),
-        }
     }
 }

@@ -26,6 +26,8 @@ pub const LAST: u8 = 1;
 
 /// What opens a connection, once.
 pub type Token = [u8; 16];
+/// An Ed25519 public key.
+pub type PublicKey = [u8; 32];
 
 /// The kinds of frames: requests below 16, answers from there on.
 pub mod kind {
@@ -76,7 +78,9 @@ pub struct Knock {
 struct ReplyHeader {
     magic: [u8; 4],
     version: U16,
-    count: U16,
+    count: u8,
+    /// 1: a public key is the last.
+    encrypted: u8,
     token: Token,
 }
 
@@ -96,6 +100,8 @@ pub struct Reply {
     pub token: Token,
     /// Where to connect: the first that answers.
     pub addresses: Vec<SocketAddr>,
+    /// The connection is TLS, and this is the target's key.
+    pub key: Option<PublicKey>,
 }
 
 /// What every frame starts with, in both directions. The meaning of the fields is the kind's.
@@ -176,6 +182,8 @@ impl Default for Hello {
 
 impl Knock {
     const MAGIC: [u8; 4] = *b"TCPk";
+    /// How a TLS record of a handshake starts.
+    const TLS: [u8; 2] = [22, 3];
 
     /// A knock of this version.
     pub fn new(token: Token) -> Knock {
@@ -188,6 +196,9 @@ impl Knock {
     /// What is wrong with them.
     pub fn parse(bytes: &[u8; size_of::<Knock>()]) -> std::result::Result<Knock, Fault> {
         let knock: Knock = zerocopy::transmute!(*bytes);
+        if knock.magic.starts_with(&Knock::TLS) {
+            return Err(Fault::Encrypted);
+        }
         if knock.magic != Knock::MAGIC {
             return Err(Fault::Magic { got: u32::from_le_bytes(knock.magic) });
         }
@@ -203,12 +214,14 @@ impl Reply {
 
     /// The bytes of a reply of this version.
     pub fn encode(&self) -> Vec<u8> {
-        let count = u16::try_from(self.addresses.len()).unwrap_or(u16::MAX).into();
-        let header = ReplyHeader { magic: Reply::MAGIC, version: VERSION.into(), count, token: self.token };
+        let count = u8::try_from(self.addresses.len()).unwrap_or(u8::MAX);
+        let (version, encrypted) = (VERSION.into(), u8::from(self.key.is_some()));
+        let header = ReplyHeader { magic: Reply::MAGIC, version, count, encrypted, token: self.token };
         let mut bytes = header.as_bytes().to_vec();
         for address in &self.addresses {
             bytes.extend_from_slice(Address::from(address).as_bytes());
         }
+        bytes.extend(self.key.iter().flatten());
         bytes
     }
 
@@ -217,15 +230,27 @@ impl Reply {
     /// # Errors
     /// `Protocol` or `Incompatible`.
     pub fn parse(bytes: &[u8]) -> Result<Reply> {
-        let (header, rest) = ReplyHeader::read_from_prefix(bytes).map_err(|_| MESSAGES.length("reply", bytes))?;
+        let (header, rest) = ReplyHeader::read_from_prefix(bytes).map_err(|_| wrong_length(bytes))?;
         MESSAGES.check("reply", (header.magic, Reply::MAGIC), header.version.get())?;
-        let count = usize::from(header.count.get());
+        let (rest, key) = match header.encrypted {
+            0 => (rest, None),
+            1 => rest.split_last_chunk().map(|(rest, key)| (rest, Some(*key))).ok_or_else(|| wrong_length(bytes))?,
+            other => {
+                let text = format!("a tcp reply says {other} about encryption: the target is broken");
+                return Err(Error::operation(ErrorKind::Protocol, text));
+            }
+        };
+        let count = usize::from(header.count);
         if !(1..=MAX_ADDRESSES).contains(&count) || rest.len() != count * size_of::<Address>() {
-            return Err(MESSAGES.length("reply", bytes));
+            return Err(wrong_length(bytes));
         }
-        let addresses = <[Address]>::ref_from_bytes(rest).map_err(|_| MESSAGES.length("reply", bytes))?;
-        Ok(Reply { token: header.token, addresses: addresses.iter().map(Address::socket).collect() })
+        let addresses = <[Address]>::ref_from_bytes(rest).map_err(|_| wrong_length(bytes))?;
+        Ok(Reply { token: header.token, addresses: addresses.iter().map(Address::socket).collect(), key })
     }
+}
+
+fn wrong_length(reply: &[u8]) -> Error {
+    MESSAGES.length("reply", reply)
 }
 
 impl From<&SocketAddr> for Address {
@@ -340,7 +365,11 @@ mod tests {
         reply.extend(b"\xfe\x80\0\0\0\0\0\0\0\0\0\0\0\0\0\x02\x03\0\0\0\x01\x02\0\0");
         let scoped = SocketAddrV6::new(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2), 0x0201, 0, 3);
         let addresses = vec![SocketAddr::from(([127, 0, 0, 1], 1337)), scoped.into()];
-        assert_eq!(Reply { token: [9; 16], addresses }.encode(), reply);
+        let plain = Reply { token: [9; 16], addresses, key: None };
+        assert_eq!(plain.encode(), reply);
+        reply[7] = 1;
+        reply.extend([5; 32]);
+        assert_eq!(Reply { key: Some([5; 32]), ..plain }.encode(), reply);
         let write = Head { flags: LAST, ..Head::new(kind::WRITE).at(2, 0x0102, 0x0304) };
         assert_eq!(write.as_bytes(), b"\x7c\x01\x01\x02\x02\x01\0\0\x04\x03\0\0\0\0\0\0");
         let swap = Swap { expected: 1.into(), new: 2.into() };

@@ -94,13 +94,19 @@ pub(crate) struct TcpFixture {
     _server: Server,
 }
 
+impl TcpFixture {
+    fn over(tcp: &Tcp) -> TcpFixture {
+        let target = tcp.open().unwrap();
+        let _server = Server::start(&target, &ServerOptions::default()).unwrap();
+        TcpFixture { target, _server }
+    }
+}
+
 impl Fixture for TcpFixture {
     const ROUNDS: usize = 2000;
 
     fn new() -> TcpFixture {
-        let target = Tcp::listening_on(([127, 0, 0, 1], 0)).open().unwrap();
-        let _server = Server::start(&target, &ServerOptions::default()).unwrap();
-        TcpFixture { target, _server }
+        TcpFixture::over(&Tcp::listening_on(([127, 0, 0, 1], 0)))
     }
 
     fn target(&self) -> &Domain {
@@ -110,6 +116,25 @@ impl Fixture for TcpFixture {
     fn initiator(&self) -> Domain {
         // Hostile replies name places that never answer.
         Tcp::dialing_only().connect_within(Duration::from_secs(1)).open().unwrap()
+    }
+}
+
+/// The same with TLS, of which initiators learn by replies only.
+pub(crate) struct TlsFixture(TcpFixture);
+
+impl Fixture for TlsFixture {
+    const ROUNDS: usize = 1000;
+
+    fn new() -> TlsFixture {
+        TlsFixture(TcpFixture::over(&Tcp::listening_on(([127, 0, 0, 1], 0)).encrypted()))
+    }
+
+    fn target(&self) -> &Domain {
+        self.0.target()
+    }
+
+    fn initiator(&self) -> Domain {
+        self.0.initiator()
     }
 }
 

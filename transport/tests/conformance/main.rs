@@ -15,7 +15,7 @@ mod tcp_hostile;
 mod tcp_only;
 mod wrappers;
 
-use fixture::{ShmFixture, SimFixture, TcpFixture};
+use fixture::{ShmFixture, SimFixture, TcpFixture, TlsFixture};
 
 macro_rules! conformance {
     ($provider:ident over $fixture:ident: $($test:ident)*) => {
@@ -42,4 +42,5 @@ conformance! {
     shm over ShmFixture,
     sim over SimFixture,
     tcp over TcpFixture,
+    tcp_tls over TlsFixture,
 }

@@ -291,7 +291,7 @@ fn raw_target() -> RawTarget {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let initiator: Domain = Tcp::dialing_only().patience(Duration::from_secs(1)).open().unwrap();
     let local = initiator.register(&Memory::anonymous(1 << 20).unwrap(), Rights::LOCAL).unwrap();
-    let reply = Reply { token: [1; 16], addresses: vec![listener.local_addr().unwrap()] }.encode();
+    let reply = Reply { token: [1; 16], addresses: vec![listener.local_addr().unwrap()], key: None }.encode();
     let dialing = initiator.dial().unwrap();
     let completing = std::thread::spawn(move || dialing.complete(&reply).unwrap());
     let mut socket = listener.accept().unwrap().0;
