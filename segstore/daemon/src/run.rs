@@ -178,7 +178,8 @@ fn open_domains(config: &Config) -> Result<(Domains, Vec<Server>), Failure> {
     if config.transport != Transport::Shm {
         let ended =
             |ended: &segstore_transport::tcp::Ended<'_>| tracing::debug!(from = %ended.from, "data: {}", ended.error);
-        let tcp = Tcp::listening_on(config.data_listen).advertising(&[config.data_advertise]).telling(ended).open()?;
+        let tcp = Tcp::listening_on(config.data_listen).advertising(&[config.data_advertise]).telling(ended);
+        let tcp = if config.encrypt_data { tcp.encrypted() } else { tcp }.open()?;
         let options = ServerOptions { name: "segstored-data".into(), cpus: Vec::new(), wait: Wait::default() };
         servers.push(Server::start(&tcp, &options)?);
         domains.push(("tcp".to_owned(), tcp));

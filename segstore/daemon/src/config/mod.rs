@@ -66,6 +66,8 @@ pub struct Config {
     pub directory: DirectoryAt,
     /// The file with the cluster's secret.
     pub secret_file: PathBuf,
+    /// Whether data over TCP is encrypted.
+    pub encrypt_data: bool,
     /// Whether the node only keeps replicas.
     pub storage: bool,
     /// Where metrics are served.

@@ -43,6 +43,9 @@ pub struct Settings {
     /// How peers reach it, if not by the address that it listens on
     #[arg(long, env = "SEGSTORED_DATA_ADVERTISE", value_name = "ADDRESS")]
     pub data_advertise: Option<String>,
+    /// Whether data over TCP is encrypted: a small write takes four times as long, a large one ten times [default: false]
+    #[arg(long, env = "SEGSTORED_ENCRYPT_DATA", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub encrypt_data: Option<bool>,
     /// Where the cluster's directory is kept: `self`, or the address of the daemon that keeps it
     #[arg(long, env = "SEGSTORED_DIRECTORY", value_name = "self|HOST:PORT")]
     pub directory: Option<String>,
@@ -101,6 +104,7 @@ impl Settings {
             advertise,
             data_listen,
             data_advertise,
+            encrypt_data,
             directory,
             secret_file,
             storage,
@@ -156,6 +160,7 @@ pub(super) fn check(settings: Settings) -> Result<Config, Vec<String>> {
         socket_mode: problems.take("socket_mode", octal(settings.socket_mode.as_deref().unwrap_or("666")), 0o666),
         directory: problems.take("directory", directory(settings.directory.as_deref()), DirectoryAt::Own),
         secret_file: settings.secret_file.unwrap_or_else(|| "/etc/segstore/secret".into()),
+        encrypt_data: settings.encrypt_data.unwrap_or(false),
         storage: settings.storage.unwrap_or(false),
         metrics: problems.take("metrics", metrics, None),
         node_lease: problems.take("node_lease", duration(&lease, Config::SHORTEST_LEASE), Config::SHORTEST_LEASE),

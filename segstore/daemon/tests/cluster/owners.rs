@@ -8,13 +8,17 @@ use segstore::{Error, OpenOptions, Session};
 use super::harness::{Client, Cluster, WATCHDOG};
 use super::roles::check_state;
 
+const OVER_SHM: &[&str] = &["--transport", "shm"];
+const OVER_TCP: &[&str] = &["--transport", "tcp"];
+const ENCRYPTED: &[&str] = &["--transport", "tcp", "--encrypt-data"];
+
 fn until_owner(client: &mut Client) -> u64 {
     client.line("owner").expect("it becomes the owner").parse().unwrap()
 }
 
 /// An owner that is killed at random moments, over and over: what was acknowledged is there, whole.
-fn everything_acknowledged_survives(transport: &str) {
-    let cluster = Cluster::start(3, &["--transport", transport]);
+fn everything_acknowledged_survives(transport: &[&str]) {
+    let cluster = Cluster::start(3, transport);
     let mut acknowledged = 0;
     for round in 0..12 {
         let mut owner = cluster.client(round % 3, "standby", &["s"]);
@@ -33,12 +37,17 @@ fn everything_acknowledged_survives(transport: &str) {
 
 #[test]
 fn everything_acknowledged_survives_over_shm() {
-    everything_acknowledged_survives("shm");
+    everything_acknowledged_survives(OVER_SHM);
 }
 
 #[test]
 fn everything_acknowledged_survives_over_tcp() {
-    everything_acknowledged_survives("tcp");
+    everything_acknowledged_survives(OVER_TCP);
+}
+
+#[test]
+fn everything_acknowledged_survives_over_encrypted_tcp() {
+    everything_acknowledged_survives(ENCRYPTED);
 }
 
 #[test]
@@ -57,12 +66,13 @@ fn a_second_owner_is_refused_and_a_standby_comes_at_once() {
 }
 
 /// The old owner is only slow: it wakes after the takeover, and nothing of it is seen or acknowledged any more.
-fn a_paused_owner_is_fenced(transport: &str) {
-    let cluster = Cluster::start(3, &["--transport", transport]);
+fn a_paused_owner_is_fenced(transport: &[&str], meanwhile: impl FnOnce(&mut Cluster)) {
+    let mut cluster = Cluster::start(3, transport);
     let mut old = cluster.client(0, "writer", &["s"]);
     until_owner(&mut old);
     std::thread::sleep(Duration::from_millis(100));
     old.signal(Signal::SIGSTOP);
+    meanwhile(&mut cluster);
     let mut new = cluster.client(1, "usurper", &["s"]);
     let found = until_owner(&mut new);
     std::thread::sleep(Duration::from_millis(100));
@@ -85,42 +95,23 @@ fn a_paused_owner_is_fenced(transport: &str) {
 
 #[test]
 fn a_paused_owner_is_fenced_over_shm() {
-    a_paused_owner_is_fenced("shm");
+    a_paused_owner_is_fenced(OVER_SHM, |_| ());
 }
 
 #[test]
 fn a_paused_owner_is_fenced_over_tcp() {
-    a_paused_owner_is_fenced("tcp");
+    a_paused_owner_is_fenced(OVER_TCP, |_| ());
+}
+
+#[test]
+fn a_paused_owner_is_fenced_over_encrypted_tcp() {
+    a_paused_owner_is_fenced(ENCRYPTED, |_| ());
 }
 
 /// The daemons that could have raised the fence were killed meanwhile; those that came after them raise it.
 #[test]
 fn a_paused_owner_is_fenced_by_daemons_that_were_restarted() {
-    let mut cluster = Cluster::start(3, &["--transport", "shm"]);
-    let mut old = cluster.client(0, "writer", &["s"]);
-    until_owner(&mut old);
-    std::thread::sleep(Duration::from_millis(100));
-    old.signal(Signal::SIGSTOP);
-    cluster.restart(1);
-    cluster.restart(2);
-    let mut new = cluster.client(1, "usurper", &["s"]);
-    let found = until_owner(&mut new);
-    std::thread::sleep(Duration::from_millis(100));
-    old.signal(Signal::SIGCONT);
-    let mut acknowledged = 0;
-    loop {
-        match old.line("") {
-            Some(line) if line.starts_with("acknowledged ") => acknowledged = line[13..].parse().unwrap(),
-            Some(line) if line.starts_with("fenced ") => break,
-            Some(_) => {}
-            None => panic!("the old owner ended otherwise"),
-        }
-    }
-    assert!(found >= acknowledged, "{acknowledged} was acknowledged, the takeover found {found}");
-    new.kill();
-    let last = new.last_number("acknowledged").unwrap_or(found);
-    let segment = cluster.session(2).open("s", &OpenOptions::new().stand_by(Some(WATCHDOG))).unwrap();
-    assert!(check_state(segment.bytes()) >= last);
+    a_paused_owner_is_fenced(OVER_SHM, |cluster| (1..3).for_each(|node| cluster.restart(node)));
 }
 
 #[test]
