@@ -1,4 +1,5 @@
-//! Who has connected and not yet knocked. They are few, for a short time, and cost this side nothing that they choose.
+//! Who has connected and not yet knocked. They are few, for a short time, and cost this side nothing that they choose:
+//! with TLS one handshake, a part of it whenever a part has arrived.
 
 use std::io::ErrorKind as Io;
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -369,7 +369,12 @@ mod tests {
         assert_eq!(plain.encode(), reply);
         reply[7] = 1;
         reply.extend([5; 32]);
-        assert_eq!(Reply { key: Some([5; 32]), ..plain }.encode(), reply);
+        let encrypted = Reply { key: Some([5; 32]), ..plain };
+        assert_eq!(encrypted.encode(), reply);
+        assert_eq!(Reply::parse(&reply).unwrap(), encrypted);
+        assert!(Reply::parse(&reply[..72]).is_err(), "a reply cannot lose its key");
+        reply[7] = 2;
+        assert_eq!(Reply::parse(&reply).unwrap_err().kind(), ErrorKind::Protocol);
         let write = Head { flags: LAST, ..Head::new(kind::WRITE).at(2, 0x0102, 0x0304) };
         assert_eq!(write.as_bytes(), b"\x7c\x01\x01\x02\x02\x01\0\0\x04\x03\0\0\0\0\0\0");
         let swap = Swap { expected: 1.into(), new: 2.into() };

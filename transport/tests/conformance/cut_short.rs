@@ -12,7 +12,7 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, raise, si
 use segstore_transport::shm::Shm;
 use segstore_transport::{Endpoint, Error, ErrorKind, Memory, Operation, Peer, Provider, Region, Rights};
 
-use crate::fixture::{Fixture, Pair, ShmFixture, TcpFixture, connect, run, watched};
+use crate::fixture::{Fixture, Pair, ShmFixture, TcpFixture, TlsFixture, connect, run, watched};
 use crate::process::{Second, send};
 
 const LEN: usize = 4 << 20;
@@ -34,6 +34,8 @@ pub(crate) fn second(role: &str, channel: &mut UnixStream) {
         ("shm-initiator", _) => over::<ShmFixture>(false),
         ("tcp-target", _) => over::<TcpFixture>(true),
         ("tcp-initiator", _) => over::<TcpFixture>(false),
+        ("tls-target", _) => over::<TlsFixture>(true),
+        ("tls-initiator", _) => over::<TlsFixture>(false),
         ("control-page", _) => control_page(),
         ("move", touched) => moving(touched == "touched"),
         ("handlers", how) => return handlers(how, channel),
@@ -220,12 +222,15 @@ fn an_endpoint_of_shared_memory_says_so() {
     });
 }
 
-/// Over TCP the kernel finds it. Where half of an answer was sent, the initiator sees the connection's end and no more.
+/// Over TCP the kernel finds it; with TLS this process does. Where half of an answer was sent, the initiator sees the
+/// connection's end and no more.
 #[test]
 fn a_connection_says_so() {
     watched("a_connection_says_so", || {
-        assert_eq!(said("tcp-target"), "Lost Lost Lost Lost PeerGone Lost");
-        assert_eq!(said("tcp-initiator"), "Lost Lost Lost Lost Lost Lost");
+        for provider in ["tcp", "tls"] {
+            assert_eq!(said(&format!("{provider}-target")), "Lost Lost Lost Lost PeerGone Lost", "{provider}");
+            assert_eq!(said(&format!("{provider}-initiator")), "Lost Lost Lost Lost Lost Lost", "{provider}");
+        }
     });
 }
 

@@ -13,6 +13,7 @@ mod sim_only;
 mod suite;
 mod tcp_hostile;
 mod tcp_only;
+mod tcp_tls_only;
 mod wrappers;
 
 use fixture::{ShmFixture, SimFixture, TcpFixture, TlsFixture};

@@ -32,9 +32,15 @@ fn wait_for(region: &Region, number: u64) {
     }
 }
 
+/// Without TLS, and with it.
+fn both() -> [Tcp; 2] {
+    let plain = Tcp::listening_on(([127, 0, 0, 1], 0));
+    [plain.clone(), plain.encrypted()]
+}
+
 /// A target without a server, whose work this test does.
-fn by_hand(len: usize) -> (Domain, Region, Domain, Region) {
-    let target = Tcp::listening_on(([127, 0, 0, 1], 0)).open().unwrap();
+fn by_hand(tcp: &Tcp, len: usize) -> (Domain, Region, Domain, Region) {
+    let target = tcp.open().unwrap();
     let initiator = Tcp::dialing_only().open().unwrap();
     let (region, local) = (region(&target, len), region(&initiator, len));
     (target, region, initiator, local)
@@ -51,7 +57,11 @@ fn connect_by_hand(initiator: &Domain, target: &Domain, region: &Region) -> (seg
 /// What stands in the socket's buffers when the peer is revoked stays there.
 #[test]
 fn bytes_in_the_buffers_do_not_land() {
-    let (target, region, initiator, local) = by_hand(1 << 20);
+    both().iter().for_each(revoke_over_full_buffers);
+}
+
+fn revoke_over_full_buffers(tcp: &Tcp) {
+    let (target, region, initiator, local) = by_hand(tcp, 1 << 20);
     fill(&local, 1);
     for taken in [0, 1, 3] {
         let (mut endpoint, peer) = connect_by_hand(&initiator, &target, &region);
@@ -145,44 +155,46 @@ fn a_killed_target_is_noticed() {
 /// notifications. (A sleep of minutes would not: the watchdog is there before.)
 #[test]
 fn sleeping_needs_no_other_wake_up() {
+    watched("sleeping_needs_no_other_wake_up", || both().iter().for_each(every_sleep_ends));
+}
+
+fn every_sleep_ends(tcp: &Tcp) {
     const LONG: Duration = Duration::from_secs(3600);
-    watched("sleeping_needs_no_other_wake_up", || {
-        let (target, region, initiator, local) = by_hand(16 << 20);
-        let (last, _peer) = connect_by_hand(&initiator, &target, &region);
-        let stop = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !stop.load(Ordering::Acquire) {
-                    if target.progress().unwrap() == 0 {
-                        target.driver().sleep(LONG);
-                    }
+    let (target, region, initiator, local) = by_hand(tcp, 16 << 20);
+    let (last, _peer) = connect_by_hand(&initiator, &target, &region);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Acquire) {
+                if target.progress().unwrap() == 0 {
+                    target.driver().sleep(LONG);
                 }
-            });
-            let (mut endpoint, peer) = connect(&initiator, &target, &[(&region, Rights::ALL)]);
-            for _ in 0..50 {
-                std::thread::sleep(Duration::from_millis(1));
-                run(&mut endpoint, &[Operation::write(local.slice(0, 8).unwrap(), 0, 0)]).result.unwrap();
             }
-            endpoint.post(&[Operation::read(local.all(), 0, 0), Operation::read(local.all(), 0, 0)], 0).unwrap();
-            std::thread::sleep(Duration::from_millis(20));
-            endpoint.wait(Wait::Event, None).unwrap().result.unwrap();
-            let notify = [Operation::write_notify(local.slice(0, 0).unwrap(), 0, 0, 7)];
-            for _ in 0..1024 {
-                run(&mut endpoint, &notify).result.unwrap();
-            }
-            assert_eq!(endpoint.post(&notify, 0), Err(Post::WouldBlock));
-            std::thread::sleep(Duration::from_millis(5));
-            for _ in 0..1024 {
-                assert_eq!(peer.poll_notification(), Some(7));
-            }
-            run(&mut endpoint, &notify).result.unwrap();
-            drop(endpoint);
-            while peer.is_alive() {
-                std::thread::yield_now();
-            }
-            stop.store(true, Ordering::Release);
-            drop(last); // What wakes the thread for the last time.
         });
+        let (mut endpoint, peer) = connect(&initiator, &target, &[(&region, Rights::ALL)]);
+        for _ in 0..50 {
+            std::thread::sleep(Duration::from_millis(1));
+            run(&mut endpoint, &[Operation::write(local.slice(0, 8).unwrap(), 0, 0)]).result.unwrap();
+        }
+        endpoint.post(&[Operation::read(local.all(), 0, 0), Operation::read(local.all(), 0, 0)], 0).unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        endpoint.wait(Wait::Event, None).unwrap().result.unwrap();
+        let notify = [Operation::write_notify(local.slice(0, 0).unwrap(), 0, 0, 7)];
+        for _ in 0..1024 {
+            run(&mut endpoint, &notify).result.unwrap();
+        }
+        assert_eq!(endpoint.post(&notify, 0), Err(Post::WouldBlock));
+        std::thread::sleep(Duration::from_millis(5));
+        for _ in 0..1024 {
+            assert_eq!(peer.poll_notification(), Some(7));
+        }
+        run(&mut endpoint, &notify).result.unwrap();
+        drop(endpoint);
+        while peer.is_alive() {
+            std::thread::yield_now();
+        }
+        stop.store(true, Ordering::Release);
+        drop(last); // What wakes the thread for the last time.
     });
 }
 
@@ -220,8 +232,8 @@ fn bulk_starves_nobody() {
 #[test]
 fn several_threads_serve() {
     watched("several_threads_serve", || {
-        let target = Tcp::listening_on(([127, 0, 0, 1], 0)).open().unwrap();
-        for wait in [Wait::Event, Wait::default()] {
+        for (tcp, wait) in both().iter().flat_map(|tcp| [(tcp, Wait::Event), (tcp, Wait::default())]) {
+            let target = tcp.open().unwrap();
             let options = ServerOptions { name: "several".into(), cpus: vec![0, 1, 0], wait };
             let _server = Server::start(&target, &options).unwrap();
             std::thread::scope(|scope| {
@@ -298,7 +310,7 @@ fn wrong_set_ups_are_told() {
 /// A target that nobody serves is told from one that is not there.
 #[test]
 fn unserved_and_absent_targets_are_told_apart() {
-    let (target, region, ..) = by_hand(64);
+    let (target, region, ..) = by_hand(&both()[0], 64);
     let initiator = Tcp::dialing_only().connect_within(Duration::from_millis(50)).open().unwrap();
     let dial = || {
         let dialing = initiator.dial().unwrap();
