@@ -55,3 +55,8 @@ pub use segstore_transport::Wait;
 pub use session::{DEFAULT_SOCKET, SESSION_VARIABLE, SOCKET_VARIABLE, Session};
 pub use takeover::Times;
 pub use ticket::Ticket;
+
+/// What the README shows compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
