@@ -101,7 +101,7 @@ impl Connection {
                     turn.drained = received.drained && !self.is_new && !to.is_ending();
                     budget = budget.saturating_sub(received.bytes);
                     if received.bytes == 0 {
-                        return Ok(turn); // Records without content cost the peer its turn.
+                        return Ok(turn); // A record in small parts costs the peer its turn.
                     }
                 }
                 Err(Errno::EAGAIN) => {
@@ -109,7 +109,7 @@ impl Connection {
                     turn.drained = true;
                 }
                 Err(Errno::EFAULT) => return Err(Fault::Lost.into()),
-                Err(tls::BROKEN) => return Err(End::Lost(Error::endpoint(ErrorKind::Protocol, tls::BROKEN_TEXT))),
+                Err(tls::BROKEN) => return Err(End::Lost(tls::broken())),
                 Err(error) => return Err(lost("receiving from the peer", error)),
             }
         }

@@ -142,7 +142,7 @@ impl TcpEndpoint {
                 Err(Errno::EAGAIN) => {
                     return self.unsent.map_or(Ok(()), |error| Err(self.gone("takes no more", Some(error))));
                 }
-                Err(tls::BROKEN) => return Err(protocol(tls::BROKEN_TEXT)),
+                Err(tls::BROKEN) => return Err(tls::broken()),
                 Err(error) => return Err(self.gone("broke off the connection", Some(error))),
             }
         }

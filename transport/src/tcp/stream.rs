@@ -19,7 +19,7 @@ pub(super) struct Received {
     pub(super) bytes: usize,
     /// There is nothing more for now.
     pub(super) drained: bool,
-    /// Nor will there be: the other side has closed.
+    /// Nor will there be: the other side has closed. Without that 0 bytes mean that a record is not whole.
     pub(super) closed: bool,
 }
 

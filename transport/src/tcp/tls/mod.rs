@@ -14,16 +14,16 @@ use rustls::{Connection, InvalidMessage};
 use super::socket::{Socket, Span};
 use super::stream::Received;
 use crate::memory::{copy, loss};
+use crate::{Error, ErrorKind};
 pub(super) use keys::{Identity, client};
 
 /// The most plaintext that is encrypted at a time.
 const AHEAD: usize = 64 << 10;
-/// So many reads before it is another's turn: records may be without content.
+/// So many reads before it is another's turn: a record may come in the smallest parts, and while it does nothing of it
+/// counts. (Of empty records rustls takes few.)
 const READS: usize = 64;
 /// What receiving and sending give when TLS has ended the connection; the other side got an alert.
 pub(super) const BROKEN: Errno = Errno::EBADMSG;
-/// The same for people.
-pub(super) const BROKEN_TEXT: &str = "TLS refuses what came: it was changed on the way, or an alert";
 
 pub(super) struct Tls {
     session: Connection,
@@ -215,6 +215,11 @@ impl<'p> Parts<'p> {
         self.part = self.part.skip(next.len());
         next
     }
+}
+
+/// [`BROKEN`] for people.
+pub(super) fn broken() -> Error {
+    Error::endpoint(ErrorKind::Protocol, "TLS ended the connection: what came was changed on the way, or an alert")
 }
 
 /// What the socket said through rustls; what rustls said itself is none of the system's errors.
