@@ -43,7 +43,7 @@ pub struct Settings {
     /// How peers reach it, if not by the address that it listens on
     #[arg(long, env = "SEGSTORED_DATA_ADVERTISE", value_name = "ADDRESS")]
     pub data_advertise: Option<String>,
-    /// Whether data over TCP is encrypted: a small write takes four times as long, a large one ten times [default: false]
+    /// Whether data over TCP is encrypted: a small write takes a little longer, a large one twice as long [default: false]
     #[arg(long, env = "SEGSTORED_ENCRYPT_DATA", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub encrypt_data: Option<bool>,
     /// Where the cluster's directory is kept: `self`, or the address of the daemon that keeps it

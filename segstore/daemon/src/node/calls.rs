@@ -128,10 +128,12 @@ impl Serve for Calls {
                 self.node.changed.notify_one();
                 Ok(Reply::Done)
             }
-            Call::Hold { name, session, time } => match self.demand(session, Demand::Hold { name, time }).await? {
-                Report::Held(held) => Ok(Reply::Held(held)),
-                other => Err(odd(&other)),
-            },
+            Call::Hold { name, session, time, without } => {
+                match self.demand(session, Demand::Hold { name, time, without }).await? {
+                    Report::Held(held) => Ok(Reply::Held(held)),
+                    other => Err(odd(&other)),
+                }
+            }
             Call::EndHold { name, session, number } => {
                 self.demand(session, Demand::EndHold { name, number }).await.map(|_| Reply::Done)
             }
@@ -147,7 +149,7 @@ impl Calls {
     async fn repair(&self, source: Source, by: Ownership, members: Vec<Member>, place: &Place) -> Result<Reply, Fault> {
         let (provider, endpoint) = self.dial(source.segment, place).await?;
         let fill = move |node: &Node| {
-            node.replicas.retire_others(source.segment, &members)?;
+            node.replicas.retire_others(source.segment, &members, by)?;
             node.replicas.fill(&source, by, &provider, endpoint)
         };
         let filled = self.blocking(fill).await;

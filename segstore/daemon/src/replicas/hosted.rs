@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use segstore_core::id::{Member, SegmentId};
 use segstore_core::layout::geometry::SLOT_HEAD;
 use segstore_core::layout::{Geometry, Ownership, ReplicaHead};
-use segstore_core::replica::{Replica, Request};
+use segstore_core::replica::{Refused, Replica, Request};
 use segstore_transport::{Domain, Grant, Memory, Peer, Region, Rights};
 
 use super::Domains;
@@ -134,14 +134,25 @@ impl Hosted {
 
     /// Begins to fill it: gives what says that it is to end.
     pub(super) fn begin_repair(&self) -> Arc<AtomicBool> {
-        let end = Arc::new(AtomicBool::new(false));
-        self.lock().repair = Some(end.clone());
-        end
+        self.lock().begin_repair()
     }
 
-    /// The repair is over, well or not.
-    pub(super) fn end_repair(&self) {
-        self.lock().repair = None;
+    /// Fences it, and begins to change it in this owner's name: what stands in its slots, and what says that it is to end. In one
+    /// step, so that no later owner comes between and finds nothing to end.
+    pub(super) fn begin_level(&self, request: &Request) -> Result<(Vec<Head>, Arc<AtomicBool>), ReplicaError> {
+        let mut state = self.lock();
+        state.admit(request)?;
+        let heads = state.files.slot_heads()?;
+        Ok((heads, state.begin_repair()))
+    }
+
+    /// The repair that `end` would have ended is over, well or not.
+    pub(super) fn end_repair(&self, end: &Arc<AtomicBool>) {
+        let mut state = self.lock();
+        if state.repair.as_ref().is_some_and(|present| Arc::ptr_eq(present, end)) {
+            state.repair = None;
+        }
+        drop(state);
         self.report_progress(None);
     }
 
@@ -166,9 +177,14 @@ impl Hosted {
         work(&state.files)
     }
 
-    /// Forgets it: every peer is shut out, the memory is given back.
-    pub(super) fn remove(&self) -> Result<(), ReplicaError> {
+    /// Forgets it: every peer is shut out, the memory is given back. In the name of an owner it is forgotten only if no later one
+    /// came.
+    pub(super) fn remove(&self, by: Option<Ownership>) -> Result<(), ReplicaError> {
         let mut state = self.lock();
+        let remembered = state.decisions.remembered;
+        if let Some(asked) = by.filter(|by| by.term < remembered.term) {
+            return Err(Refused::TermOver { asked, remembered }.into());
+        }
         state.is_gone = true;
         state.stop_repair();
         state.writer = None;
@@ -193,6 +209,11 @@ impl State {
             self.revoke()?;
         }
         Ok(())
+    }
+
+    fn begin_repair(&mut self) -> Arc<AtomicBool> {
+        self.stop_repair();
+        self.repair.insert(Arc::new(AtomicBool::new(false))).clone()
     }
 
     fn stop_repair(&mut self) {

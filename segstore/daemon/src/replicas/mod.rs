@@ -241,10 +241,9 @@ impl Replicas {
     /// As [`Replicas::fence`]; a later owner came.
     pub fn level(&self, request: &Request) -> Result<(), ReplicaError> {
         let replica = self.get(request.segment, request.incarnation)?;
-        let heads = replica.fence(request)?;
-        let end = replica.begin_repair();
+        let (heads, end) = replica.begin_level(request)?;
         let done = level::level(&replica, &heads, &end);
-        replica.end_repair();
+        replica.end_repair(&end);
         done
     }
 
@@ -268,8 +267,9 @@ impl Replicas {
         endpoint: Endpoint,
     ) -> Result<Filled, ReplicaError> {
         let replica = self.make(source.segment, source.geometry, by)?;
-        let filled = repair::fill(&replica, self.options.domains.get(provider)?, endpoint, source);
-        replica.end_repair();
+        let end = replica.begin_repair();
+        let filled = repair::fill(&replica, self.options.domains.get(provider)?, endpoint, source, &end);
+        replica.end_repair(&end);
         if filled.is_err() {
             self.retire(source.segment, replica.member.incarnation)?;
         }
@@ -282,17 +282,19 @@ impl Replicas {
     /// Its files cannot be removed.
     pub fn retire(&self, segment: SegmentId, incarnation: Incarnation) -> Result<(), ReplicaError> {
         let replica = self.lock().remove(&(segment, incarnation));
-        replica.map_or(Ok(()), |replica| replica.remove())
+        replica.map_or(Ok(()), |replica| replica.remove(None))
     }
 
-    /// Forgets the replicas of a segment that take part in nothing: none but `members` do.
+    /// Forgets the replicas of a segment that take part in nothing, as its owner says: none but `members` do.
     ///
     /// # Errors
-    /// As [`Replicas::retire`].
-    pub fn retire_others(&self, segment: SegmentId, members: &[Member]) -> Result<(), ReplicaError> {
-        let kept = self.of_segment(segment);
-        let others = kept.iter().filter(|replica| !members.contains(&replica.member));
-        others.into_iter().try_for_each(|replica| self.retire(segment, replica.member.incarnation))
+    /// A replica here has seen a later owner, to whom it may mean everything; otherwise as [`Replicas::retire`].
+    pub fn retire_others(&self, segment: SegmentId, members: &[Member], by: Ownership) -> Result<(), ReplicaError> {
+        for replica in self.of_segment(segment).iter().filter(|replica| !members.contains(&replica.member)) {
+            replica.remove(Some(by))?;
+            self.lock().remove(&(segment, replica.member.incarnation));
+        }
+        Ok(())
     }
 
     /// Forgets every replica of a segment.

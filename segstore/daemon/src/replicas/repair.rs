@@ -54,8 +54,8 @@ pub(super) fn fill(
     domain: &Domain,
     endpoint: Endpoint,
     source: &Source,
+    end: &AtomicBool,
 ) -> Result<Filled, ReplicaError> {
-    let end = target.begin_repair();
     let geometry = source.geometry;
     let chunk = u32::try_from((PIECE / u64::from(geometry.block_size())).max(1)).unwrap_or(u32::MAX);
     let mut reader = Reader::new(domain, endpoint, source, chunk)?;
@@ -82,10 +82,10 @@ pub(super) fn fill(
                 reader.read(geometry.block_in_slot(first), &mut blocks)?;
             }
             Step::Store { first, slots, .. } => {
-                store(target, &end, &geometry, first, slots, &blocks, &entries)?;
+                store(target, end, &geometry, first, slots, &blocks, &entries)?;
                 target.report_progress(Some(repair.progress()));
             }
-            Step::Close(header) => closed = close(target, &end, &geometry, &header)?,
+            Step::Close(header) => closed = close(target, end, &geometry, &header)?,
             Step::Finished => return Ok(Filled { member: target.member, base: repair.base(), closed }),
             Step::SourceChanged => return Err(ReplicaError::SourceChanged(source.base)),
         }

@@ -4,7 +4,11 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
+use segstore::control::channel::Channel;
+use segstore::control::message::{FaultKind, Request};
 use segstore::{CreateOptions, Error, OpenOptions};
+use segstore_core::id::{Epoch, OwnerId, Stamp, Term};
+use segstore_core::layout::Ownership;
 
 use super::harness::{Cluster, WATCHDOG, until};
 use super::roles::{options, write_state};
@@ -108,4 +112,32 @@ fn a_client_that_dies_holding_everything_leaves_nothing_behind() {
     for name in ["a", "b", "c"] {
         drop(session.open(name, &OpenOptions::new().stand_by(Some(Duration::from_secs(20)))).unwrap());
     }
+}
+
+/// What a replica is forgotten for is said by its segment's owner, and by nobody who was or pretends to be.
+#[test]
+fn nobody_but_the_owner_has_a_replica_replaced() {
+    let cluster = Cluster::start(3, &[]);
+    let session = cluster.session(0);
+    let mut segment = session.open_or_create("s", &options().replicas(1), &OpenOptions::new()).unwrap();
+    segment.set_len(super::roles::STATE).unwrap();
+    write_state(&mut segment, 1);
+    segment.checkpoint().unwrap();
+    segment.release().unwrap();
+    let record = session.lookup("s").unwrap().record.record;
+    let channel = Channel::open(&cluster.socket(0), "stranger", None, Box::new(|_, _| ())).unwrap();
+    for term in [0, 1, 99] {
+        let request = Request::Repair {
+            name: "s".into(),
+            ownership: Ownership { term: Term(term), owner: OwnerId(7) },
+            members: Vec::new(),
+            source: record.in_sync[0],
+            slot: 0,
+            base: Stamp { term: Term(0), epoch: Epoch(0) },
+        };
+        let fault = channel.ask(request, Some(WATCHDOG)).unwrap_err();
+        assert!(matches!(fault.kind, FaultKind::Refused(_)), "{fault:?}");
+    }
+    let image = session.load("s", &segstore::LoadOptions::new()).unwrap();
+    assert_eq!(super::roles::check_state(image.bytes()), 1);
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use segstore::control::message::{Answer, Bytes, Fault, FaultKind};
 use segstore_core::id::{Member, Stamp};
 use segstore_core::layout::Ownership;
-use segstore_core::replica::Request as ReplicaRequest;
+use segstore_core::replica::{Refused, Request as ReplicaRequest};
 
 use super::Client;
 use crate::node::{LONG, REPAIR, SHORT, geometry, placement, unexpected};
@@ -110,7 +110,15 @@ pub(super) async fn repair(
 ) -> Result<Answer, Fault> {
     let node = &client.node;
     let (entry, _) = client.segment(name, Want::Write).await?;
+    let owner = Ownership { term: entry.term, owner: entry.owner };
+    if owner != ownership {
+        let why = Refused::TermOver { asked: ownership, remembered: owner };
+        return Err(Fault::new(FaultKind::Refused(why), why.to_string()));
+    }
     let geometry = geometry(entry.shape)?;
+    // Who is in sync is never replaced, whatever the owner knows.
+    let mut members = members.to_vec();
+    members.extend(entry.in_sync.iter().filter(|member| !members.contains(member)).copied().collect::<Vec<_>>());
     let taken: Vec<_> = members.iter().map(|member| member.node).chain([node.id]).collect();
     let nodes = node.rooms().await;
     let chosen = placement::choose(&nodes, node.id, &taken, geometry.replica_bytes(), 1);
@@ -123,7 +131,7 @@ pub(super) async fn repair(
         name: name.to_owned(),
         shape: entry.shape,
         ownership,
-        members: members.to_vec(),
+        members,
         source: node.view.place(source),
         slot,
         base,
