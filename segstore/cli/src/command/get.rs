@@ -42,7 +42,9 @@ pub(crate) fn run(context: &Context, get: &Get) -> Result<(), Failure> {
         seconds: began.elapsed().as_secs_f64(),
     };
     if get.file == Path::new("-") {
-        return Ok(()); // Standard output is the state's.
+        // Standard output is the state's.
+        done.warn();
+        return Ok(());
     }
     if context.json {
         json(&done);
@@ -72,8 +74,9 @@ fn write(file: &Path, bytes: &[u8]) -> Result<(), Failure> {
 }
 
 fn replace(file: &Path, bytes: &[u8], mode: Option<Permissions>) -> std::io::Result<()> {
-    let beside = file.with_added_extension("part");
-    let written = File::create(&beside).and_then(|mut part| {
+    // Not somebody else's: neither the user's own file, nor that of another such command.
+    let beside = file.with_added_extension(format!("{}.part", std::process::id()));
+    let written = File::create_new(&beside).and_then(|mut part| {
         mode.map_or(Ok(()), |mode| part.set_permissions(mode))?;
         part.write_all(bytes)?;
         part.sync_all()?;
@@ -83,6 +86,17 @@ fn replace(file: &Path, bytes: &[u8], mode: Option<Permissions>) -> std::io::Res
 }
 
 impl Done<'_> {
+    /// What must not be overlooked, on standard error.
+    fn warn(&self) {
+        if !self.acknowledged {
+            eprintln!(
+                "segctl: epoch {} of {} may be pending: it was perhaps never acknowledged",
+                self.epoch, self.name
+            );
+        }
+        self.warnings.iter().for_each(|warning| eprintln!("segctl: {warning}"));
+    }
+
     fn print(&self) {
         let kind = if self.acknowledged { "acknowledged" } else { "may be pending" };
         crate::output::line(format_args!(

@@ -35,7 +35,7 @@ impl Node {
     }
 
     pub(super) fn exists(&self) -> bool {
-        self.folder().is_dir()
+        self.folder().join("segstored.toml").is_file()
     }
 
     pub(super) fn socket(&self) -> PathBuf {
