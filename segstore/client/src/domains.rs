@@ -10,8 +10,8 @@ use crate::control::channel::Channel;
 use crate::control::message::{Answer, Bytes, FaultKind, Place, Request};
 use crate::error::{Error, Result};
 
-/// How long the daemons may take to open an endpoint.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the daemons may usually take to open an endpoint.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 const SHM: &str = "shm";
 const TCP: &str = "tcp";
 
@@ -60,19 +60,21 @@ impl Domains {
         region.map_err(|error| Error::of_transport(&format!("registering memory with {provider}"), &error))
     }
 
-    /// Opens an endpoint to a replica of the segment `name`: as its writer, or to read. Gives the provider too.
+    /// Opens an endpoint to a replica of the segment `name`: as its writer, or to read. The daemons may take `limit` for it. Gives
+    /// the provider too.
     pub(crate) fn dial(
         &self,
         channel: &Channel,
         name: &str,
         place: &Place,
         writer: Option<ReplicaRequest>,
+        limit: Duration,
     ) -> std::result::Result<(&'static str, Endpoint), DialError> {
         let mut problems = Vec::new();
         let welcome = channel.welcome();
         let known = [SHM, TCP].into_iter().filter(|name| welcome.providers.iter().any(|has| has == name));
         for provider in place.usable(&welcome.host, known) {
-            match self.dial_over(provider, channel, name, place, writer) {
+            match self.dial_over(provider, channel, name, place, writer, limit) {
                 Err(DialError::OutOfReach(why)) => problems.push(format!("{provider}: {why}")),
                 Ok(endpoint) => return Ok((provider, endpoint)),
                 Err(refused) => return Err(refused),
@@ -91,6 +93,7 @@ impl Domains {
         name: &str,
         place: &Place,
         writer: Option<ReplicaRequest>,
+        limit: Duration,
     ) -> std::result::Result<Endpoint, DialError> {
         let out_of_reach = |error: &dyn std::fmt::Display| DialError::OutOfReach(error.to_string());
         let domain = self.get(provider).map_err(|error| out_of_reach(&error))?;
@@ -102,7 +105,7 @@ impl Domains {
             provider: provider.to_owned(),
             hello: Bytes(dialing.hello().to_vec()),
         };
-        match channel.ask(request, Some(PATIENCE)) {
+        match channel.ask(request, Some(limit)) {
             Ok(Answer::Connected { reply }) => dialing.complete(&reply.0).map_err(|error| out_of_reach(&error)),
             Ok(other) => Err(DialError::OutOfReach(format!("the daemon answered {other:?}"))),
             Err(fault) => Err(match fault.kind {

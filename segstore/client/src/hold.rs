@@ -25,7 +25,7 @@ impl Hold {
     /// Has the owner of the segment hold its newest acknowledged checkpoint for at most `time`.
     pub(crate) fn new(session: &Arc<Session>, name: &str, time: Duration) -> Result<Self> {
         let time = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        match session.ask(name, Request::Hold { name: name.to_owned(), time }, Some(ANSWER))? {
+        match session.ask(name, Request::Hold { name: name.to_owned(), time, without: Vec::new() }, Some(ANSWER))? {
             Answer::Held(held) => Ok(Self { session: session.clone(), name: name.to_owned(), held }),
             other => Err(unexpected(&other)),
         }

@@ -16,7 +16,7 @@ use segstore_core::slot::{Damage, SlotView, verify_table};
 use segstore_core::takeover::Unusable;
 use segstore_transport::{Error as TransportError, Memory};
 
-use crate::control::message::{Answer, Fault, Held, Place, Request, SegmentInfo};
+use crate::control::message::{Answer, Fault, FaultKind, Held, Place, Request, SegmentInfo};
 use crate::error::{Error, Result};
 use crate::load::clear_beyond;
 use crate::load::source::{self, Source};
@@ -31,6 +31,7 @@ const HOLD: Duration = Duration::from_secs(10);
 /// How long to begin again when something changed meanwhile.
 const PATIENCE: Duration = Duration::from_secs(30);
 const ANSWER: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// A checkpoint, in this process's memory.
 pub struct Image {
@@ -78,12 +79,23 @@ struct Copy {
 /// Loads the checkpoint that `options` ask for.
 pub(crate) fn load(session: &Arc<Session>, name: &str, options: &LoadOptions) -> Result<Image> {
     let until = Instant::now() + PATIENCE;
+    let mut out_of_reach = Vec::new();
     loop {
         let info = session.lookup(name)?;
         let result = match (&info.holder, options.epoch) {
             (_, Some(epoch)) => of_epoch(session, &info, epoch),
-            (Some(_), None) if !options.take_over => match of_owner(session, &info) {
+            // An owner that answers is not disturbed, whatever may be done to one that does not.
+            (Some(holder), None) => match of_owner(session, &info, &mut out_of_reach) {
+                Err(Failure::Owner(_)) if options.take_over => by_takeover(session, name, true),
                 Err(Failure::Owner(_)) if options.pending => of_anybody(session, &info),
+                Err(Failure::Owner(fault)) if fault.kind == FaultKind::NotHeld => {
+                    // It reads as well, or holds the name for a program that has not opened the segment.
+                    Err(Failure::Passing(format!(
+                        "process {} on node {} holds the name and has not opened the segment, so nobody says which \
+                         checkpoint is acknowledged; ask for the newest, which may be pending",
+                        holder.pid, holder.node_name
+                    )))
+                }
                 other => other,
             },
             _ if options.pending => of_anybody(session, &info),
@@ -93,6 +105,7 @@ pub(crate) fn load(session: &Arc<Session>, name: &str, options: &LoadOptions) ->
             Ok(image) => return Ok(image),
             Err(Failure::Passing(why)) if Instant::now() < until => {
                 tracing::debug!(segment = name, "reading again: {why}");
+                std::thread::sleep(PAUSE);
             }
             Err(Failure::Passing(why)) => return Err(Error::Unreachable(format!("segment {name}: {why}"))),
             Err(Failure::Owner(fault)) => return Err(silent_owner(&info, &fault)),
@@ -143,16 +156,26 @@ fn by_takeover(session: &Arc<Session>, name: &str, force: bool) -> std::result::
 }
 
 /// The newest acknowledged checkpoint of a living owner.
-fn of_owner(session: &Session, info: &SegmentInfo) -> std::result::Result<Image, Failure> {
+fn of_owner(
+    session: &Session,
+    info: &SegmentInfo,
+    out_of_reach: &mut Vec<Member>,
+) -> std::result::Result<Image, Failure> {
     let mut copy = Copy::new(info)?;
     copy.beforehand(session, info);
     let time = u64::try_from(HOLD.as_millis()).unwrap_or(u64::MAX);
-    let held = match session.channel.ask(Request::Hold { name: info.name.clone(), time }, Some(ANSWER)) {
+    let request = Request::Hold { name: info.name.clone(), time, without: out_of_reach.clone() };
+    let held = match session.channel.ask(request, Some(ANSWER)) {
         Ok(Answer::Held(held)) => held,
         Ok(other) => return Err(unexpected(&other).into()),
+        // It let go meanwhile.
+        Err(fault) if fault.kind == FaultKind::NotFound => return Err(Failure::Passing(fault.message)),
         Err(fault) => return Err(Failure::Owner(fault)),
     };
     let read = of_hold(session, info, copy, held);
+    if matches!(read, Err(Failure::Passing(_))) {
+        out_of_reach.push(held.member);
+    }
     // A hold that is not ended now ends by itself.
     let _ = session.channel.ask(Request::EndHold { name: info.name.clone(), number: held.number }, Some(ANSWER));
     read

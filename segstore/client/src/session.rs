@@ -91,7 +91,9 @@ impl Session {
             // Nobody there: the reporter says so when it is dropped.
             let Some(segment) = segment else { return };
             segment.bring(match demand {
-                Demand::Hold { time, .. } => event::Event::Hold { time: Duration::from_millis(time), reporter },
+                Demand::Hold { time, without, .. } => {
+                    event::Event::Hold { time: Duration::from_millis(time), without, reporter }
+                }
                 Demand::EndHold { number, .. } => event::Event::EndHold { number, reporter },
                 Demand::State { .. } => event::Event::State(reporter),
             });

@@ -404,6 +404,9 @@ pub enum Request {
         name: String,
         /// For how long, in milliseconds.
         time: u64,
+        /// Not in these replicas: the reader cannot reach them.
+        #[serde(default)]
+        without: Vec<Member>,
     },
     /// End such a hold. Answer: [`Answer::Done`].
     EndHold {
@@ -520,6 +523,9 @@ pub enum Demand {
         name: String,
         /// For how long, in milliseconds.
         time: u64,
+        /// Not in these replicas.
+        #[serde(default)]
+        without: Vec<Member>,
     },
     /// End a hold. Answer: [`Report::Done`].
     EndHold {

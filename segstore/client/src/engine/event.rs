@@ -39,7 +39,7 @@ pub(crate) enum Event {
     /// It was not.
     NotRepaired,
     /// Hold the newest acknowledged image.
-    Hold { time: Duration, reporter: Reporter },
+    Hold { time: Duration, without: Vec<Member>, reporter: Reporter },
     /// End a hold.
     EndHold { number: u64, reporter: Reporter },
     /// Say how the segment is.

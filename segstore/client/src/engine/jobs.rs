@@ -7,13 +7,13 @@ use nix::sys::eventfd::EventFd;
 use segstore_core::id::{Epoch, Member, Stamp};
 use segstore_core::layout::Ownership;
 use segstore_core::record::Swap;
-use segstore_core::replica::Request as ReplicaRequest;
+use segstore_core::replica::{Refused, Request as ReplicaRequest};
 
 use super::event::Event;
 use super::link::Link;
 use super::seat::Shared;
 use crate::control::message::{Answer, Fault, FaultKind, Place, Request};
-use crate::domains::DialError;
+use crate::domains::{DialError, PATIENCE};
 use crate::error::Error;
 use crate::takeover::views;
 
@@ -36,6 +36,8 @@ pub(crate) enum Job {
     Connect(Member),
     /// Drive an attempt to its end.
     Drive { epoch: Epoch, bell: Arc<EventFd> },
+    /// Wait before another replica is asked for.
+    Rest,
     /// Open an endpoint to the copy on this node, which is made if there is none.
     Local,
     /// Have another replica placed and filled.
@@ -50,9 +52,13 @@ pub(super) fn start(shared: &Arc<Shared>, job: Job) {
         Job::Connect(member) => connect(&worker, member),
         Job::Drive { epoch, bell } => drive(&worker, epoch, &bell),
         Job::Local => local(&worker),
+        Job::Rest => {
+            std::thread::sleep(LONGEST_PAUSE);
+            worker.bring(Event::NotRepaired);
+        }
         Job::Repair { ownership, members, source, slot, base } => {
             let name = worker.name.clone();
-            repair(&worker, ownership, Request::Repair { name, ownership, members, source, slot, base });
+            repair(&worker, ownership, source, Request::Repair { name, ownership, members, source, slot, base });
         }
     };
     if let Err(error) = std::thread::Builder::new().name("segstore-job".into()).spawn(run) {
@@ -123,7 +129,9 @@ fn connect(shared: &Arc<Shared>, member: Member) {
     let (mut pauses, mut is_told) = (Pauses::new(), false);
     while !shared.is_closed() {
         let Some(place) = shared.place(member) else { return };
-        let why = match open(shared, &place) {
+        // The first attempt must not outlast the patience: a daemon that hangs answers nothing.
+        let left = give_up.saturating_duration_since(Instant::now()).max(LONGEST_PAUSE / 4);
+        let why = match open(shared, &place, if is_told { PATIENCE } else { left }) {
             Ok(link) => return shared.bring(Event::Connected(Box::new(link))),
             Err(DialError::Refused(why)) => return shared.bring(Event::Refused(member, why)),
             Err(DialError::Gone(why)) => return shared.bring(Event::Unreached(member, why)),
@@ -137,11 +145,11 @@ fn connect(shared: &Arc<Shared>, member: Member) {
     }
 }
 
-fn open(shared: &Arc<Shared>, place: &Place) -> Result<Link, DialError> {
+fn open(shared: &Arc<Shared>, place: &Place, limit: Duration) -> Result<Link, DialError> {
     let incarnation = place.member.incarnation;
     let request = ReplicaRequest { segment: shared.segment, incarnation, asker: shared.ownership };
     let session = &shared.session;
-    let (provider, endpoint) = session.domains.dial(&session.channel, &shared.name, place, Some(request))?;
+    let (provider, endpoint) = session.domains.dial(&session.channel, &shared.name, place, Some(request), limit)?;
     let link = Link::new(place.member, provider, endpoint, &session.domains, &shared.working, &shared.geometry);
     link.map_err(|error| DialError::OutOfReach(error.to_string()))
 }
@@ -149,7 +157,7 @@ fn open(shared: &Arc<Shared>, place: &Place) -> Result<Link, DialError> {
 /// The copy on this node as it stands when no earlier writer is left.
 fn local(shared: &Arc<Shared>) {
     let found = shared.session.local(&shared.name, Some(shared.ownership)).and_then(|(place, _)| {
-        let link = open(shared, &place).map_err(|error| Error::Unreachable(error.to_string()))?;
+        let link = open(shared, &place, PATIENCE).map_err(|error| Error::Unreachable(error.to_string()))?;
         let heads = shared.session.heads(&shared.name, place.member)?;
         Ok((place, link, views(shared.segment, &shared.geometry, &heads)))
     });
@@ -185,8 +193,9 @@ fn drive(shared: &Arc<Shared>, epoch: Epoch, bell: &EventFd) {
     }
 }
 
-fn repair(shared: &Arc<Shared>, by: Ownership, request: Request) {
+fn repair(shared: &Arc<Shared>, by: Ownership, source: Member, request: Request) {
     let event = match shared.session.channel.ask(request, None) {
+        Err(Fault { kind: FaultKind::Refused(why @ Refused::TermOver { .. }), .. }) => Event::Refused(source, why),
         Ok(Answer::Repaired { place, base, closed }) => {
             Event::Repaired { by, place, slots: shared.geometry.slots(), base, closed }
         }

@@ -10,7 +10,7 @@ use segstore_core::layout::Geometry;
 use segstore_core::layout::geometry::SLOT_HEAD;
 use segstore_core::push::{Checkpoint, Source, Target};
 use segstore_transport::{Endpoint, Error as TransportError, Memory, Operation, Post, Region, Wait};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::domains::Domains;
 use crate::error::{Error, Result};
@@ -41,6 +41,8 @@ pub(crate) struct Link {
     /// Bytes of the plan, and of these the posted ones.
     bytes: u64,
     posted_bytes: u64,
+    /// When something was posted, or completed, last.
+    active: Instant,
     epoch: Option<Epoch>,
 }
 
@@ -104,6 +106,7 @@ impl Link {
             in_flight: 0,
             bytes: 0,
             posted_bytes: 0,
+            active: Instant::now(),
             epoch: None,
         })
     }
@@ -131,6 +134,7 @@ impl Link {
             plan.extend(piece.parts());
         });
         (self.posted, self.posted_bytes, self.bytes) = (0, 0, bytes);
+        self.active = Instant::now();
         self.epoch = Some(epoch);
         bytes
     }
@@ -148,6 +152,7 @@ impl Link {
         }
         while let Some(completion) = self.endpoint.poll() {
             self.in_flight -= 1;
+            self.active = Instant::now();
             if let Err(error) = completion.result {
                 return self.broken(error);
             }
@@ -192,6 +197,11 @@ impl Link {
         Progress::Broken(error)
     }
 
+    /// Whether the replica has taken nothing of the push for longer than `limit`.
+    pub(crate) fn is_stuck(&self, now: Instant, limit: Duration) -> bool {
+        self.is_busy() && now.saturating_duration_since(self.active) > limit
+    }
+
     /// Whether a push is under way.
     pub(crate) fn is_busy(&self) -> bool {
         self.epoch.is_some()
@@ -204,6 +214,7 @@ impl Link {
         }
         if let Some(completion) = self.endpoint.wait(wait, Some(deadline)) {
             self.in_flight -= 1;
+            self.active = Instant::now();
             if let Err(error) = completion.result {
                 return self.broken(error);
             }

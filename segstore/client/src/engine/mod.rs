@@ -166,8 +166,8 @@ impl Engine {
             for event in shared.take_events() {
                 self.happen(shared, event);
             }
-            self.expire_holds();
         }
+        self.expire_holds();
         for at in (0..self.links.len()).rev() {
             let progress = self.links[at].progress();
             self.report(shared, at, progress);
@@ -197,6 +197,11 @@ impl Engine {
                 self.report(shared, at, progress);
             }
             None => shared.sleep(until - now),
+        }
+        // A node that hangs says nothing: no error ever comes of it.
+        let stuck = self.links.iter().find(|link| link.is_stuck(now, 2 * shared.patience)).map(|link| link.member);
+        if let Some(member) = stuck {
+            self.lose(shared, member, "it has taken nothing for too long");
         }
     }
 
@@ -296,8 +301,9 @@ impl Engine {
                 shared.start(Job::Local);
             }
         }
-        let in_sync = self.owner.in_sync().iter().filter(|member| member.node != shared.node).count();
-        if self.repairing || in_sync >= self.replicas_wanted || self.owner.end().is_some() {
+        // Those that were filled and are not in sync so far count: they will be.
+        let elsewhere = self.owner.followers().filter(|member| member.node != shared.node).count();
+        if self.repairing || elsewhere >= self.replicas_wanted || self.owner.end().is_some() {
             return;
         }
         if let Some((source, slot, base)) = self.owner.repair_source() {
@@ -315,6 +321,10 @@ impl Engine {
                 self.warnings.retain(|(whom, _)| *whom != member);
                 self.warnings.push((member, why));
                 self.owner.failed(member);
+                if !self.owner.in_sync().contains(&member) {
+                    // Filled, and gone before it came into the set: another one can be made.
+                    self.owner.remove(member);
+                }
             }
             Event::Refused(member, why) => self.owner.refused(member, &why),
             Event::Swapped(version) => self.owner.swapped(version),
@@ -323,11 +333,15 @@ impl Engine {
             Event::Unlinked => self.owner.unlinked(),
             Event::RecordRead(current) => self.owner.record_read(current),
             Event::Repaired { by, place, slots, base, closed } => {
-                self.repairing = false;
                 let member = place.member;
                 shared.learn(place);
                 if self.owner.repaired(by, member, slots, base, closed) {
+                    self.repairing = false;
                     shared.start(Job::Connect(member));
+                } else {
+                    // It was filled for nothing; perhaps from an image of a later owner.
+                    shared.start(Job::ReadRecord);
+                    shared.start(Job::Rest);
                 }
             }
             Event::NotRepaired => self.repairing = false,
@@ -339,7 +353,7 @@ impl Engine {
                 self.link(*link);
             }
             Event::NoLocal => self.seeking_local = false,
-            Event::Hold { time, reporter } => self.hold(time, reporter),
+            Event::Hold { time, without, reporter } => self.hold(time, &without, reporter),
             Event::EndHold { number, reporter } => {
                 self.holds.retain(|(held, _)| *held != number);
                 self.owner.release(number);
@@ -354,16 +368,18 @@ impl Engine {
 
     fn link(&mut self, link: Link) {
         let member = link.member;
-        self.unlink(member);
+        if self.unlink(member) {
+            self.owner.lost(member);
+        }
         self.links.push(link);
         self.warnings.retain(|(whom, _)| *whom != member);
         self.owner.connected(member);
     }
 
-    fn unlink(&mut self, member: Member) {
-        if let Some(at) = self.links.iter().position(|link| link.member == member) {
-            self.links.swap_remove(at).abort();
-        }
+    /// Whether there was a link.
+    fn unlink(&mut self, member: Member) -> bool {
+        let at = self.links.iter().position(|link| link.member == member);
+        at.map(|at| self.links.swap_remove(at).abort()).is_some()
     }
 
     /// Bytes of the pushes under way that were posted, and all of them.

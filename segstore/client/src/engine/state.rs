@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use segstore_core::id::Member;
+
 use super::Engine;
 use super::seat::Shared;
 use crate::control::channel::Reporter;
@@ -13,8 +15,8 @@ const LONGEST_HOLD: Duration = Duration::from_secs(60);
 
 impl Engine {
     /// Holds the newest acknowledged image in a replica that has it.
-    pub(super) fn hold(&mut self, time: Duration, reporter: Reporter) {
-        let members: Vec<_> = self.owner.in_sync().to_vec();
+    pub(super) fn hold(&mut self, time: Duration, without: &[Member], reporter: Reporter) {
+        let members: Vec<_> = self.owner.in_sync().iter().filter(|member| !without.contains(member)).copied().collect();
         let held = members.into_iter().find_map(|member| self.owner.hold(member));
         reporter.report(match held {
             Some(hold) => {

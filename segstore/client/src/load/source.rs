@@ -12,6 +12,7 @@ use segstore_core::slot::SlotView;
 use segstore_transport::{Endpoint, Error as TransportError, ErrorKind, Memory, Operation, Post, Region, Wait};
 
 use crate::control::message::Place;
+use crate::domains::PATIENCE;
 use crate::error::{Error, Result};
 use crate::session::Inner as Session;
 use crate::working::{Working, in_memory};
@@ -56,7 +57,7 @@ impl Source {
         working: &Working,
         scratch: &Memory,
     ) -> Result<Self> {
-        let dialled = session.domains.dial(&session.channel, name, place, None);
+        let dialled = session.domains.dial(&session.channel, name, place, None, PATIENCE);
         let (provider, endpoint) = dialled.map_err(|error| Error::Unreachable(error.to_string()))?;
         let mut source = Self {
             endpoint,

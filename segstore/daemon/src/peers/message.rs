@@ -90,6 +90,9 @@ pub enum Call {
         session: u64,
         /// For how long, in milliseconds.
         time: u64,
+        /// Not in these replicas.
+        #[serde(default)]
+        without: Vec<Member>,
     },
     /// End that. Answer: [`Reply::Done`].
     EndHold {

@@ -111,6 +111,12 @@ impl Cluster {
         }
     }
 
+    /// Stops a node's daemon without ending it: it answers nobody, and breaks no connection.
+    pub(super) fn pause(&self, node: usize) {
+        let daemon = self.daemons[node].as_ref().unwrap();
+        kill(Pid::from_raw(daemon.id().try_into().unwrap()), Signal::SIGSTOP).unwrap();
+    }
+
     /// Waits until every daemon that runs sees so many nodes.
     pub(super) fn until_up(&self, nodes: usize) {
         for (node, _) in self.daemons.iter().enumerate().filter(|(_, daemon)| daemon.is_some()) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use segstore::{CreateOptions, Error, LoadOptions, OpenOptions};
+use segstore::{CreateOptions, Error, LoadOptions, OpenOptions, Session};
 
 use super::harness::Cluster;
 use super::roles::{STATE, check_state, options, write_state};
@@ -88,4 +88,69 @@ fn an_empty_segment_is_loaded_as_nothing() {
     let session = cluster.session(0);
     session.create("s", &options().replicas(1)).unwrap();
     assert!(session.load("s", &LoadOptions::new()).unwrap().bytes().is_empty());
+}
+
+/// A reader has the owner's word for so long, and no longer, also if the owner waits for nothing else.
+#[test]
+fn a_hold_ends_when_its_time_is_over() {
+    let cluster = Cluster::start(2, &[]);
+    let mut segment = cluster.session(0).open_or_create("s", &options().replicas(1), &OpenOptions::new()).unwrap();
+    segment.set_len(STATE).unwrap();
+    write_state(&mut segment, 1);
+    segment.checkpoint().unwrap();
+    let _hold = cluster.session(1).hold("s", Duration::from_secs(1)).unwrap();
+    for n in 2..5 {
+        write_state(&mut segment, n);
+        segment.checkpoint().unwrap();
+    }
+}
+
+#[test]
+fn many_read_at_once_what_nobody_owns() {
+    let cluster = Cluster::start(2, &[]);
+    let mut segment = cluster.session(0).open_or_create("s", &options().replicas(1), &OpenOptions::new()).unwrap();
+    segment.set_len(STATE).unwrap();
+    write_state(&mut segment, 1);
+    segment.checkpoint().unwrap();
+    segment.release().unwrap();
+    let sessions: Vec<_> = (0..6).map(|n| cluster.session(n % 2)).collect();
+    let load = |session: Session| session.load("s", &LoadOptions::new()).map(|image| check_state(image.bytes()));
+    let readers: Vec<_> = sessions.into_iter().map(|session| std::thread::spawn(move || load(session))).collect();
+    for reader in readers {
+        assert_eq!(reader.join().unwrap().unwrap(), 1);
+    }
+}
+
+/// To be ready to take over disturbs nobody who answers.
+#[test]
+fn an_owner_that_answers_is_not_taken_over_by_a_reader() {
+    let cluster = Cluster::start(2, &[]);
+    let mut segment = cluster.session(0).open_or_create("s", &options().replicas(1), &OpenOptions::new()).unwrap();
+    segment.set_len(STATE).unwrap();
+    write_state(&mut segment, 1);
+    segment.checkpoint().unwrap();
+    let image = cluster.session(1).load("s", &LoadOptions::new().take_over(true)).unwrap();
+    assert_eq!(check_state(image.bytes()), 1);
+    write_state(&mut segment, 2);
+    segment.checkpoint().unwrap();
+}
+
+/// One of two replicas is out of the reader's reach, and the owner does not know.
+#[test]
+fn a_reader_that_cannot_reach_one_replica_reads_another() {
+    let cluster = Cluster::start(4, &["--transport", "shm"]);
+    let mut segment = cluster.session(0).open_or_create("s", &options(), &OpenOptions::new()).unwrap();
+    segment.set_len(STATE).unwrap();
+    write_state(&mut segment, 1);
+    segment.checkpoint().unwrap();
+    let holders = segment_nodes(&cluster);
+    let reader = cluster.session(0);
+    cluster.pause(holders[0]);
+    assert_eq!(check_state(reader.load("s", &LoadOptions::new()).unwrap().bytes()), 1);
+}
+
+/// The nodes with replicas.
+fn segment_nodes(cluster: &Cluster) -> Vec<usize> {
+    let places = cluster.session(0).lookup("s").unwrap().places;
+    places.iter().map(|place| place.node_name[1..].parse().unwrap()).collect()
 }

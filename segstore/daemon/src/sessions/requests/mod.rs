@@ -60,7 +60,7 @@ pub(super) async fn serve(client: &Client, request: Request) -> Result<Answer, F
         Request::Repair { name, ownership, members, source, slot, base } => {
             replicas::repair(client, &name, ownership, &members, source, (slot, base)).await
         }
-        Request::Hold { name, time } => owners::hold(client, &name, time).await,
+        Request::Hold { name, time, without } => owners::hold(client, &name, time, without).await,
         Request::EndHold { name, number } => owners::end_hold(client, &name, number).await,
         Request::Status { name } => owners::status(client, &name).await,
         Request::Segments => lists::segments(client).await,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use segstore::control::message::{Answer, Fault, FaultKind, Holder, OwnerState, ReplicaInfo, Status};
-use segstore_core::id::SegmentId;
+use segstore_core::id::{Member, SegmentId};
 
 use super::Client;
 use crate::node::{Node, SHORT, unexpected};
@@ -18,9 +18,9 @@ async fn holder(client: &Client, name: &str) -> Result<Holder, Fault> {
     holder.map(|(holder, _)| holder).ok_or_else(nobody)
 }
 
-pub(super) async fn hold(client: &Client, name: &str, time: u64) -> Result<Answer, Fault> {
+pub(super) async fn hold(client: &Client, name: &str, time: u64, without: Vec<Member>) -> Result<Answer, Fault> {
     let holder = holder(client, name).await?;
-    let call = Call::Hold { name: name.to_owned(), session: holder.session, time };
+    let call = Call::Hold { name: name.to_owned(), session: holder.session, time, without };
     match client.node.call(holder.node, call, 2 * SHORT).await? {
         Reply::Held(held) => {
             client.session.pin(Pinned { name: name.to_owned(), number: held.number });
