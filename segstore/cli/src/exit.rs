@@ -7,7 +7,10 @@ use segstore::Error;
 pub(crate) const HELP: &str = "\
 Exit codes: 0 done; 1 something that should not happen; 2 wrong usage; 10 not found; 11 owned by another; 12 fenced; \
 13 too few replicas; 14 no good copy; 15 unreachable; 16 no room; 17 refused; 18 the name is taken. \
-`run` ends with the code of its program, or 128 and the signal that killed it.";
+`run` ends with the code of its program, or 128 and the signal that killed it; with 12 when somebody else holds the name.";
+
+/// Somebody else owns it by now.
+pub(crate) const FENCED: u8 = 12;
 
 /// Why a command ended without what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +36,7 @@ impl Failure {
                 Error::Invalid(_) => 2,
                 Error::NotFound(_) => 10,
                 Error::Owned { .. } => 11,
-                Error::Fenced { .. } => 12,
+                Error::Fenced { .. } => FENCED,
                 Error::Pending { .. } => 13,
                 Error::NoGoodCopy(_) => 14,
                 Error::NoDaemon { .. } | Error::Unreachable(_) => 15,

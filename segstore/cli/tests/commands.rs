@@ -221,6 +221,26 @@ fn a_program_runs_on_one_node_and_another_stands_by() {
     assert_eq!(second.wait().unwrap().code(), Some(128 + 15));
 }
 
+/// A node that hung for longer than its lease was counted as dead: what ran there ends when it wakes.
+#[test]
+fn a_program_whose_node_was_given_up_ends() {
+    let cluster = Cluster::start(2);
+    let marks = cluster.file("marks");
+    let script = format!("echo $$ >> {}; exec sleep 600", marks.display());
+    let started = || std::fs::read_to_string(&marks).unwrap_or_default().lines().count();
+    let mut first = cluster.start_run(2, "job", &script);
+    until("the first runs", || started() == 1);
+    let mut second = cluster.start_run(1, "job", &script);
+    let daemon = std::fs::read_to_string(cluster.file("n2/segstored.pid")).unwrap();
+    let daemon = Pid::from_raw(daemon.trim().parse().unwrap());
+    kill(daemon, Signal::SIGSTOP).unwrap();
+    until("the second runs", || started() == 2);
+    kill(daemon, Signal::SIGCONT).unwrap();
+    assert_eq!(first.wait().unwrap().code(), Some(12));
+    kill(Pid::from_raw(second.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+    second.wait().unwrap();
+}
+
 #[test]
 fn the_programs_exit_code_is_passed_on() {
     let cluster = Cluster::start(1);

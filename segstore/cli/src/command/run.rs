@@ -2,6 +2,8 @@
 
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitCode, ExitStatus};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -19,6 +21,8 @@ use crate::exit::Failure;
 
 /// How long to wait before looking for signals.
 const TURN: Duration = Duration::from_millis(100);
+/// How often to ask whether the name is still held.
+const LOOK: Duration = Duration::from_secs(1);
 /// Signals that are passed on to the program.
 const PASSED_ON: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
 
@@ -36,7 +40,11 @@ pub(crate) fn run(context: &Context, run: &Run) -> Result<ExitCode, Failure> {
         "started",
         &format!("{} is held by node {}; {program} runs as process {pid}", run.name, session.node_name()),
     );
-    let status = signals.watch(&mut child, run.grace)?;
+    let is_lost = look_after(&session, &run.name);
+    let status = signals.watch(&mut child, run.grace, &is_lost)?;
+    if is_lost.load(Ordering::Acquire) {
+        return Ok(ExitCode::from(crate::exit::FENCED));
+    }
     // Where it cannot be told now, the session's end does it.
     let _ = session.release(&run.name);
     Ok(code(status))
@@ -90,6 +98,27 @@ fn acquire(context: &Context, session: &Session, name: &str, signals: &Signals) 
             }
         }
     }
+}
+
+/// Asks from time to time whether the name is still this session's: a daemon that hung for longer than its lease was counted as dead,
+/// and somebody else holds what its sessions held.
+fn look_after(session: &Session, name: &str) -> Arc<AtomicBool> {
+    let is_lost = Arc::new(AtomicBool::new(false));
+    let (session, name, flag) = (session.clone(), name.to_owned(), is_lost.clone());
+    // It ends with the process.
+    std::thread::spawn(move || {
+        loop {
+            std::thread::sleep(LOOK);
+            if let Err(Error::Owned { holder, .. }) = session.acquire(&name, Some(Duration::ZERO), false) {
+                eprintln!(
+                    "segctl: {name} is held by process {} on node {} now: ending the program",
+                    holder.pid, holder.node_name
+                );
+                return flag.store(true, Ordering::Release);
+            }
+        }
+    });
+    is_lost
 }
 
 /// The program joins the session, and dies when this process does.
@@ -148,8 +177,8 @@ impl Signals {
         None
     }
 
-    /// Passes signals on until the program has ended; kills it if it does not, in time.
-    fn watch(&self, child: &mut Child, grace: Duration) -> Result<ExitStatus, Failure> {
+    /// Passes signals on until the program has ended; kills it if it does not, in time. It is to end when the name is lost.
+    fn watch(&self, child: &mut Child, grace: Duration, is_lost: &AtomicBool) -> Result<ExitStatus, Failure> {
         let saying = |error: std::io::Error| Failure::File(format!("waiting for the program: {error}"));
         let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX));
         let mut kill_at: Option<Instant> = None;
@@ -161,6 +190,10 @@ impl Signals {
                 eprintln!("segctl: the program did not end within {}: killing it", humantime::format_duration(grace));
                 child.kill().map_err(saying)?;
                 return child.wait().map_err(saying);
+            }
+            if is_lost.load(Ordering::Acquire) && kill_at.is_none() {
+                let _ = kill(pid, Signal::SIGTERM);
+                kill_at = Some(Instant::now() + grace);
             }
             let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
             let _ = poll(&mut fds, PollTimeout::from(100_u8));
