@@ -38,7 +38,15 @@ impl Finding {
 }
 
 pub(crate) fn run(context: &Context) -> Result<(), Failure> {
-    let findings = [daemon(context), cluster(context), memory(context), kernel(), shared_memory(), locked_memory()];
+    let findings = [
+        daemon(context),
+        cluster(context),
+        directory(context),
+        memory(context),
+        kernel(),
+        shared_memory(),
+        locked_memory(),
+    ];
     if context.json {
         json(&findings);
     } else {
@@ -87,6 +95,18 @@ fn cluster(context: &Context) -> Finding {
             Finding::ok("cluster", found)
         }
         Err(error) => Finding::bad("cluster", Verdict::Problem, error.to_string(), "see the daemon's log"),
+    }
+}
+
+fn directory(context: &Context) -> Finding {
+    match context.session().and_then(|session| session.segments()) {
+        Ok(segments) => Finding::ok("directory", format!("answers, with {} segments", segments.len())),
+        Err(error) => Finding::bad(
+            "directory",
+            Verdict::Problem,
+            error.to_string(),
+            "start the daemon that keeps it (see `segctl nodes`): checkpoints go on, nothing can be opened or taken over",
+        ),
     }
 }
 

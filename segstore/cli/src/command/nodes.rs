@@ -5,7 +5,11 @@ use crate::exit::Failure;
 use crate::output::{json, table, units};
 
 pub(crate) fn run(context: &Context) -> Result<(), Failure> {
-    let nodes = context.session()?.nodes()?;
+    let session = context.session()?;
+    let nodes = session.nodes()?;
+    if let Err(error) = session.segments() {
+        eprintln!("segctl: the directory does not answer, so this is how it was when it last did: {error}");
+    }
     if context.json {
         json(&nodes);
         return Ok(());

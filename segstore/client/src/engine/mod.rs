@@ -355,8 +355,7 @@ impl Engine {
             Event::NoLocal => self.seeking_local = false,
             Event::Hold { time, without, reporter } => self.hold(time, &without, reporter),
             Event::EndHold { number, reporter } => {
-                self.holds.retain(|(held, _)| *held != number);
-                self.owner.release(number);
+                self.end_hold(number);
                 reporter.report(Ok(Report::Done));
             }
             Event::State(reporter) => {

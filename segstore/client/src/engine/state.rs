@@ -10,6 +10,8 @@ use super::seat::Shared;
 use crate::control::channel::Reporter;
 use crate::control::message::{Fault, FaultKind, Held, OwnerState, Report};
 
+/// The bits that count holds; the others are the ownership's mark.
+const COUNT: u64 = u32::MAX as u64;
 /// The longest that a reader may hold a slot.
 const LONGEST_HOLD: Duration = Duration::from_secs(60);
 
@@ -22,12 +24,28 @@ impl Engine {
             Some(hold) => {
                 self.holds.push((hold.number, Instant::now() + time.min(LONGEST_HOLD)));
                 let segstore_core::owner::Hold { number, member, slot, image } = hold;
+                let number = number | self.hold_mark();
                 Ok(Report::Held(Held { ownership: self.owner.ownership(), number, member, slot, image }))
             }
             None => {
                 Err(Fault::new(FaultKind::Unreachable, "no replica that the owner reaches holds its newest checkpoint"))
             }
         });
+    }
+
+    /// Ends a hold of this ownership; one of an earlier owner had another mark.
+    pub(super) fn end_hold(&mut self, number: u64) {
+        if number & !COUNT == self.hold_mark() {
+            self.holds.retain(|(held, _)| *held != number & COUNT);
+            self.owner.release(number & COUNT);
+        }
+    }
+
+    /// What tells this ownership's holds from others': owners are named at random.
+    fn hold_mark(&self) -> u64 {
+        #[expect(clippy::cast_possible_truncation, reason = "half of a random number")]
+        let half = self.owner.ownership().owner.0 as u64;
+        half & !COUNT
     }
 
     /// How the segment is.
