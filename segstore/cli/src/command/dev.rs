@@ -14,7 +14,11 @@ pub(crate) fn run(context: &Context, what: &Dev) -> Result<(), Failure> {
         }
         Dev::Down { dir } => {
             let stopped = dev::down(dir)?;
-            line(format_args!("{stopped} daemons stopped"));
+            if context.json {
+                json(&serde_json::json!({ "stopped": stopped }));
+            } else {
+                line(format_args!("{stopped} daemons stopped"));
+            }
         }
     }
     Ok(())
