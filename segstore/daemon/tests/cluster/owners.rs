@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use segstore::{Error, OpenOptions, Session};
 
-use super::harness::{Client, Cluster, WATCHDOG};
+use super::harness::{Client, Cluster, WATCHDOG, until};
 use super::roles::check_state;
 
 const OVER_SHM: &[&str] = &["--transport", "shm"];
@@ -124,6 +124,36 @@ fn a_program_joins_the_session_that_it_was_started_in() {
     let token = runner.token();
     let joined = Session::join_at(cluster.socket(0), &token).unwrap();
     joined.open_or_create("s", &super::roles::options().replicas(1), &OpenOptions::new()).unwrap();
+}
+
+/// An owner that asked for a further replica when it was stopped asks again when it wakes: by then the node that could make it has one
+/// for the next owner, and keeps it.
+#[test]
+fn a_deposed_owner_has_no_replica_replaced() {
+    let mut cluster = Cluster::start(3, OVER_TCP);
+    let mut old = cluster.client(0, "idler", &["s"]);
+    until_owner(&mut old);
+    cluster.kill(2);
+    std::fs::remove_dir_all(cluster.memory(2)).unwrap();
+    old.line("short").expect("it goes on without the replica");
+    old.signal(Signal::SIGSTOP);
+    let session = cluster.session(1);
+    let mut new = cluster.session(1).open("s", &OpenOptions::new().take_over(true)).unwrap();
+    cluster.restart(2);
+    // The one beside it does not count towards the two.
+    let added = until("the next owner has its replicas", || {
+        new.write(0, b"new").unwrap();
+        new.checkpoint().unwrap();
+        let record = session.lookup("s").unwrap().record.record;
+        (record.in_sync.len() == 3).then_some(record)
+    });
+    old.signal(Signal::SIGCONT);
+    // It looks for a replica every two seconds.
+    std::thread::sleep(Duration::from_secs(6));
+    new.checkpoint().unwrap();
+    assert_eq!(session.lookup("s").unwrap().record.record, added);
+    let filled = std::fs::read_to_string(cluster.log(2)).unwrap().matches("the replica is filled").count();
+    assert_eq!(filled, 1, "nobody else had one filled there");
 }
 
 /// The owner of a segment that is removed learns it by its next checkpoint, at once and in so many words.

@@ -63,6 +63,17 @@ fn role() {
         }
         "standby" => writer(arguments[0], &OpenOptions::new().stand_by(None)),
         "usurper" => writer(arguments[0], &OpenOptions::new().take_over(true)),
+        "idler" => {
+            // Until a replica is missing; then it does nothing any more, but the library looks for another one.
+            let mut segment = open(arguments[0], &OpenOptions::new());
+            segment.set_len(STATE).unwrap();
+            say("owner", 0);
+            while segment.checkpoint().unwrap().elsewhere > 1 {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            say("short", 1);
+            std::thread::sleep(Duration::from_secs(600));
+        }
         "hoarder" => {
             let session = Session::connect().unwrap();
             let _held = session.hold("read", Duration::from_secs(60)).unwrap();
