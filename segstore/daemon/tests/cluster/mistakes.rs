@@ -9,20 +9,12 @@ use std::time::Duration;
 
 use segstore::control::frame::{ToClient, ToDaemon, decode, encode};
 use segstore::control::message::{FaultKind, Request};
-use segstore::{CreateOptions, Error, LoadOptions, OpenOptions, Segment, Session};
+use segstore::{CreateOptions, Error, LoadOptions, OpenOptions, Session};
 
 use super::harness::{Cluster, WATCHDOG, until};
-use super::roles::{STATE, check_state, options, write_state};
+use super::roles::{check_state, opened, options, write_state};
 
 const OVER_TCP: &[&str] = &["--transport", "tcp"];
-
-fn opened(session: &Session, make: &CreateOptions) -> Segment {
-    let mut segment = session.open_or_create("s", make, &OpenOptions::new()).unwrap();
-    segment.set_len(STATE).unwrap();
-    write_state(&mut segment, 1);
-    segment.checkpoint().unwrap();
-    segment
-}
 
 fn slots(cluster: &Cluster, node: usize) -> PathBuf {
     let files = std::fs::read_dir(cluster.memory(node)).unwrap().flatten().map(|file| file.path());

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use segstore::{CreateOptions, Error, LoadOptions, OpenOptions, Session};
 
 use super::harness::Cluster;
-use super::roles::{STATE, check_state, options, write_state};
+use super::roles::{STATE, check_state, opened, options, write_state};
 
 #[test]
 fn a_living_owner_is_asked_and_not_disturbed() {
@@ -94,10 +94,7 @@ fn an_empty_segment_is_loaded_as_nothing() {
 #[test]
 fn a_hold_ends_when_its_time_is_over() {
     let cluster = Cluster::start(2, &[]);
-    let mut segment = cluster.session(0).open_or_create("s", &options().replicas(1), &OpenOptions::new()).unwrap();
-    segment.set_len(STATE).unwrap();
-    write_state(&mut segment, 1);
-    segment.checkpoint().unwrap();
+    let mut segment = opened(&cluster.session(0), &options().replicas(1));
     let _hold = cluster.session(1).hold("s", Duration::from_secs(1)).unwrap();
     for n in 2..5 {
         write_state(&mut segment, n);
@@ -108,11 +105,7 @@ fn a_hold_ends_when_its_time_is_over() {
 #[test]
 fn many_read_at_once_what_nobody_owns() {
     let cluster = Cluster::start(2, &[]);
-    let mut segment = cluster.session(0).open_or_create("s", &options().replicas(1), &OpenOptions::new()).unwrap();
-    segment.set_len(STATE).unwrap();
-    write_state(&mut segment, 1);
-    segment.checkpoint().unwrap();
-    segment.release().unwrap();
+    opened(&cluster.session(0), &options().replicas(1)).release().unwrap();
     let sessions: Vec<_> = (0..6).map(|n| cluster.session(n % 2)).collect();
     let load = |session: Session| session.load("s", &LoadOptions::new()).map(|image| check_state(image.bytes()));
     let readers: Vec<_> = sessions.into_iter().map(|session| std::thread::spawn(move || load(session))).collect();
@@ -125,10 +118,7 @@ fn many_read_at_once_what_nobody_owns() {
 #[test]
 fn an_owner_that_answers_is_not_taken_over_by_a_reader() {
     let cluster = Cluster::start(2, &[]);
-    let mut segment = cluster.session(0).open_or_create("s", &options().replicas(1), &OpenOptions::new()).unwrap();
-    segment.set_len(STATE).unwrap();
-    write_state(&mut segment, 1);
-    segment.checkpoint().unwrap();
+    let mut segment = opened(&cluster.session(0), &options().replicas(1));
     let image = cluster.session(1).load("s", &LoadOptions::new().take_over(true)).unwrap();
     assert_eq!(check_state(image.bytes()), 1);
     write_state(&mut segment, 2);
@@ -139,10 +129,7 @@ fn an_owner_that_answers_is_not_taken_over_by_a_reader() {
 #[test]
 fn a_reader_that_cannot_reach_one_replica_reads_another() {
     let cluster = Cluster::start(4, &["--transport", "shm"]);
-    let mut segment = cluster.session(0).open_or_create("s", &options(), &OpenOptions::new()).unwrap();
-    segment.set_len(STATE).unwrap();
-    write_state(&mut segment, 1);
-    segment.checkpoint().unwrap();
+    let _segment = opened(&cluster.session(0), &options());
     let holders = segment_nodes(&cluster);
     let reader = cluster.session(0);
     cluster.pause(holders[0]);

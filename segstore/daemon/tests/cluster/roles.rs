@@ -44,6 +44,15 @@ pub(super) fn options() -> CreateOptions {
     CreateOptions::new(1 << 20).replicas(2)
 }
 
+/// The segment `s` with the state 1, in its replicas.
+pub(super) fn opened(session: &Session, make: &CreateOptions) -> Segment {
+    let mut segment = session.open_or_create("s", make, &OpenOptions::new()).unwrap();
+    segment.set_len(STATE).unwrap();
+    write_state(&mut segment, 1);
+    segment.checkpoint().unwrap();
+    segment
+}
+
 /// Not a test: what a child process runs.
 #[test]
 fn role() {
