@@ -224,8 +224,8 @@ impl Segment {
     /// Makes the state as it is survive: returns when every replica in sync has it.
     ///
     /// # Errors
-    /// [`Error::Fenced`]: somebody took the segment over; [`Error::NotFound`]: it was removed. [`Error::Pending`]: not in its time; it may still turn up, and the next
-    /// checkpoint contains it.
+    /// [`Error::Fenced`]: somebody took the segment over; [`Error::NotFound`]: it was removed. [`Error::Pending`]: not in its time;
+    /// it may still turn up, and the next checkpoint contains it.
     pub fn checkpoint(&mut self) -> Result<Checkpoint> {
         self.commit()?.wait()
     }
@@ -233,7 +233,7 @@ impl Segment {
     /// Starts a checkpoint of the state as it is. The ticket keeps the state from being changed until it has ended.
     ///
     /// # Errors
-    /// [`Error::Fenced`].
+    /// [`Error::Fenced`], [`Error::NotFound`].
     pub fn commit(&mut self) -> Result<Ticket<'_>> {
         self.settle();
         let Some(mut changes) = self.changes.take() else {

@@ -89,9 +89,7 @@ impl Hosted {
 
     /// Fences: nothing of a lower term lands from here on.
     pub(super) fn fence(&self, request: &Request) -> Result<Vec<Head>, ReplicaError> {
-        let mut state = self.lock();
-        state.admit(request)?;
-        state.files.slot_heads()
+        self.lock().fence(request)
     }
 
     /// What stands at the start of every slot.
@@ -141,9 +139,7 @@ impl Hosted {
     /// step, so that no later owner comes between and finds nothing to end.
     pub(super) fn begin_level(&self, request: &Request) -> Result<(Vec<Head>, Arc<AtomicBool>), ReplicaError> {
         let mut state = self.lock();
-        state.admit(request)?;
-        let heads = state.files.slot_heads()?;
-        Ok((heads, state.begin_repair()))
+        Ok((state.fence(request)?, state.begin_repair()))
     }
 
     /// The repair that `end` would have ended is over, well or not.
@@ -209,6 +205,11 @@ impl State {
             self.revoke()?;
         }
         Ok(())
+    }
+
+    fn fence(&mut self, request: &Request) -> Result<Vec<Head>, ReplicaError> {
+        self.admit(request)?;
+        self.files.slot_heads()
     }
 
     fn begin_repair(&mut self) -> Arc<AtomicBool> {

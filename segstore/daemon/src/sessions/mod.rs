@@ -73,12 +73,6 @@ impl Sessions {
         self.lock().len()
     }
 
-    /// Whether some session of this node holds the name.
-    #[must_use]
-    pub fn is_held(&self, name: &str) -> bool {
-        self.lock().values().any(|session| session.holds(name))
-    }
-
     /// What is held here, and by which session.
     #[must_use]
     pub fn held(&self) -> Vec<(String, u64)> {
