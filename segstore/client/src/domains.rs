@@ -12,15 +12,40 @@ use crate::error::{Error, Result};
 
 /// How long the daemons may usually take to open an endpoint.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
-const SHM: &str = "shm";
-const TCP: &str = "tcp";
+
+/// How a replica is reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Way {
+    /// In this machine's shared memory, in a replica of the writer's own node: its memory outlives its daemon, and while that is
+    /// away nobody can take the segment over by it. So the writer goes on; it must connect again when the daemon is back.
+    OwnNode,
+    /// In this machine's shared memory.
+    Shm,
+    /// By TCP.
+    Tcp,
+}
+
+impl Way {
+    /// What the transport calls it, and daemons do.
+    fn provider(self) -> &'static str {
+        match self {
+            Self::OwnNode | Self::Shm => "shm",
+            Self::Tcp => "tcp",
+        }
+    }
+
+    fn open(self) -> segstore_transport::Result<Domain> {
+        match self {
+            Self::OwnNode => Shm::new().outliving_targets().open(),
+            Self::Shm => Shm::new().open(),
+            Self::Tcp => Tcp::dialing_only().open(),
+        }
+    }
+}
 
 /// Opened when they are first needed.
 #[derive(Default)]
-pub(crate) struct Domains {
-    shm: OnceLock<Domain>,
-    tcp: OnceLock<Domain>,
-}
+pub(crate) struct Domains([OnceLock<Domain>; 3]);
 
 /// Why a replica could not be reached.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -37,31 +62,25 @@ pub(crate) enum DialError {
 }
 
 impl Domains {
-    fn get(&self, provider: &str) -> Result<&Domain> {
-        let (slot, opened) = match provider {
-            SHM => (&self.shm, self.shm.get().is_none().then(|| Shm::new().open())),
-            TCP => (&self.tcp, self.tcp.get().is_none().then(|| Tcp::dialing_only().open())),
-            other => {
-                let text = format!("the provider {other:?}: this library knows {SHM} and {TCP}");
-                return Err(Error::Invalid(text));
-            }
-        };
-        if let Some(opened) = opened {
-            let domain = opened.map_err(|error| Error::of_transport(&format!("opening {provider}"), &error))?;
+    fn get(&self, way: Way) -> Result<&Domain> {
+        let slot = &self.0[way as usize];
+        if slot.get().is_none() {
+            let domain = way.open();
+            let domain = domain.map_err(|error| Error::of_transport(&format!("opening {}", way.provider()), &error))?;
             // Who was faster wins; the other domain had no users.
             let _ = slot.set(domain);
         }
-        slot.get().ok_or_else(|| Error::Internal(format!("{provider} did not open")))
+        slot.get().ok_or_else(|| Error::Internal(format!("{} did not open", way.provider())))
     }
 
     /// Makes memory of this process usable by operations of a provider.
-    pub(crate) fn register(&self, provider: &str, memory: &Memory) -> Result<Region> {
-        let region = self.get(provider)?.register(memory, Rights::LOCAL);
-        region.map_err(|error| Error::of_transport(&format!("registering memory with {provider}"), &error))
+    pub(crate) fn register(&self, way: Way, memory: &Memory) -> Result<Region> {
+        let region = self.get(way)?.register(memory, Rights::LOCAL);
+        region.map_err(|error| Error::of_transport(&format!("registering memory with {}", way.provider()), &error))
     }
 
     /// Opens an endpoint to a replica of the segment `name`: as its writer, or to read. The daemons may take `limit` for it. Gives
-    /// the provider too.
+    /// the way too.
     pub(crate) fn dial(
         &self,
         channel: &Channel,
@@ -69,14 +88,17 @@ impl Domains {
         place: &Place,
         writer: Option<ReplicaRequest>,
         limit: Duration,
-    ) -> std::result::Result<(&'static str, Endpoint), DialError> {
+    ) -> std::result::Result<(Way, Endpoint), DialError> {
         let mut problems = Vec::new();
         let welcome = channel.welcome();
-        let known = [SHM, TCP].into_iter().filter(|name| welcome.providers.iter().any(|has| has == name));
-        for provider in place.usable(&welcome.host, known) {
-            match self.dial_over(provider, channel, name, place, writer, limit) {
-                Err(DialError::OutOfReach(why)) => problems.push(format!("{provider}: {why}")),
-                Ok(endpoint) => return Ok((provider, endpoint)),
+        let is_own = writer.is_some() && place.member.node == welcome.node;
+        let near = if is_own { Way::OwnNode } else { Way::Shm };
+        let served =
+            [near, Way::Tcp].into_iter().filter(|way| welcome.providers.iter().any(|has| has == way.provider()));
+        for way in served.filter(|way| place.usable(&welcome.host, std::iter::once(way.provider())).next().is_some()) {
+            match self.dial_over(way, channel, name, place, writer, limit) {
+                Err(DialError::OutOfReach(why)) => problems.push(format!("{}: {why}", way.provider())),
+                Ok(endpoint) => return Ok((way, endpoint)),
                 Err(refused) => return Err(refused),
             }
         }
@@ -88,7 +110,7 @@ impl Domains {
 
     fn dial_over(
         &self,
-        provider: &str,
+        way: Way,
         channel: &Channel,
         name: &str,
         place: &Place,
@@ -96,13 +118,13 @@ impl Domains {
         limit: Duration,
     ) -> std::result::Result<Endpoint, DialError> {
         let out_of_reach = |error: &dyn std::fmt::Display| DialError::OutOfReach(error.to_string());
-        let domain = self.get(provider).map_err(|error| out_of_reach(&error))?;
+        let domain = self.get(way).map_err(|error| out_of_reach(&error))?;
         let dialing = domain.dial().map_err(|error| out_of_reach(&error))?;
         let request = Request::Connect {
             name: name.to_owned(),
             member: place.member,
             writer,
-            provider: provider.to_owned(),
+            provider: way.provider().to_owned(),
             hello: Bytes(dialing.hello().to_vec()),
         };
         match channel.ask(request, Some(limit)) {

@@ -98,7 +98,13 @@ impl Session {
                 Demand::State { .. } => event::Event::State(reporter),
             });
         });
-        let channel = Channel::open(path, &program, token, on_demand);
+        let segments = owned.clone();
+        let on_return = Box::new(move || {
+            let segments: Vec<_> =
+                segments.lock().unwrap_or_else(PoisonError::into_inner).values().filter_map(Weak::upgrade).collect();
+            segments.iter().for_each(|segment| segment.bring(event::Event::DaemonIsBack));
+        });
+        let channel = Channel::open(path, &program, token, on_demand, on_return);
         let channel = channel.map_err(|error| Error::NoDaemon { path: path.to_owned(), why: error.to_string() })?;
         let (pulled, releasing) = (Arc::default(), Mutex::default());
         Ok(Self { inner: Arc::new(Inner { channel, domains: Domains::default(), owned, pulled, releasing }) })

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use zerocopy::IntoBytes;
 
-use super::agent::Agent;
+use super::agent::{Agent, Watch};
 use super::control::{self, Control};
 use super::endpoint::{Mapped, ShmEndpoint};
 use super::wire::{Hello, Knock, MAX_MESSAGE, Reply, Welcomed, parse_welcome};
@@ -17,11 +17,12 @@ use crate::{Error, ErrorKind, Granted, Key, Result};
 pub(super) struct ShmDial {
     hello: Hello,
     agent: Arc<Agent>,
+    outlives_target: bool,
 }
 
 impl ShmDial {
-    pub(super) fn new(hello: Hello, agent: Arc<Agent>) -> ShmDial {
-        ShmDial { hello, agent }
+    pub(super) fn new(hello: Hello, agent: Arc<Agent>, outlives_target: bool) -> ShmDial {
+        ShmDial { hello, agent, outlives_target }
     }
 }
 
@@ -56,7 +57,8 @@ impl DialDriver for ShmDial {
         // What was mapped after a revoke or a move may be an orphan already.
         fence::check(control.fence())?;
         let granted = welcomed.iter().enumerate().map(granted).collect();
-        Ok((Box::new(ShmEndpoint::new(control, mapped, self.agent, socket)), granted))
+        let watch = Watch::new(self.agent, socket);
+        Ok((Box::new(ShmEndpoint::new(control, mapped, watch, self.outlives_target)), granted))
     }
 }
 

@@ -17,15 +17,16 @@ use crate::{Capabilities, Error, ErrorKind, Grant, Result, Rights};
 pub(super) struct ShmDomain {
     directory: Option<Directory>,
     boot: [u8; 16],
+    outlives_targets: bool,
     /// Runs while an endpoint or a peer needs it.
     agent: Mutex<Weak<Agent>>,
 }
 
 impl ShmDomain {
-    pub(super) fn new(directory: Option<&Path>) -> Result<ShmDomain> {
+    pub(super) fn new(directory: Option<&Path>, outlives_targets: bool) -> Result<ShmDomain> {
         let boot = boot_id()?;
         let directory = directory.map(|path| Directory::open(path, &boot)).transpose()?;
-        Ok(ShmDomain { directory, boot, agent: Mutex::new(Weak::new()) })
+        Ok(ShmDomain { directory, boot, outlives_targets, agent: Mutex::new(Weak::new()) })
     }
 
     fn agent(&self) -> Result<Arc<Agent>> {
@@ -51,7 +52,7 @@ impl DomainDriver for ShmDomain {
     }
 
     fn dial(&self) -> Result<Box<dyn DialDriver>> {
-        Ok(Box::new(ShmDial::new(Hello::new(self.boot), self.agent()?)))
+        Ok(Box::new(ShmDial::new(Hello::new(self.boot), self.agent()?, self.outlives_targets)))
     }
 
     fn admit(&self, hello: &[u8], grants: &[Grant<'_>]) -> Result<(Box<dyn PeerDriver>, Vec<u8>)> {

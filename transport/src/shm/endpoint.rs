@@ -1,10 +1,8 @@
 //! The initiator's side: copies into the target's memory, and checks the fence before it says so.
 
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
-use super::agent::{Agent, Watch};
+use super::agent::Watch;
 use super::control::Control;
 use super::fence;
 use crate::contract::driver::{EndpointDriver, Local, Place, Work};
@@ -34,12 +32,14 @@ pub(super) struct ShmEndpoint {
     warmth: Warmth,
     /// Tells when the target's process is gone.
     watch: Watch,
+    /// Whether that is no reason to stop.
+    outlives_target: bool,
 }
 
 impl ShmEndpoint {
-    pub(super) fn new(control: Control, mapped: Vec<Mapped>, agent: Arc<Agent>, socket: OwnedFd) -> ShmEndpoint {
+    pub(super) fn new(control: Control, mapped: Vec<Mapped>, watch: Watch, outlives_target: bool) -> ShmEndpoint {
         let ended = VecDeque::with_capacity(super::capabilities().max_outstanding);
-        ShmEndpoint { control, mapped, tail: 0, ended, warmth: Warmth::new(), watch: Watch::new(agent, socket) }
+        ShmEndpoint { control, mapped, tail: 0, ended, warmth: Warmth::new(), watch, outlives_target }
     }
 
     /// Whether the batch may start: target there, fence down, room for its notifications.
@@ -54,7 +54,7 @@ impl ShmEndpoint {
     }
 
     fn target_lives(&self) -> Result<(), Error> {
-        if self.watch.is_gone() {
+        if !self.outlives_target && self.watch.is_gone() {
             // A target that revoked has closed the socket too: the fence knows the better reason.
             fence::peek(self.control.fence())?;
             return Err(Error::endpoint(

@@ -31,6 +31,7 @@ use crate::{Capabilities, Domain, Provider, Result, RevokeKind};
 #[derive(Clone, Debug, Default)]
 pub struct Shm {
     directory: Option<PathBuf>,
+    outlives_targets: bool,
 }
 
 impl Shm {
@@ -47,7 +48,16 @@ impl Shm {
     /// on (`PeerGone`). What they had under way may still land in a file until it is *registered*: then it moves to fresh
     /// backing, unless they are proven dead. So register named memory before reading it.
     pub fn in_directory(directory: impl Into<PathBuf>) -> Shm {
-        Shm { directory: Some(directory.into()) }
+        Shm { directory: Some(directory.into()), outlives_targets: false }
+    }
+
+    /// Endpoints of the domain do not break because their target's process has died: they go on writing into its memory for as
+    /// long as nobody raises the fence. For an initiator to whom memory that survives its process is as good, and who connects
+    /// again when the target is back: if it came back without that memory, nothing else would tell.
+    #[must_use]
+    pub fn outliving_targets(mut self) -> Shm {
+        self.outlives_targets = true;
+        self
     }
 }
 
@@ -57,7 +67,7 @@ impl Provider for Shm {
     }
 
     fn open(&self) -> Result<Domain> {
-        Ok(Domain::new(domain::ShmDomain::new(self.directory.as_deref())?))
+        Ok(Domain::new(domain::ShmDomain::new(self.directory.as_deref(), self.outlives_targets)?))
     }
 }
 

@@ -67,7 +67,10 @@ impl Drop for Place {
 
 /// Connects this process to a first life.
 fn connect_here(target: &mut Second) -> (Endpoint, Region) {
-    let initiator = Shm::new().open().unwrap();
+    connect_from(&Shm::new().open().unwrap(), target)
+}
+
+fn connect_from(initiator: &Domain, target: &mut Second) -> (Endpoint, Region) {
     let dialing = initiator.dial().unwrap();
     target.send(dialing.hello());
     let endpoint = dialing.complete(&target.receive()).unwrap();
@@ -123,6 +126,27 @@ fn peers_of_the_former_life_are_told() {
     drop(target);
     let _domain = place.open();
     let error = run(&mut endpoint, &[Operation::read(word, 0, 0)]).result.unwrap_err();
+    assert_eq!((error.kind(), error.code()), (ErrorKind::PeerGone, 3), "{error}");
+}
+
+/// Who outlives its targets goes on writing into the memory of a dead one, until its next life opens: from then on, nothing.
+#[test]
+fn memory_outlives_its_process_for_who_wants_that() {
+    let place = Place::new("outlives");
+    let mut target = place.target();
+    let initiator = Shm::new().outliving_targets().open().unwrap();
+    let (mut endpoint, local) = connect_from(&initiator, &mut target);
+    let word = local.slice(0, 8).unwrap();
+    drop(target);
+    for number in 1..=1000 {
+        local.memory().store_u64(0, number, Ordering::Relaxed).unwrap();
+        run(&mut endpoint, &[Operation::write(word, 0, 0)]).result.unwrap();
+        // Long enough for the end of a socket to be noticed.
+        std::thread::sleep(std::time::Duration::from_micros(200));
+    }
+    assert_eq!(place.memory().load_u64(0, Ordering::Acquire).unwrap(), 1000);
+    let _domain = place.open();
+    let error = run(&mut endpoint, &[Operation::write(word, 0, 0)]).result.unwrap_err();
     assert_eq!((error.kind(), error.code()), (ErrorKind::PeerGone, 3), "{error}");
 }
 

@@ -39,6 +39,9 @@ pub struct Welcome {
 /// Serves what the daemon demands. Called on the reading thread: it must not wait.
 pub type OnDemand = Box<dyn Fn(Demand, Reporter) + Send + Sync>;
 
+/// Told that the daemon answers again. Called on the reading thread: it must not wait.
+pub type OnReturn = Box<dyn Fn() + Send + Sync>;
+
 /// Answers one demand. Dropped unused, it says that nobody did.
 pub struct Reporter {
     number: u64,
@@ -57,6 +60,7 @@ struct Shared {
     state: Mutex<State>,
     connected: Condvar,
     on_demand: OnDemand,
+    on_return: OnReturn,
 }
 
 #[derive(Default)]
@@ -111,7 +115,13 @@ impl Channel {
     ///
     /// # Errors
     /// What the system or the daemon said.
-    pub fn open(path: &Path, program: &str, token: Option<String>, on_demand: OnDemand) -> io::Result<Self> {
+    pub fn open(
+        path: &Path,
+        program: &str,
+        token: Option<String>,
+        on_demand: OnDemand,
+        on_return: OnReturn,
+    ) -> io::Result<Self> {
         let (stream, welcome) = greet(path, program, token)?;
         let stream = Arc::new(stream);
         let state = State { stream: Some(stream.clone()), welcome: Some(welcome), ..State::default() };
@@ -121,6 +131,7 @@ impl Channel {
             state: Mutex::new(state),
             connected: Condvar::new(),
             on_demand,
+            on_return,
         });
         let weak = Arc::downgrade(&shared);
         let thread = std::thread::Builder::new().name("segstore-control".into());
@@ -293,6 +304,9 @@ fn keep_reading(weak: &Weak<Shared>, first: Arc<Line>) {
                 return;
             }
             stream = shared.reconnect();
+            if stream.is_some() {
+                (shared.on_return)();
+            }
             continue;
         };
         let why = loop {

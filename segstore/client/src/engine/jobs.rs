@@ -149,8 +149,8 @@ fn open(shared: &Arc<Shared>, place: &Place, limit: Duration) -> Result<Link, Di
     let incarnation = place.member.incarnation;
     let request = ReplicaRequest { segment: shared.segment, incarnation, asker: shared.ownership };
     let session = &shared.session;
-    let (provider, endpoint) = session.domains.dial(&session.channel, &shared.name, place, Some(request), limit)?;
-    let link = Link::new(place.member, provider, endpoint, &session.domains, &shared.working, &shared.geometry);
+    let (way, endpoint) = session.domains.dial(&session.channel, &shared.name, place, Some(request), limit)?;
+    let link = Link::new(place.member, way, endpoint, &session.domains, &shared.working, &shared.geometry);
     link.map_err(|error| DialError::OutOfReach(error.to_string()))
 }
 

@@ -12,7 +12,7 @@ use segstore_core::push::{Checkpoint, Source, Target};
 use segstore_transport::{Endpoint, Error as TransportError, Memory, Operation, Post, Region, Wait};
 use std::time::{Duration, Instant};
 
-use crate::domains::Domains;
+use crate::domains::{Domains, Way};
 use crate::error::{Error, Result};
 use crate::working::in_memory;
 
@@ -87,7 +87,7 @@ impl Link {
     /// A link over an endpoint that was just opened.
     pub(crate) fn new(
         member: Member,
-        provider: &str,
+        way: Way,
         endpoint: Endpoint,
         domains: &Domains,
         working: &Memory,
@@ -98,8 +98,8 @@ impl Link {
         Ok(Self {
             member,
             endpoint,
-            working: domains.register(provider, working)?,
-            staging: domains.register(provider, &staging)?,
+            working: domains.register(way, working)?,
+            staging: domains.register(way, &staging)?,
             origin: geometry.slot(0),
             plan: Vec::with_capacity(64),
             posted: 0,

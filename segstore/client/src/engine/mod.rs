@@ -353,6 +353,7 @@ impl Engine {
                 self.link(*link);
             }
             Event::NoLocal => self.seeking_local = false,
+            Event::DaemonIsBack => self.meet_daemon(shared),
             Event::Hold { time, without, reporter } => self.hold(time, &without, reporter),
             Event::EndHold { number, reporter } => {
                 self.end_hold(number);
@@ -363,6 +364,13 @@ impl Engine {
                 reporter.report(Ok(Report::State(Box::new(state))));
             }
         }
+    }
+
+    /// A replica on this node is written to while its daemon is away. Back, the daemon may have it no more, or elsewhere.
+    fn meet_daemon(&mut self, shared: &Arc<Shared>) {
+        let here: Vec<_> =
+            self.links.iter().map(|link| link.member).filter(|member| member.node == shared.node).collect();
+        here.into_iter().for_each(|member| self.lose(shared, member, "this node's daemon was away"));
     }
 
     fn link(&mut self, link: Link) {

@@ -58,11 +58,11 @@ impl Source {
         scratch: &Memory,
     ) -> Result<Self> {
         let dialled = session.domains.dial(&session.channel, name, place, None, PATIENCE);
-        let (provider, endpoint) = dialled.map_err(|error| Error::Unreachable(error.to_string()))?;
+        let (way, endpoint) = dialled.map_err(|error| Error::Unreachable(error.to_string()))?;
         let mut source = Self {
             endpoint,
-            working: session.domains.register(provider, working.memory())?,
-            scratch: session.domains.register(provider, scratch)?,
+            working: session.domains.register(way, working.memory())?,
+            scratch: session.domains.register(way, scratch)?,
             slot: 0,
             pulled: session.pulled.clone(),
         };

@@ -63,6 +63,46 @@ fn the_owners_own_daemon_can_be_restarted() {
     assert_eq!(check_state(segment.bytes()), 99);
 }
 
+/// One of the replicas in sync is on the owner's own node, whose daemon dies: nobody could remove that replica from the set, and
+/// nobody has to, since its memory is there.
+#[test]
+fn an_owner_whose_own_daemon_is_away_goes_on() {
+    let mut cluster = Cluster::start(2, &[]);
+    let session = cluster.session(1);
+    let mut segment = opened(&session);
+    assert_eq!(session.status("s").unwrap().owner.expect("the owner answers").in_sync, 2);
+    let mut n = 0;
+    // Its memory is still there, and then it is not.
+    for forgets in [false, true] {
+        cluster.kill(1);
+        let away = Instant::now();
+        while away.elapsed() < Duration::from_millis(600) {
+            n += 1;
+            write_state(&mut segment, n);
+            let done = segment.checkpoint().unwrap();
+            assert_eq!((done.in_sync, done.elsewhere), (2, 1));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(away.elapsed() < Duration::from_secs(2), "a checkpoint waited for the daemon");
+        if forgets {
+            std::fs::remove_dir_all(cluster.memory(1)).unwrap();
+        }
+        cluster.restart(1);
+        // What came back without its memory counts for nothing, until it was filled.
+        until("the owner has met its daemon again", || {
+            n += 1;
+            write(&mut segment, n);
+            let replicas = cluster.session(0).status("s").ok()?.replicas;
+            let holds = |name| replicas.iter().any(|r| r.in_sync && r.node_name == name && r.image.is_some());
+            (holds("n0") && holds("n1")).then_some(())
+        });
+    }
+    drop((segment, session));
+    let standby = OpenOptions::new().stand_by(Some(Duration::from_secs(30)));
+    let segment = cluster.session(0).open("s", &standby).unwrap();
+    assert_eq!(check_state(segment.bytes()), n);
+}
+
 #[test]
 fn without_its_directory_commits_go_on() {
     let mut cluster = Cluster::start(3, &[]);

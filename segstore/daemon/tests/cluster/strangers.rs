@@ -125,7 +125,7 @@ fn nobody_but_the_owner_has_a_replica_replaced() {
     segment.checkpoint().unwrap();
     segment.release().unwrap();
     let record = session.lookup("s").unwrap().record.record;
-    let channel = Channel::open(&cluster.socket(0), "stranger", None, Box::new(|_, _| ())).unwrap();
+    let channel = Channel::open(&cluster.socket(0), "stranger", None, Box::new(|_, _| ()), Box::new(|| ())).unwrap();
     for term in [0, 1, 99] {
         let request = Request::Repair {
             name: "s".into(),
