@@ -66,6 +66,12 @@ impl Cluster {
         self.memory.path().join(format!("n{node}"))
     }
 
+    /// The slots of the one replica that a node keeps.
+    pub(super) fn slots(&self, node: usize) -> PathBuf {
+        let files = std::fs::read_dir(self.memory(node)).unwrap().flatten().map(|file| file.path());
+        files.into_iter().find(|file| file.extension().is_some_and(|kind| kind == "slots")).unwrap()
+    }
+
     pub(super) fn data(&self, node: usize) -> PathBuf {
         self.place.path().join(format!("n{node}"))
     }

@@ -6,6 +6,7 @@ mod harness;
 mod local;
 mod metrics;
 mod mistakes;
+mod moves;
 mod nodes;
 mod owners;
 mod readers;

@@ -16,11 +16,6 @@ use super::roles::{check_state, opened, options, write_state};
 
 const OVER_TCP: &[&str] = &["--transport", "tcp"];
 
-fn slots(cluster: &Cluster, node: usize) -> PathBuf {
-    let files = std::fs::read_dir(cluster.memory(node)).unwrap().flatten().map(|file| file.path());
-    files.into_iter().find(|file| file.extension().is_some_and(|kind| kind == "slots")).unwrap()
-}
-
 #[test]
 fn a_node_with_another_secret_stays_outside() {
     let cluster = Cluster::start(2, &[]);
@@ -79,7 +74,7 @@ fn a_replica_that_is_cut_short_is_left_out() {
     let cluster = Cluster::start(3, OVER_TCP);
     let session = cluster.session(0);
     let mut segment = opened(&session, &options());
-    std::fs::File::options().write(true).open(slots(&cluster, 1)).unwrap().set_len(4096).unwrap();
+    std::fs::File::options().write(true).open(cluster.slots(1)).unwrap().set_len(4096).unwrap();
     for n in 2..20 {
         write_state(&mut segment, n);
         segment.checkpoint().unwrap();
@@ -97,7 +92,7 @@ fn altered_bytes_are_found_and_another_copy_is_loaded() {
     let session = cluster.session(0);
     let segment = opened(&session, &options());
     drop(segment);
-    let file = std::fs::File::options().write(true).read(true).open(slots(&cluster, 1)).unwrap();
+    let file = std::fs::File::options().write(true).read(true).open(cluster.slots(1)).unwrap();
     let length = file.metadata().unwrap().len();
     // In both slots, in the middle of what the state takes.
     for slot in [0, length / 2] {
@@ -108,7 +103,7 @@ fn altered_bytes_are_found_and_another_copy_is_loaded() {
     assert_eq!(check_state(segment.bytes()), 1);
     drop(segment);
     // With the good one altered as well there is none: that is said, and nothing is given.
-    let file = std::fs::File::options().write(true).open(slots(&cluster, 2)).unwrap();
+    let file = std::fs::File::options().write(true).open(cluster.slots(2)).unwrap();
     for slot in [0, length / 2] {
         file.write_all_at(&[0xaa; 100], slot + 64 * 1024).unwrap();
     }
