@@ -194,15 +194,18 @@ impl Driver<'_> {
         };
         let mut loader = Loader::new(self.session, &self.info.name, self.geometry, origins);
         let loaded = loader.load(header, &mut working)?;
-        for (member, problem) in loader.problems() {
-            self.takeover.damaged(*member, problem);
+        for (member, slot, problem) in loader.problems() {
+            self.takeover.damaged(*member, *slot, problem);
         }
         match loaded {
             Some(loaded) => {
                 self.loaded = Some((working, loaded));
                 self.takeover.loaded();
             }
-            None => self.takeover.unreadable(loader.into_problems()),
+            None => {
+                let problems = loader.problems().iter().map(|(member, _, problem)| (*member, problem.clone()));
+                self.takeover.unreadable(problems.collect());
+            }
         }
         Ok(())
     }
