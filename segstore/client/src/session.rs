@@ -294,7 +294,7 @@ impl Inner {
         }
         let millis = wait.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
         let request = Request::Acquire { name: name.to_owned(), wait: millis, force };
-        match self.ask(name, request, wait.map(|wait| wait + ANSWER))? {
+        match self.ask(name, request, wait.map(|wait| wait.saturating_add(ANSWER)))? {
             Answer::Acquired { newly } => Ok(newly),
             other => Err(unexpected(&other)),
         }

@@ -132,6 +132,17 @@ fn an_owner_that_was_fenced_opens_the_segment_again_in_its_place() {
     until("the name is free", || session.lookup("s").unwrap().holder.is_none().then_some(()));
 }
 
+/// `Duration::MAX` says so.
+#[test]
+fn an_owner_may_wait_without_a_limit() {
+    let cluster = Cluster::start(2, &[]);
+    let how = OpenOptions::new().timeout(Duration::MAX).patience(Duration::MAX).stand_by(Some(Duration::MAX));
+    let mut segment = cluster.session(0).open_or_create("s", &options().replicas(1), &how).unwrap();
+    segment.checkpoint().unwrap();
+    drop(segment.commit().unwrap());
+    segment.checkpoint().unwrap();
+}
+
 #[test]
 fn a_program_joins_the_session_that_it_was_started_in() {
     let cluster = Cluster::start(2, &[]);
