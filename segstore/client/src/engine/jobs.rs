@@ -16,6 +16,7 @@ use crate::control::message::{Answer, Fault, FaultKind, Place, Request};
 use crate::domains::{DialError, PATIENCE};
 use crate::error::Error;
 use crate::takeover::views;
+use crate::time::after;
 
 /// How long the directory may take for one answer.
 const DIRECTORY: Duration = Duration::from_secs(10);
@@ -32,8 +33,9 @@ pub(crate) enum Job {
     Swap(Swap),
     /// Read it, again until there is an answer.
     ReadRecord,
-    /// Open an endpoint to a replica, again until there is one.
-    Connect(Member),
+    /// Open an endpoint to a replica, again until there is one. It is told when that takes longer than `patience`, of which nothing is
+    /// left where the replica was given up.
+    Connect { member: Member, patience: Duration },
     /// Drive an attempt to its end.
     Drive { epoch: Epoch, bell: Arc<EventFd> },
     /// Wait before another replica is asked for.
@@ -49,7 +51,7 @@ pub(super) fn start(shared: &Arc<Shared>, job: Job) {
     let run = move || match job {
         Job::Swap(swap) => change_record(&worker, &swap),
         Job::ReadRecord => read_record(&worker),
-        Job::Connect(member) => connect(&worker, member),
+        Job::Connect { member, patience } => connect(&worker, member, patience),
         Job::Drive { epoch, bell } => drive(&worker, epoch, &bell),
         Job::Local => local(&worker),
         Job::Rest => {
@@ -124,9 +126,12 @@ fn read_record(shared: &Arc<Shared>) {
     }
 }
 
-fn connect(shared: &Arc<Shared>, member: Member) {
-    let give_up = Instant::now() + shared.patience;
-    let (mut pauses, mut is_told) = (Pauses::new(), false);
+fn connect(shared: &Arc<Shared>, member: Member, patience: Duration) {
+    let give_up = after(Instant::now(), patience);
+    let (mut pauses, mut is_told) = (Pauses::new(), patience.is_zero());
+    if is_told {
+        std::thread::sleep(LONGEST_PAUSE);
+    }
     while !shared.is_closed() {
         let Some(place) = shared.place(member) else { return };
         // The first attempt must not outlast the patience: a daemon that hangs answers nothing.

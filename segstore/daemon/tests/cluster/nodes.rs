@@ -1,5 +1,7 @@
 //! Nodes that die, come back, and come back without their memory.
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use segstore::{BelowMinimum, CreateOptions, Error, OpenOptions, Segment, Session};
@@ -216,4 +218,42 @@ fn a_replica_that_hangs_is_left_out() {
     cluster.pause(2);
     write_state(&mut segment, 2);
     assert_eq!(segment.checkpoint().unwrap().elsewhere, 1);
+}
+
+/// The way to one of two replicas carries what is small and loses the rest: it can be connected to, and takes no push.
+#[test]
+fn a_replica_that_takes_no_push_is_left_out() {
+    let door = |port: u16| TcpListener::bind(("127.0.0.1", port));
+    let are_free = |first: &u16| (*first..first + 20).all(|port| door(port).is_ok());
+    let first = (21_000..26_000).step_by(20).find(are_free).unwrap();
+    for node in 0..3 {
+        let door = door(first + 10 + node).unwrap();
+        std::thread::spawn(move || {
+            for from in door.incoming() {
+                let to = TcpStream::connect(("127.0.0.1", first + node)).unwrap();
+                let back = (to.try_clone().unwrap(), from.as_ref().unwrap().try_clone().unwrap());
+                std::thread::spawn(move || std::io::copy(&mut &back.0, &mut &back.1));
+                std::thread::spawn(move || carry(&mut from.unwrap(), &mut &to, (node == 1).then_some(16 << 10)));
+            }
+        });
+    }
+    let (data, seen) = (format!("127.0.0.1:{}{{node}}", first / 10), format!("127.0.0.1:{}{{node}}", first / 10 + 1));
+    let cluster = Cluster::start(3, &["--transport", "tcp", "--data-listen", &data, "--data-advertise", &seen]);
+    let make = options().minimum(0, BelowMinimum::Continue);
+    let how = OpenOptions::new().patience(Duration::from_millis(300)).timeout(Duration::from_secs(30));
+    let mut segment = cluster.session(0).open_or_create("s", &make, &how).unwrap();
+    segment.set_len(STATE).unwrap();
+    segment.bytes_mut(..).unwrap().fill(7);
+    assert_eq!(segment.checkpoint().unwrap().elsewhere, 1);
+}
+
+/// Passes bytes on, so many; what comes then is swallowed, and the connection stays.
+fn carry(from: &mut impl Read, to: &mut impl Write, most: Option<usize>) {
+    let (mut bytes, mut passed) = ([0; 4096], 0);
+    while let Ok(count @ 1..) = from.read(&mut bytes) {
+        passed += count;
+        if most.is_none_or(|most| passed <= most) && to.write_all(&bytes[..count]).is_err() {
+            return;
+        }
+    }
 }
