@@ -78,6 +78,17 @@ pub enum ReplicaError {
     /// The source of a repair does not hold what its owner said.
     #[error("the source of the repair does not hold {0} any more")]
     SourceChanged(segstore_core::id::Stamp),
+    /// What a repair would copy is damaged.
+    #[error(
+        "block {block} in slot {slot} of the source of the repair fails its checksum: damage is not copied; with another good \
+         replica, restart the source's daemon without that replica's files"
+    )]
+    SourceDamaged {
+        /// The source's slot.
+        slot: u32,
+        /// The block.
+        block: u32,
+    },
     /// A repair was ended, by a later owner or since the segment was removed.
     #[error("the repair was ended: a later owner came, or the segment was removed")]
     Ended,
@@ -116,7 +127,9 @@ impl From<ReplicaError> for Fault {
             }
             ReplicaError::NoBudget { .. } | ReplicaError::NoSpace { .. } => FaultKind::NoRoom,
             ReplicaError::Invalid(_) => FaultKind::Invalid,
-            ReplicaError::SourceChanged(_) | ReplicaError::Ended => FaultKind::Unreachable,
+            ReplicaError::SourceChanged(_) | ReplicaError::SourceDamaged { .. } | ReplicaError::Ended => {
+                FaultKind::Unreachable
+            }
             ReplicaError::Transport { error, .. } => match error.kind() {
                 ErrorKind::InvalidInput | ErrorKind::Protocol | ErrorKind::Incompatible => FaultKind::Invalid,
                 ErrorKind::Exhausted => FaultKind::NoRoom,

@@ -270,7 +270,8 @@ impl Replicas {
         let end = replica.begin_repair();
         let filled = repair::fill(&replica, self.options.domains.get(provider)?, endpoint, source, &end);
         replica.end_repair(&end);
-        if filled.is_err() {
+        if let Err(error) = &filled {
+            tracing::warn!(segment = %source.segment, replica = %replica.member.incarnation, "the replica is not filled: {error}");
             self.retire(source.segment, replica.member.incarnation)?;
         }
         filled

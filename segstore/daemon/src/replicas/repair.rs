@@ -85,6 +85,7 @@ pub(super) fn fill(
             Step::ReadBlocks { first, count } => {
                 blocks.resize(count as usize * geometry.block_size() as usize, 0);
                 reader.read(geometry.block_in_slot(first), &mut blocks)?;
+                reader.check_blocks(source, repair.base(), first, &entries, &blocks)?;
             }
             Step::Store { first, slots, .. } => {
                 store(target, end, &geometry, first, slots, &blocks, &entries)?;
@@ -163,6 +164,36 @@ impl Reader {
         let mut head = [0; SLOT_HEAD];
         self.read(0, head.as_mut_bytes())?;
         Ok(SlotView::parse(source.segment, &source.geometry, &head))
+    }
+
+    /// Checks blocks that were read against the rows that were read before. A block that the owner was writing meanwhile matches neither
+    /// row, and comes again with its next push. But a push writes the row first: where it still stands as it was, nobody was writing.
+    fn check_blocks(
+        &mut self,
+        source: &Source,
+        base: Stamp,
+        first: u32,
+        rows: &[u8],
+        blocks: &[u8],
+    ) -> Result<(), ReplicaError> {
+        let (geometry, key, before) = (source.geometry, Key::of(source.segment), Entry::rows(rows));
+        let blocks = blocks.chunks_exact(geometry.block_size() as usize);
+        let is_wrong = |index: u32, row: &Entry, block: &[u8]| {
+            row.modified() <= base.epoch && !row.describes(key, first + index, block)
+        };
+        let read = (0..).zip(before.iter().zip(blocks));
+        let wrong: Vec<u32> =
+            read.filter(|(index, (row, block))| is_wrong(*index, row, block)).map(|(index, _)| index).collect();
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        let mut now = vec![0; rows.len()];
+        self.read(geometry.entry_in_slot(first), &mut now)?;
+        let now = Entry::rows(&now);
+        match wrong.into_iter().find(|&index| now[index as usize] == before[index as usize]) {
+            Some(index) => Err(ReplicaError::SourceDamaged { slot: source.slot, block: first + index }),
+            None => Ok(()),
+        }
     }
 
     /// Reads from the slot, several reads in flight.

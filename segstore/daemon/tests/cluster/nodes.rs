@@ -284,3 +284,31 @@ fn a_load_goes_on_from_another_replica_when_one_hangs() {
     until("the load is over", || load.is_finished().then_some(()));
     assert!(load.join().unwrap().unwrap());
 }
+
+/// The one replica that is left is damaged where nothing was written since: a copy of it would pass for good.
+#[test]
+fn a_repair_copies_no_damage() {
+    let mut cluster = Cluster::start(4, OVER_TCP);
+    let session = cluster.session(0);
+    let mut segment = opened(&session);
+    // All of it in both slots, and from then on only the first block.
+    write(&mut segment, 1);
+    write(&mut segment, 2);
+    let change = |segment: &mut Segment| {
+        segment.write(0, b"changed").unwrap();
+        segment.checkpoint().unwrap();
+    };
+    (0..2).for_each(|_| change(&mut segment));
+    let places = session.lookup("s").unwrap().places;
+    let node = |at: usize| places[at].node_name[1..].parse::<usize>().unwrap();
+    (0..2).for_each(|slot| cluster.alter(node(0), slot));
+    cluster.kill(node(1));
+    change(&mut segment);
+    let logs = |cluster: &Cluster| -> String {
+        (0..4).map(|node| std::fs::read_to_string(cluster.log(node)).unwrap()).collect()
+    };
+    until("a repair was tried", || logs(&cluster).contains("damage is not copied").then_some(()));
+    change(&mut segment);
+    assert!(!logs(&cluster).contains("the replica is filled"));
+    assert_eq!(elsewhere(&session), 1);
+}
