@@ -1,5 +1,6 @@
 //! Real daemons and real client processes, killed and stopped as the test likes.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
@@ -21,6 +22,7 @@ pub(super) struct Cluster {
     memory: TempDir,
     directory: String,
     options: Vec<String>,
+    environment: Vec<(&'static str, OsString)>,
     daemons: Vec<Option<Child>>,
 }
 
@@ -33,12 +35,18 @@ pub(super) struct Client {
 impl Cluster {
     /// So many nodes, with these further options of the daemon; `{node}` in them is the node's number.
     pub(super) fn start(nodes: usize, options: &[&str]) -> Cluster {
+        Cluster::start_in(Vec::new(), nodes, options)
+    }
+
+    /// The same, its daemons and its clients with these further variables.
+    pub(super) fn start_in(environment: Vec<(&'static str, OsString)>, nodes: usize, options: &[&str]) -> Cluster {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let mut cluster = Cluster {
             place: TempDir::new().unwrap(),
             memory: TempDir::new_in("/dev/shm").unwrap(),
             directory: free.to_string(),
             options: options.iter().map(|&option| option.to_owned()).collect(),
+            environment,
             daemons: Vec::new(),
         };
         let secret = cluster.place.path().join("secret");
@@ -88,6 +96,7 @@ impl Cluster {
             .arg("--secret-file")
             .arg(self.place.path().join("secret"))
             .args(self.options.iter().map(|option| option.replace("{node}", &node.to_string())))
+            .envs(self.environment.clone())
             .stderr(log);
         command
     }
@@ -141,6 +150,7 @@ impl Cluster {
             .env("ROLE", role)
             .env("ARGUMENTS", arguments.join(" "))
             .env("SEGSTORE_SOCKET", self.socket(node))
+            .envs(self.environment.clone())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -148,8 +158,8 @@ impl Cluster {
         Client { child, lines }
     }
 
-    /// What every node logged, for a test that failed.
-    fn logs(&self) -> String {
+    /// What every node logged.
+    pub(super) fn logs(&self) -> String {
         let log = |node| std::fs::read_to_string(self.log(node)).unwrap_or_default();
         (0..self.daemons.len()).map(|node| format!("--- n{node}\n{}", log(node))).collect()
     }
