@@ -9,6 +9,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use segstore::Session;
 use tempfile::TempDir;
@@ -122,8 +123,23 @@ impl Cluster {
 
     /// Stops a node's daemon without ending it: it answers nobody, and breaks no connection.
     pub(super) fn pause(&self, node: usize) {
-        let daemon = self.daemons[node].as_ref().unwrap();
-        kill(Pid::from_raw(daemon.id().try_into().unwrap()), Signal::SIGSTOP).unwrap();
+        self.signal(node, Signal::SIGSTOP);
+        let daemon = self.process(node);
+        // From then on, not from somewhen: a thread that runs goes on for a moment.
+        assert_eq!(waitpid(daemon, Some(WaitPidFlag::WUNTRACED)), Ok(WaitStatus::Stopped(daemon, Signal::SIGSTOP)));
+    }
+
+    /// Lets it go on.
+    pub(super) fn resume(&self, node: usize) {
+        self.signal(node, Signal::SIGCONT);
+    }
+
+    fn signal(&self, node: usize, signal: Signal) {
+        kill(self.process(node), signal).unwrap();
+    }
+
+    fn process(&self, node: usize) -> Pid {
+        Pid::from_raw(self.daemons[node].as_ref().unwrap().id().try_into().unwrap())
     }
 
     /// Waits until every daemon that runs sees so many nodes.
