@@ -8,6 +8,7 @@ use segstore::control::message::Fault;
 use segstore_core::id::{Incarnation, SegmentId};
 
 use super::Node;
+use crate::cluster::SegmentEntry;
 use crate::replicas::Kept;
 
 /// How often to look.
@@ -45,19 +46,72 @@ async fn orphans(node: &Arc<Node>) -> Result<Vec<(SegmentId, Incarnation)>, Faul
     }
     let segments = node.segments().await?;
     let mut orphans = Vec::new();
-    for Kept { segment, member, remembered, is_filling } in kept {
-        let entry = segments.iter().find(|(_, entry, _)| entry.segment == segment);
-        let is_needed = match entry {
-            Some((_, entry, _)) => {
-                // The copy beside the owner, or beside the last one, which may start here again.
-                let is_local = entry.keeping.local && (remembered.term, remembered.owner) == (entry.term, entry.owner);
-                entry.in_sync.contains(&member) || is_local
-            }
+    for replica in kept {
+        let is_needed = match segments.iter().find(|(_, entry, _)| entry.segment == replica.segment) {
+            Some((name, entry, _)) => is_needed(&replica, entry, node.holder(name).await?.is_some()),
             None => false,
         };
-        if !is_needed && !is_filling {
-            orphans.push((segment, member.incarnation));
+        if !is_needed && !replica.is_filling {
+            orphans.push((replica.segment, replica.member.incarnation));
         }
     }
     Ok(orphans)
+}
+
+/// A member of the in-sync set, or the copy beside the owner. As long as nobody holds the segment, also the copy beside an owner that
+/// is gone, which may start here again: who took the segment over only to read it has left the image as it was.
+fn is_needed(replica: &Kept, entry: &SegmentEntry, is_held: bool) -> bool {
+    let is_owners = (replica.remembered.term, replica.remembered.owner) == (entry.term, entry.owner);
+    entry.in_sync.contains(&replica.member) || entry.keeping.local && (is_owners || !is_held)
+}
+
+#[cfg(test)]
+mod tests {
+    use segstore::control::message::{Access, BelowMinimum, Keeping, Shape};
+    use segstore_core::id::{Member, NodeId, OwnerId, Term};
+    use segstore_core::layout::Ownership;
+
+    use super::*;
+
+    const SEGMENT: SegmentId = SegmentId(1);
+
+    fn member(number: u128) -> Member {
+        Member { node: NodeId(number), incarnation: Incarnation(number) }
+    }
+
+    fn kept(number: u128, term: u64) -> Kept {
+        let remembered = Ownership { term: Term(term), owner: OwnerId(term.into()) };
+        Kept { segment: SEGMENT, member: member(number), remembered, is_filling: false }
+    }
+
+    /// In term 5, with the first replica in sync.
+    fn entry(local: bool) -> SegmentEntry {
+        SegmentEntry {
+            segment: SEGMENT,
+            term: Term(5),
+            owner: OwnerId(5),
+            in_sync: vec![member(1)],
+            shape: Shape { capacity: 1 << 20, block_size: 4096, slots: 2 },
+            keeping: Keeping { replicas: 1, minimum: 1, below_minimum: BelowMinimum::Continue, local },
+            access: Access { uid: 0, gid: 0, mode: 0o600 },
+            created: 0,
+            events: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_copy_beside_an_owner_is_kept_until_another_has_come_to_stay() {
+        assert!(is_needed(&kept(2, 5), &entry(true), true), "the owner is there");
+        assert!(is_needed(&kept(2, 5), &entry(true), false), "it may start here again");
+        assert!(is_needed(&kept(2, 4), &entry(true), false), "somebody has read what nobody owns");
+        assert!(!is_needed(&kept(2, 4), &entry(true), true), "another one owns it");
+    }
+
+    #[test]
+    fn what_is_in_no_set_is_an_orphan() {
+        assert!(is_needed(&kept(1, 3), &entry(false), true), "in sync, whatever it has seen");
+        for is_held in [false, true] {
+            assert!(!is_needed(&kept(2, 5), &entry(false), is_held));
+        }
+    }
 }

@@ -206,15 +206,3 @@ fn below_the_minimum_nothing_is_acknowledged_and_nothing_hangs() {
     write(&mut segment, 3);
     assert!(matches!(segment.outcome(epoch), segstore::Outcome::Superseded(_)));
 }
-
-/// A replica whose daemon hangs breaks no connection. The policy says to go on, so it goes on.
-#[test]
-fn a_replica_that_hangs_is_left_out() {
-    let cluster = Cluster::start(3, &["--transport", "tcp"]);
-    let mut segment = cluster.session(0).open_or_create("s", &options(), &OpenOptions::new()).unwrap();
-    segment.set_len(STATE).unwrap();
-    write(&mut segment, 1);
-    cluster.pause(2);
-    write_state(&mut segment, 2);
-    assert_eq!(segment.checkpoint().unwrap().elsewhere, 1);
-}

@@ -156,6 +156,48 @@ fn a_deposed_owner_has_no_replica_replaced() {
     assert_eq!(filled, 1, "nobody else had one filled there");
 }
 
+/// A replica is being filled for an owner while the next one takes over and writes what is being copied. Nobody relies on such a copy: it is
+/// in no set, and the owner for whom it was made acknowledges nothing any more.
+#[test]
+fn a_replica_that_was_filled_for_a_deposed_owner_counts_for_nothing() {
+    const LARGE: usize = 128 << 20;
+    // A daemon is stopped for a while, and is not to count as dead.
+    let mut cluster = Cluster::start(5, &["--transport", "tcp", "--node-lease", "60s"]);
+    let session = cluster.session(0);
+    let make = segstore::CreateOptions::new(LARGE as u64).replicas(2);
+    let mut old = session.open_or_create("s", &make, &OpenOptions::new()).unwrap();
+    old.set_len(LARGE).unwrap();
+    old.bytes_mut(..).unwrap().fill(1);
+    old.checkpoint().unwrap();
+    let first = session.lookup("s").unwrap().places[0].node_name[1..].parse().unwrap();
+    cluster.kill(first);
+    old.write(0, &[1]).unwrap();
+    assert_eq!(old.checkpoint().unwrap().elsewhere, 1);
+    let says = |cluster: &Cluster, node, what: &str| {
+        std::fs::read_to_string(cluster.log(node)).unwrap_or_default().contains(what)
+    };
+    let target =
+        until("a replica is being filled", || (1..5).find(|&node| says(&cluster, node, "is being filled here")));
+    cluster.pause(target);
+    assert!(!says(&cluster, target, "the replica is filled"), "it stands still in the middle");
+    let mut new = cluster.session(0).open("s", &OpenOptions::new().take_over(true)).unwrap();
+    let record = until("the next owner has its replicas", || {
+        new.bytes_mut(..).unwrap().fill(2);
+        new.checkpoint().unwrap();
+        let record = session.lookup("s").unwrap().record.record;
+        (record.in_sync.len() == 2).then_some(record)
+    });
+    cluster.resume(target);
+    until("the filling ends", || says(&cluster, target, "the replica is filled").then_some(()));
+    old.write(0, &[3]).unwrap();
+    let fenced = old.checkpoint();
+    assert!(matches!(fenced, Err(Error::Fenced { .. })), "{fenced:?}");
+    new.checkpoint().unwrap();
+    assert_eq!(session.lookup("s").unwrap().record.record, record, "nothing was added, nothing removed");
+    let image = cluster.session(target).load("s", &segstore::LoadOptions::new()).unwrap();
+    assert!(image.bytes().iter().all(|&byte| byte == 2), "the next owner's state, and nothing else");
+}
+
 /// The owner of a segment that is removed learns it by its next checkpoint, at once and in so many words.
 fn an_owner_learns_of_the_removal(transport: &str, replicas: u32) {
     let cluster = Cluster::start(3, &["--transport", transport]);

@@ -1,12 +1,15 @@
 //! What a process of this binary does when it is started as a client.
 
 use std::io::Write;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use segstore::{CreateOptions, Error, LoadOptions, OpenOptions, Segment, Session};
 
 /// Bytes of the self-checking state.
 pub(super) const STATE: usize = 256 << 10;
+
+/// Between two states of an owner whose lines nobody reads for a while.
+const IN_PEACE: Duration = Duration::from_millis(10);
 
 /// Writes the number `n` all over the state, in a pattern that shows any mixture.
 pub(super) fn write_state(segment: &mut Segment, n: u64) {
@@ -61,14 +64,18 @@ fn role() {
     let arguments: Vec<_> = arguments.split_whitespace().collect();
     match role.as_str() {
         "writer" => writer(arguments[0], &OpenOptions::new()),
+        "clocked" => {
+            let tell = || {
+                say("clock", seconds());
+                std::thread::sleep(IN_PEACE);
+            };
+            write_states(open(arguments[0], &OpenOptions::new()), tell);
+        }
         "collocated" => {
             let session = Session::connect().unwrap();
             let make = options().replicas(1).local(true);
-            // In peace: nobody reads its lines for a while.
-            write_states(
-                session.open_or_create(arguments[0], &make, &OpenOptions::new()).unwrap(),
-                Duration::from_millis(10),
-            );
+            let segment = session.open_or_create(arguments[0], &make, &OpenOptions::new()).unwrap();
+            write_states(segment, || std::thread::sleep(IN_PEACE));
         }
         "standby" => writer(arguments[0], &OpenOptions::new().stand_by(None)),
         "usurper" => writer(arguments[0], &OpenOptions::new().take_over(true)),
@@ -109,6 +116,11 @@ fn role() {
     }
 }
 
+/// What this process's clock says, in seconds since 1970.
+pub(super) fn seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
 fn is_refusal(error: &Error) -> bool {
     matches!(error, Error::Refused(text) if text.contains("user 65534 may not"))
 }
@@ -121,10 +133,10 @@ fn open(name: &str, how: &OpenOptions) -> Segment {
 /// Writes states and says which was acknowledged, until it is killed or fenced.
 fn writer(name: &str, how: &OpenOptions) {
     // Checking is quadratic in what is written.
-    write_states(open(name, how), Duration::from_micros(200));
+    write_states(open(name, how), || std::thread::sleep(Duration::from_micros(200)));
 }
 
-fn write_states(mut segment: Segment, pause: Duration) {
+fn write_states(mut segment: Segment, pause: impl Fn()) {
     let mut n = check_state(segment.bytes());
     say("owner", n);
     if segment.is_empty() {
@@ -139,7 +151,7 @@ fn write_states(mut segment: Segment, pause: Duration) {
             Err(Error::Pending { .. }) => say("pending", n),
             Err(other) => panic!("{other}"),
         }
-        std::thread::sleep(pause);
+        pause();
     }
 }
 
