@@ -313,7 +313,6 @@ fn a_busy_segment_can_be_repaired() {
     let newer =
         SlotHeader { image: Stamp::new(1, 9), length: 4096, ..SlotHeader::of_empty_segment(SEGMENT, &geometry) };
     let mut repair = Repair::new(geometry, Stamp::new(1, 7), 0);
-    repair.advance();
     repair.source_head(SlotView::Closed(newer));
     assert_eq!(repair.base(), Stamp::new(1, 9));
     assert_eq!(repair.step(), Step::ReadEntries { first: 0, count: 1 }, "a piece has at least one block");

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use segstore::control::message::Fault;
-use segstore_core::id::{Incarnation, SegmentId};
+use segstore_core::forget::Forgettable;
+use segstore_core::id::{Member, SegmentId};
 
 use super::Node;
 use crate::replicas::Kept;
@@ -17,28 +18,32 @@ const LONG_ENOUGH: Duration = Duration::from_secs(600);
 
 /// Forgets them, until the process ends. While the directory does not answer nothing is forgotten.
 pub async fn forget_orphans(node: Arc<Node>) {
-    let mut since: HashMap<(SegmentId, Incarnation), Instant> = HashMap::new();
+    let mut since: HashMap<Vec<Member>, Instant> = HashMap::new();
     loop {
         tokio::time::sleep(PERIOD).await;
         let Ok(orphans) = orphans(&node).await else { continue };
-        since.retain(|replica, _| orphans.contains(replica));
-        for replica in orphans {
-            let first = *since.entry(replica).or_insert_with(Instant::now);
+        since.retain(|members, _| orphans.iter().any(|(_, orphan)| orphan.members == *members));
+        for (segment, orphan) in orphans {
+            let first = *since.entry(orphan.members.clone()).or_insert_with(Instant::now);
             if first.elapsed() >= LONG_ENOUGH {
-                let (segment, incarnation) = replica;
-                tracing::info!(%segment, replica = %incarnation, "a replica that nobody needs is forgotten");
-                let replicas = node.replicas.clone();
-                let done = tokio::task::spawn_blocking(move || replicas.retire(segment, incarnation)).await;
-                if let Ok(Err(error)) = done {
-                    tracing::warn!("{error}");
-                }
-                since.remove(&replica);
+                forget(&node, segment, orphan).await;
             }
         }
     }
 }
 
-async fn orphans(node: &Arc<Node>) -> Result<Vec<(SegmentId, Incarnation)>, Fault> {
+async fn forget(node: &Node, segment: SegmentId, orphan: Forgettable) {
+    for member in &orphan.members {
+        tracing::info!(%segment, replica = %member.incarnation, "a replica that nobody needs is forgotten");
+    }
+    let replicas = node.replicas.clone();
+    let done = tokio::task::spawn_blocking(move || replicas.retire(segment, &orphan)).await;
+    if let Ok(Err(error)) = done {
+        tracing::warn!("{error}");
+    }
+}
+
+async fn orphans(node: &Arc<Node>) -> Result<Vec<(SegmentId, Forgettable)>, Fault> {
     let kept = node.replicas.list();
     if kept.is_empty() {
         return Ok(Vec::new());
@@ -47,17 +52,14 @@ async fn orphans(node: &Arc<Node>) -> Result<Vec<(SegmentId, Incarnation)>, Faul
     let mut orphans = Vec::new();
     for Kept { segment, member, remembered, is_filling } in kept {
         let entry = segments.iter().find(|(_, entry, _)| entry.segment == segment);
-        let is_needed = match entry {
-            Some((_, entry, _)) => {
-                // The copy beside the owner, or beside the last one, which may start here again.
-                let is_local = entry.keeping.local && (remembered.term, remembered.owner) == (entry.term, entry.owner);
-                entry.in_sync.contains(&member) || is_local
+        let orphan = match entry {
+            Some((_, entry, revision)) => {
+                Forgettable::orphan(member, remembered, &entry.versioned(*revision).record, entry.keeping.local)
             }
-            None => false,
+            // The segment was unlinked.
+            None => Some(Forgettable { by: remembered, members: vec![member] }),
         };
-        if !is_needed && !is_filling {
-            orphans.push((segment, member.incarnation));
-        }
+        orphans.extend(orphan.filter(|_| !is_filling).map(|orphan| (segment, orphan)));
     }
     Ok(orphans)
 }
