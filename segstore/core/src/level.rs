@@ -69,10 +69,13 @@ enum Stage {
 
 impl Level {
     /// Levels the replica whose slots look like this, in pieces of at most `chunk` blocks.
+    ///
+    /// A slot that cannot be read may hold something newer, which only a takeover can judge: then nothing is done.
     #[must_use]
     pub fn new(slots: &[SlotView], chunk: u32) -> Self {
         let closed = (0..).zip(slots).filter_map(|(slot, view)| Some((slot, view.closed()?)));
         let newest = closed.max_by_key(|(_, header)| header.image);
+        let newest = newest.filter(|(_, header)| !slots.iter().any(|view| view.may_hide_above(header.image)));
         let newest = newest.map(|(slot, header)| (slot, header.clone()));
         let mut level = Self { chunk: chunk.max(1), newest, table: Vec::new(), stale: Vec::new(), stage: Stage::Table };
         if let Some((_, header)) = &level.newest {

@@ -5,7 +5,7 @@ use segstore_core::layout::Entry;
 
 use super::super::world::BLOCK;
 use super::Step::{Commit, Deliver, LevelArrives, Release, Restart, TakeOver, WorkGoesOn};
-use super::{World, assert_kept, finish_work, world};
+use super::{Stage, World, assert_kept, finish_work, world};
 
 /// A has released the segment, of which two checkpoints are acknowledged, and its only replica has begun to level its slots.
 fn levelling() -> World {
@@ -92,4 +92,26 @@ fn a_levelled_slot_lacks_nothing() {
     };
     let row = BLOCK + Entry::BYTES as usize;
     assert_eq!(bytes_of_a_checkpoint(&mut world) + row, bytes_of_a_checkpoint(&mut untouched));
+}
+
+/// The newest slot's head is damaged. It may be whole all the same, or hide what was acknowledged: the older slot is not copied
+/// over it.
+#[test]
+fn a_slot_that_cannot_be_read_is_not_levelled() {
+    let newest = Stamp::new(1, 2);
+    let after_damage = |at: usize| {
+        let mut world = world(1, 0);
+        world.checkpoint(0, 1);
+        world.damage_head(0, newest, at);
+        world.run([Release(0), LevelArrives(0)]);
+        finish_work(&mut world, 0);
+        world.take_over(1, &[0]);
+        world
+    };
+    let world = after_damage(8);
+    assert_eq!(world.taken_over(), Some(newest), "only its mark was damaged");
+    assert_kept(&world);
+    let world = after_damage(80);
+    let Stage::Failed(why) = world.process(1) else { panic!("{:?} was loaded", world.taken_over()) };
+    assert!(why.contains("may have been acknowledged"), "{why}");
 }
