@@ -61,8 +61,9 @@ pub enum Call {
         shape: Shape,
         /// For this owner.
         ownership: Ownership,
-        /// The replicas that take part: what else this node has of the segment is replaced.
-        members: Vec<Member>,
+        /// In place of these, which take part in nothing.
+        #[serde(default)]
+        replaced: Vec<Member>,
         /// The replica to copy from, and how to reach it.
         source: Place,
         /// Its slot.

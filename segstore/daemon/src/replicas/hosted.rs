@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use segstore_core::forget::Forgettable;
 use segstore_core::id::{Member, SegmentId};
 use segstore_core::layout::geometry::SLOT_HEAD;
 use segstore_core::layout::{Geometry, Ownership, ReplicaHead};
-use segstore_core::replica::{Refused, Replica, Request};
+use segstore_core::replica::{Replica, Request, Turn};
 use segstore_transport::{Domain, Grant, Memory, Peer, Region, Rights};
 
 use super::Domains;
@@ -38,14 +38,12 @@ struct State {
     regions: HashMap<String, Region>,
     writer: Option<Peer>,
     readers: Vec<Peer>,
-    /// Ends the repair that fills this replica.
-    repair: Option<Arc<AtomicBool>>,
     is_gone: bool,
 }
 
 impl Hosted {
     pub(super) fn new(head: &ReplicaHead, files: Files) -> Self {
-        let decisions = Replica { segment: head.segment, incarnation: head.incarnation, remembered: head.remembered };
+        let decisions = Replica::new(head.segment, head.incarnation, head.remembered);
         Self {
             member: Member { node: head.node, incarnation: head.incarnation },
             segment: head.segment,
@@ -57,7 +55,6 @@ impl Hosted {
                 regions: HashMap::new(),
                 writer: None,
                 readers: Vec::new(),
-                repair: None,
                 is_gone: false,
             }),
             progress: Mutex::new(None),
@@ -85,11 +82,6 @@ impl Hosted {
             Some((provider, domain)) => state.region(domain, provider).map(drop),
             None => Ok(()),
         }
-    }
-
-    /// Fences: nothing of a lower term lands from here on.
-    pub(super) fn fence(&self, request: &Request) -> Result<Vec<Head>, ReplicaError> {
-        self.lock().fence(request)
     }
 
     /// What stands at the start of every slot.
@@ -130,26 +122,16 @@ impl Hosted {
         Ok(reply)
     }
 
-    /// Begins to fill it: gives what says that it is to end.
-    pub(super) fn begin_repair(&self) -> Arc<AtomicBool> {
-        self.lock().begin_repair()
+    /// The turn of whoever had it made.
+    pub(super) fn turn(&self) -> Turn {
+        self.lock().decisions.turn
     }
 
-    /// Fences it, and begins to change it in this owner's name: what stands in its slots, and what says that it is to end. In one
-    /// step, so that no later owner comes between and finds nothing to end.
-    pub(super) fn begin_level(&self, request: &Request) -> Result<(Vec<Head>, Arc<AtomicBool>), ReplicaError> {
+    /// Fences it for an owner that will have it changed: what stands in its slots, and the owner's turn.
+    pub(super) fn admit(&self, request: &Request) -> Result<(Vec<Head>, Turn), ReplicaError> {
         let mut state = self.lock();
-        Ok((state.fence(request)?, state.begin_repair()))
-    }
-
-    /// The repair that `end` would have ended is over, well or not.
-    pub(super) fn end_repair(&self, end: &Arc<AtomicBool>) {
-        let mut state = self.lock();
-        if state.repair.as_ref().is_some_and(|present| Arc::ptr_eq(present, end)) {
-            state.repair = None;
-        }
-        drop(state);
-        self.report_progress(None);
+        let turn = state.admit(request)?;
+        Ok((state.files.slot_heads()?, turn))
     }
 
     pub(super) fn report_progress(&self, progress: Option<(u32, u32)>) {
@@ -173,27 +155,38 @@ impl Hosted {
         work(&state.files)
     }
 
-    /// Forgets it: every peer is shut out, the memory is given back. In the name of an owner it is forgotten only if no later one
-    /// came.
-    pub(super) fn remove(&self, by: Option<Ownership>) -> Result<(), ReplicaError> {
-        let mut state = self.lock();
-        let remembered = state.decisions.remembered;
-        if let Some(asked) = by.filter(|by| by.term < remembered.term) {
-            return Err(Refused::TermOver { asked, remembered }.into());
+    /// Changes the files in an owner's turn. Asked with the replica locked, where the next owner is admitted.
+    pub(super) fn change(
+        &self,
+        turn: Turn,
+        work: impl FnOnce(&Files) -> Result<(), ReplicaError>,
+    ) -> Result<(), ReplicaError> {
+        let state = self.lock();
+        if state.is_gone || !state.decisions.allows(turn) {
+            return Err(ReplicaError::Ended);
         }
-        state.is_gone = true;
-        state.stop_repair();
-        state.writer = None;
-        state.readers.clear();
-        state.regions.clear();
-        state.memory = None;
-        state.files.remove()
+        work(&state.files)
+    }
+
+    /// Forgets it, of a segment that was unlinked.
+    pub(super) fn remove(&self) -> Result<(), ReplicaError> {
+        self.lock().remove()
+    }
+
+    /// Forgets it if it is covered; whether it was.
+    pub(super) fn remove_if(&self, forgettable: &Forgettable) -> Result<bool, ReplicaError> {
+        let mut state = self.lock();
+        let is_covered = forgettable.covers(self.member, &state.decisions)?;
+        if is_covered {
+            state.remove()?;
+        }
+        Ok(is_covered)
     }
 }
 
 impl State {
     /// Decides the request; stores, then revokes, as granted.
-    fn admit(&mut self, request: &Request) -> Result<(), ReplicaError> {
+    fn admit(&mut self, request: &Request) -> Result<Turn, ReplicaError> {
         let mut decisions = self.decisions;
         let granted = decisions.decide(request)?;
         if let Some(ownership) = granted.remember {
@@ -201,26 +194,19 @@ impl State {
         }
         self.decisions = decisions;
         if granted.revoke {
-            self.stop_repair();
             self.revoke()?;
         }
-        Ok(())
+        Ok(granted.turn)
     }
 
-    fn fence(&mut self, request: &Request) -> Result<Vec<Head>, ReplicaError> {
-        self.admit(request)?;
-        self.files.slot_heads()
-    }
-
-    fn begin_repair(&mut self) -> Arc<AtomicBool> {
-        self.stop_repair();
-        self.repair.insert(Arc::new(AtomicBool::new(false))).clone()
-    }
-
-    fn stop_repair(&mut self) {
-        if let Some(end) = self.repair.take() {
-            end.store(true, Ordering::Release);
-        }
+    /// Every peer is shut out, the memory is given back.
+    fn remove(&mut self) -> Result<(), ReplicaError> {
+        self.is_gone = true;
+        self.writer = None;
+        self.readers.clear();
+        self.regions.clear();
+        self.memory = None;
+        self.files.remove()
     }
 
     /// Shuts the writer out. One that cannot be shut out for certain stays known, so that the next request tries again.

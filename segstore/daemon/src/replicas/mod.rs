@@ -15,9 +15,10 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use segstore_core::forget::Forgettable;
 use segstore_core::id::{Incarnation, Member, NodeId, SegmentId, Stamp};
 use segstore_core::layout::{Geometry, Ownership, ReplicaHead, SlotHeader};
-use segstore_core::replica::Request;
+use segstore_core::replica::{Request, Turn};
 use segstore_core::slot::SlotView;
 use segstore_transport::{Domain, Endpoint};
 
@@ -183,14 +184,19 @@ impl Replicas {
         geometry: Geometry,
         remembered: Ownership,
     ) -> Result<Member, ReplicaError> {
-        let replica = self.make(segment, geometry, remembered)?;
+        let (replica, turn) = self.make(segment, geometry, remembered)?;
         let empty = SlotHeader::of_empty_segment(segment, &geometry);
-        replica.with_files(|files| (0..geometry.slots()).try_for_each(|slot| files.close_slot(slot, &empty)))?;
+        replica.change(turn, |files| (0..geometry.slots()).try_for_each(|slot| files.close_slot(slot, &empty)))?;
         Ok(replica.member)
     }
 
-    /// Makes a replica whose slots hold nothing.
-    fn make(&self, segment: SegmentId, geometry: Geometry, remembered: Ownership) -> Result<Arc<Hosted>, ReplicaError> {
+    /// Makes a replica whose slots hold nothing. The turn is of who has it made: from before anybody else can find it.
+    fn make(
+        &self,
+        segment: SegmentId,
+        geometry: Geometry,
+        remembered: Ownership,
+    ) -> Result<(Arc<Hosted>, Turn), ReplicaError> {
         let incarnation = Incarnation(random()?);
         let head = ReplicaHead { segment, incarnation, node: self.options.node, geometry, remembered };
         let mut hosted = self.lock();
@@ -200,8 +206,9 @@ impl Replicas {
             return Err(ReplicaError::NoBudget { asked, used, budget });
         }
         let replica = Arc::new(Hosted::new(&head, Files::create(&self.options.directory, &head)?));
+        let turn = replica.turn();
         hosted.insert((segment, incarnation), replica.clone());
-        Ok(replica)
+        Ok((replica, turn))
     }
 
     /// Fences a replica, and gives the first bytes of its slots.
@@ -209,7 +216,7 @@ impl Replicas {
     /// # Errors
     /// It refuses, is not here, or the earlier writer cannot be shut out for certain.
     pub fn fence(&self, request: &Request) -> Result<Vec<Head>, ReplicaError> {
-        self.get(request.segment, request.incarnation)?.fence(request)
+        self.get(request.segment, request.incarnation)?.admit(request).map(|(heads, _)| heads)
     }
 
     /// Opens an endpoint for the writer of a term; the reply is for it.
@@ -241,10 +248,8 @@ impl Replicas {
     /// As [`Replicas::fence`]; a later owner came.
     pub fn level(&self, request: &Request) -> Result<(), ReplicaError> {
         let replica = self.get(request.segment, request.incarnation)?;
-        let (heads, end) = replica.begin_level(request)?;
-        let done = level::level(&replica, &heads, &end);
-        replica.end_repair(&end);
-        done
+        let (heads, turn) = replica.admit(request)?;
+        level::level(&replica, &heads, turn)
     }
 
     /// The first bytes of a replica's slots, as they are.
@@ -266,44 +271,42 @@ impl Replicas {
         provider: &str,
         endpoint: Endpoint,
     ) -> Result<Filled, ReplicaError> {
-        let replica = self.make(source.segment, source.geometry, by)?;
-        let end = replica.begin_repair();
-        let filled = repair::fill(&replica, self.options.domains.get(provider)?, endpoint, source, &end);
-        replica.end_repair(&end);
+        let domain = self.options.domains.get(provider)?;
+        let (replica, turn) = self.make(source.segment, source.geometry, by)?;
+        let filled = repair::fill(&replica, domain, endpoint, source, turn);
+        replica.report_progress(None);
         if filled.is_err() {
-            self.retire(source.segment, replica.member.incarnation)?;
+            // Unless a later owner has found it, and made it its own.
+            if let Err(error) = self.retire(source.segment, &Forgettable { by, members: vec![replica.member] }) {
+                tracing::warn!("a replica that was not filled stays: {error}");
+            }
         }
         filled
     }
 
-    /// Forgets one replica. One that is not here is no error.
+    /// Forgets the replicas of a segment that may be forgotten. Those that are not here are no error.
     ///
     /// # Errors
-    /// Its files cannot be removed.
-    pub fn retire(&self, segment: SegmentId, incarnation: Incarnation) -> Result<(), ReplicaError> {
-        let replica = self.lock().remove(&(segment, incarnation));
-        replica.map_or(Ok(()), |replica| replica.remove(None))
-    }
-
-    /// Forgets the replicas of a segment that take part in nothing, as its owner says: none but `members` do.
-    ///
-    /// # Errors
-    /// A replica here has seen a later owner, to whom it may mean everything; otherwise as [`Replicas::retire`].
-    pub fn retire_others(&self, segment: SegmentId, members: &[Member], by: Ownership) -> Result<(), ReplicaError> {
-        for replica in self.of_segment(segment).iter().filter(|replica| !members.contains(&replica.member)) {
-            replica.remove(Some(by))?;
-            self.lock().remove(&(segment, replica.member.incarnation));
+    /// One has seen a later owner; its files cannot be removed.
+    pub fn retire(&self, segment: SegmentId, forgettable: &Forgettable) -> Result<(), ReplicaError> {
+        for replica in self.of_segment(segment) {
+            if replica.remove_if(forgettable)? {
+                self.lock().remove(&(segment, replica.member.incarnation));
+            }
         }
         Ok(())
     }
 
-    /// Forgets every replica of a segment.
+    /// Forgets every replica of a segment that was unlinked.
     ///
     /// # Errors
-    /// As [`Replicas::retire`].
+    /// Their files cannot be removed.
     pub fn forget(&self, segment: SegmentId) -> Result<(), ReplicaError> {
-        let replicas = self.of_segment(segment);
-        replicas.iter().try_for_each(|replica| self.retire(segment, replica.member.incarnation))
+        for replica in self.of_segment(segment) {
+            self.lock().remove(&(segment, replica.member.incarnation));
+            replica.remove()?;
+        }
+        Ok(())
     }
 
     /// What is kept of a segment.

@@ -1,14 +1,16 @@
 //! Replicas: requests are passed on to the nodes that keep them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use segstore::control::message::{Answer, Bytes, Fault, FaultKind};
-use segstore_core::id::{Member, Stamp};
+use segstore::control::message::{Answer, Bytes, Fault, FaultKind, ReplicaInfo};
+use segstore_core::forget::{Forgettable, is_owner};
+use segstore_core::id::{Member, NodeId, SegmentId, Stamp};
 use segstore_core::layout::Ownership;
 use segstore_core::replica::{Refused, Request as ReplicaRequest};
 
 use super::Client;
-use crate::node::{LONG, REPAIR, SHORT, geometry, placement, unexpected};
+use crate::node::{LONG, Node, REPAIR, SHORT, geometry, placement, unexpected};
 use crate::peers::message::{Call, Reply};
 use crate::sessions::credentials::Want;
 
@@ -79,10 +81,7 @@ pub(super) async fn local(client: &Client, name: &str, make_for: Option<Ownershi
     let node = &client.node;
     let (entry, _) = client.segment(name, Want::Write).await?;
     let segment = entry.segment;
-    let kept = match node.call(node.id, Call::Replicas { segment }, SHORT).await? {
-        Reply::Replicas(kept) => kept,
-        other => return Err(unexpected(&other)),
-    };
+    let kept = kept(node, node.id, segment).await?;
     let usable = kept.iter().find(|replica| !entry.in_sync.contains(&replica.member) && replica.problem.is_none());
     let member = match (usable, make_for) {
         (Some(replica), _) => replica.member,
@@ -99,7 +98,7 @@ pub(super) async fn local(client: &Client, name: &str, make_for: Option<Ownershi
     Ok(Answer::Local { member, heads })
 }
 
-/// Places one more replica, and has it filled.
+/// Places one more replica, and has it filled, in place of what its node keeps of the segment for nothing.
 pub(super) async fn repair(
     client: &Client,
     name: &str,
@@ -109,29 +108,29 @@ pub(super) async fn repair(
     (slot, base): (u32, Stamp),
 ) -> Result<Answer, Fault> {
     let node = &client.node;
-    let (entry, _) = client.segment(name, Want::Write).await?;
-    let owner = Ownership { term: entry.term, owner: entry.owner };
-    if owner != ownership {
-        let why = Refused::TermOver { asked: ownership, remembered: owner };
-        return Err(Fault::new(FaultKind::Refused(why), why.to_string()));
-    }
-    let geometry = geometry(entry.shape)?;
-    // Who is in sync is never replaced, whatever the owner knows.
-    let mut members = members.to_vec();
-    members.extend(entry.in_sync.iter().filter(|member| !members.contains(member)).copied().collect::<Vec<_>>());
-    let taken: Vec<_> = members.iter().map(|member| member.node).chain([node.id]).collect();
+    let refused = |why: Refused| Fault::new(FaultKind::Refused(why), why.to_string());
+    let (entry, revision) = client.segment(name, Want::Write).await?;
+    is_owner(ownership, &entry.versioned(revision).record).map_err(refused)?;
+    let (segment, geometry) = (entry.segment, geometry(entry.shape)?);
+    let taking_part = members.iter().chain(&entry.in_sync);
+    let taken: Vec<_> = taking_part.map(|member| member.node).chain([node.id]).collect();
     let nodes = node.rooms().await;
     let chosen = placement::choose(&nodes, node.id, &taken, geometry.replica_bytes(), 1);
     let Some(target) = chosen.first() else {
         let text = format!("no further node has room for a replica of segment {name}");
         return Err(Fault::new(FaultKind::NoRoom, text));
     };
+    let kept: Vec<_> = kept(node, target.node, segment).await?.iter().map(|replica| replica.member).collect();
+    // Read after that: nothing that the record comes to list is among what is kept for nothing.
+    let (entry, revision) = client.segment(name, Want::Write).await?;
+    let record = entry.versioned(revision).record;
+    let replaced = Forgettable::of_owner(ownership, members, &kept, &record).map_err(refused)?;
     let call = Call::Repair {
-        segment: entry.segment,
+        segment,
         name: name.to_owned(),
         shape: entry.shape,
         ownership,
-        members,
+        replaced: replaced.members,
         source: node.view.place(source),
         slot,
         base,
@@ -140,6 +139,14 @@ pub(super) async fn repair(
         Reply::Repaired { member, base, closed } => {
             Ok(Answer::Repaired { place: node.view.place(member), base, closed })
         }
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// What a node keeps of a segment.
+async fn kept(node: &Arc<Node>, of: NodeId, segment: SegmentId) -> Result<Vec<ReplicaInfo>, Fault> {
+    match node.call(of, Call::Replicas { segment }, SHORT).await? {
+        Reply::Replicas(kept) => Ok(kept),
         other => Err(unexpected(&other)),
     }
 }
