@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,10 +11,11 @@ use clap_complete::Shell;
 #[derive(Parser, Debug)]
 #[command(name = "segctl", version, after_help = crate::exit::HELP, arg_required_else_help = true)]
 pub(crate) struct Arguments {
-    /// Socket of the node's daemon
-    #[arg(long, global = true, env = "SEGSTORE_SOCKET", value_name = "PATH", default_value = segstore::DEFAULT_SOCKET)]
-    pub(crate) socket: PathBuf,
-    /// Say it as JSON, for programs
+    /// Socket of the node's daemon [default: what SEGSTORE_SOCKET says, or /run/segstore/segstored.sock]
+    // The variable is read elsewhere: clap would show the option as one that must be given wherever the variable is set.
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Say it as JSON, for programs; errors too, as one object on standard error
     #[arg(long, global = true)]
     pub(crate) json: bool,
     #[command(subcommand)]
@@ -67,14 +69,6 @@ pub(crate) enum Command {
         /// The directory
         directory: PathBuf,
     },
-    /// What `run` becomes in its child
-    #[command(hide = true)]
-    ExecChild {
-        #[arg(long)]
-        parent: i32,
-        #[arg(last = true, required = true)]
-        command: Vec<String>,
-    },
 }
 
 #[derive(Args, Debug)]
@@ -123,7 +117,7 @@ pub(crate) struct Run {
     pub(crate) grace: Duration,
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
-    pub(crate) command: Vec<String>,
+    pub(crate) command: Vec<OsString>,
 }
 
 #[derive(Args, Debug)]
