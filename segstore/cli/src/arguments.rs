@@ -77,15 +77,21 @@ pub(crate) struct Put {
     pub(crate) name: String,
     /// The file; `-` for standard input
     pub(crate) file: PathBuf,
-    /// Nodes that keep a replica, besides this one, when it is made
-    #[arg(long, default_value_t = 1)]
-    pub(crate) replicas: u32,
-    /// Bytes of a block when it is made: a power of two, such as 4096 or 64K
-    #[arg(long, default_value = "4K", value_parser = crate::output::units::parse_size)]
-    pub(crate) block_size: u64,
-    /// Bytes that it may grow to when it is made, such as 1G [default: twice the file, at least 1 MiB]
+    /// Nodes that keep a replica, besides this one: said when it is made [default: 1]
+    #[arg(long)]
+    pub(crate) replicas: Option<u32>,
+    /// Bytes of a block: a power of two, such as 4096 or 64K; said when it is made [default: 4K]
+    #[arg(long, value_parser = crate::output::units::parse_size)]
+    pub(crate) block_size: Option<u64>,
+    /// Bytes that it may grow to, such as 1G; said when it is made [default: twice the file, at least 1 MiB]
     #[arg(long, value_parser = crate::output::units::parse_size)]
     pub(crate) capacity: Option<u64>,
+    /// How long to wait for another owner to let it go: another put, or a reader's takeover
+    #[arg(long, default_value = "5s", value_name = "TIME", value_parser = parse_time)]
+    pub(crate) wait: Duration,
+    /// How long to wait for replicas that are missing, while a node could take one
+    #[arg(long, default_value = "30s", value_name = "TIME", value_parser = parse_time)]
+    pub(crate) wait_replicas: Duration,
     /// Take it from an owner that is not known to be gone
     #[arg(long)]
     pub(crate) takeover: bool,
@@ -95,7 +101,7 @@ pub(crate) struct Put {
 pub(crate) struct Get {
     /// The segment
     pub(crate) name: String,
-    /// The file; `-` for standard output
+    /// The file; `-` for standard output (with --json the facts are on standard error then)
     pub(crate) file: PathBuf,
     /// Take the segment from an owner that does not answer; it is fenced
     #[arg(long, conflicts_with = "pending")]
