@@ -170,15 +170,15 @@ pub(crate) struct Up {
     /// Where its files go
     #[arg(long)]
     pub(crate) dir: PathBuf,
-    /// Memory for replicas on each node
-    #[arg(long, default_value = "1GiB")]
-    pub(crate) memory: String,
-    /// What replicas are reached over: auto, shm or tcp
-    #[arg(long, default_value = "auto")]
-    pub(crate) transport: String,
-    /// After how long a silent node counts as dead
-    #[arg(long, default_value = "3s")]
-    pub(crate) node_lease: String,
+    /// Memory for replicas on each node [default: 1GiB]
+    #[arg(long)]
+    pub(crate) memory: Option<String>,
+    /// What replicas are reached over: auto, shm or tcp [default: auto]
+    #[arg(long)]
+    pub(crate) transport: Option<String>,
+    /// After how long a silent node counts as dead [default: 3s]
+    #[arg(long)]
+    pub(crate) node_lease: Option<String>,
     /// Replicas in files beside the daemon's, not in `/dev/shm`
     #[arg(skip)]
     pub(crate) on_disk: bool,

@@ -213,9 +213,9 @@ impl Cluster {
         let up = Up {
             nodes: 3,
             dir: dir.clone(),
-            memory: memory.to_owned(),
-            transport: over.name().to_owned(),
-            node_lease: "3s".to_owned(),
+            memory: Some(memory.to_owned()),
+            transport: Some(over.name().to_owned()),
+            node_lease: None,
             on_disk,
         };
         let cluster = Self { socket: dir.join("n1").join("segstored.sock"), dir };
