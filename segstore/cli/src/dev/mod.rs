@@ -33,6 +33,12 @@ pub(crate) struct Started {
     pub(crate) metrics: Option<String>,
 }
 
+impl Started {
+    fn of(node: &Node) -> Option<Self> {
+        Some(Self { name: node.name(), pid: node.pid()?, socket: node.socket(), metrics: node.metrics() })
+    }
+}
+
 /// Starts what is not running. After a failure nothing runs that did not before.
 pub(crate) fn up(up: &Up) -> Result<Vec<Started>, Failure> {
     if !(1..=MOST).contains(&up.nodes) {
@@ -109,27 +115,22 @@ fn secret(dir: &Path) -> Result<(), Failure> {
 }
 
 fn until_up(nodes: &[Node]) -> Result<Vec<Started>, Failure> {
-    let began = Instant::now();
-    let mut started = Vec::new();
-    for node in nodes {
-        loop {
-            if let Some(pid) = node.pid()
-                && sees(node, nodes.len())
-            {
-                started.push(Started { name: node.name(), pid, socket: node.socket(), metrics: node.metrics() });
-                break;
-            }
-            if began.elapsed() > PATIENCE || node.has_failed() {
-                return Err(Failure::Unwell(format!(
-                    "node {} does not come up; its log ends with:\n{}",
-                    node.name(),
-                    node.last_words()
-                )));
-            }
-            std::thread::sleep(PAUSE);
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let is_late = Instant::now() > until;
+        let waits = nodes.iter().find(|node| node.pid().is_none() || !sees(node, nodes.len()));
+        let Some(waits) = waits else { break };
+        // Whoever has ended is why another one waits.
+        if let Some(failed) = nodes.iter().find(|node| node.has_failed()).or(is_late.then_some(waits)) {
+            return Err(Failure::Unwell(format!(
+                "node {} does not come up; its log ends with:\n{}",
+                failed.name(),
+                failed.last_words()
+            )));
         }
+        std::thread::sleep(PAUSE);
     }
-    Ok(started)
+    Ok(nodes.iter().filter_map(Started::of).collect())
 }
 
 fn sees(node: &Node, count: usize) -> bool {

@@ -1,7 +1,7 @@
 //! `dev`: clusters on this machine.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -43,6 +43,21 @@ fn what_was_chosen_wrong_is_said_before_anything_runs() {
     assert!(!deep.join("n1").exists());
 }
 
+#[test]
+fn a_cluster_that_does_not_come_up_does_not_half_run() {
+    let place = tempfile::TempDir::new().unwrap();
+    let second = place.path().join("n2");
+    std::fs::create_dir(&second).unwrap();
+    std::fs::write(second.join("segstored.log"), "of an earlier start\n").unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    std::fs::write(second.join("segstored.metrics"), taken.local_addr().unwrap().to_string()).unwrap();
+    let up = segctl().args(["dev", "up", "--nodes", "2", "--dir", place.path().to_str().unwrap()]).output().unwrap();
+    let said = String::from_utf8(up.stderr).unwrap();
+    assert!(!up.status.success() && said.contains("n2 does not come up") && said.contains("metrics"), "{said}");
+    assert!(!said.contains("earlier"), "{said}");
+    assert!(!place.path().join("n1/segstored.sock").exists() && !place.path().join("n1/segstored.pid").exists());
+}
+
 /// Whatever a folder is called, and whatever the caller's own daemons are told.
 #[test]
 fn a_cluster_is_where_it_was_asked_for() {
@@ -60,7 +75,7 @@ fn a_cluster_is_where_it_was_asked_for() {
     let said = String::from_utf8(first.stdout).unwrap();
     let export = said.lines().find(|line| line.contains("export")).unwrap();
     let shell = format!("{export}; {} --json nodes", env!("CARGO_BIN_EXE_segctl"));
-    assert!(Command::new("sh").args(["-c", &shell]).status().unwrap().success(), "{export}");
+    assert!(Command::new("sh").args(["-c", &shell]).output().unwrap().status.success(), "{export}");
     let metrics = std::fs::read_to_string(format!("{dir}/n1/segstored.metrics")).unwrap();
     let mut answer = String::new();
     let mut stream = TcpStream::connect(metrics).unwrap();

@@ -131,7 +131,10 @@ fn signals_reach_the_program() {
         send(runner.id(), signal);
         until("the program got it", || seen(&signal.as_str()[3..]));
     }
-    // None of these says that it is to end: no time runs.
+    // None of these says that it is to end: no time runs. Nor is the daemon taken for silent while the runner is stopped.
+    send(runner.id(), Signal::SIGSTOP);
+    std::thread::sleep(Duration::from_millis(3200));
+    send(runner.id(), Signal::SIGCONT);
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(runner.try_wait().unwrap(), None);
     send(runner.id(), Signal::SIGTERM);

@@ -26,6 +26,8 @@ pub(super) struct Tenure {
     name: String,
     socket: PathBuf,
     heard: Arc<Mutex<Heard>>,
+    /// When this was looked at last.
+    looked: Instant,
     is_told: bool,
     is_lost: bool,
 }
@@ -49,7 +51,7 @@ impl Tenure {
         let (session, whom, of_name) = (session.clone(), name.to_owned(), heard.clone());
         std::thread::spawn(move || look(&session, &whom, &of_name));
         let (as_json, name, socket) = (context.json, name.to_owned(), context.socket.clone());
-        Self { as_json, name, socket, heard, is_told: false, is_lost: false }
+        Self { as_json, name, socket, heard, looked: Instant::now(), is_told: false, is_lost: false }
     }
 
     /// Whether the daemon answers.
@@ -67,8 +69,13 @@ impl Tenure {
         if self.is_lost {
             return true;
         }
+        let was_stopped = std::mem::replace(&mut self.looked, Instant::now()).elapsed() >= NOTICED;
         let (silence, trouble, other) = {
-            let heard = lock(&self.heard);
+            let mut heard = lock(&self.heard);
+            if was_stopped {
+                // This process was, not the daemon: who holds the name is asked as soon as it runs again.
+                heard.at = Instant::now();
+            }
             (heard.at.elapsed(), heard.trouble.clone(), heard.other.clone())
         };
         let (name, socket) = (&self.name, self.socket.display());
