@@ -43,6 +43,14 @@ pub(crate) enum Command {
     /// Load the newest acknowledged checkpoint into a file, without disturbing its owner
     Get(Get),
     /// Hold a segment and run a program under it; stand by while another holds it
+    ///
+    /// The program is in the session that holds the name: it may open the segment, and in a script so may `segctl put` and `get`.
+    ///
+    /// TERM, INT, HUP, QUIT, USR1, USR2 and WINCH are passed on to its whole process group; after TERM and INT it has its time to
+    /// end, then it is killed. With a terminal as standard input it stays in the terminal's process group, and signals that come by
+    /// `kill` are passed on to it alone. Whatever it leaves behind when it ends is killed.
+    ///
+    /// When the node's daemon is silent for a node's lease (3 s), another node may run the program by now: it is ended, as after TERM.
     Run(Run),
     /// Remove a segment and every copy of it
     Rm {
