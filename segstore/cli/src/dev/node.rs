@@ -175,9 +175,11 @@ impl Node {
 
     /// Whether the daemon was started and has ended.
     pub(super) fn has_failed(&self) -> bool {
+        // Before the age: the file is empty for a moment when the daemon writes it anew, and young from then on.
+        let runs = self.pid().is_some();
         let started = std::fs::metadata(self.pid_file()).and_then(|about| about.modified()).ok();
         let age = started.and_then(|at| at.elapsed().ok()).unwrap_or_default();
-        self.pid().is_none() && age > Duration::from_secs(1)
+        !runs && age > Duration::from_secs(1)
     }
 
     /// The end of its log, as far as it is of this start.
