@@ -5,14 +5,18 @@ pub(crate) mod table;
 pub(crate) mod units;
 
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 
 use serde::Serialize;
 
 /// One line on standard output. Whoever reads it may have had enough: then nothing more is to do.
 pub(crate) fn line(text: impl Display) {
-    if writeln!(std::io::stdout().lock(), "{text}").is_err() {
-        std::process::exit(0);
+    if let Err(error) = writeln!(std::io::stdout().lock(), "{text}") {
+        if error.kind() == ErrorKind::BrokenPipe {
+            std::process::exit(0);
+        }
+        eprintln!("segctl: writing to standard output: {error}");
+        std::process::exit(1);
     }
 }
 
