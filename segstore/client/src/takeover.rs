@@ -22,6 +22,8 @@ use crate::working::Working;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long one answer may take.
 const ANSWER: Duration = Duration::from_secs(10);
+/// How long replicas may take to be fenced: large ones may have to move to fresh backing.
+const FENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// What a takeover brings.
@@ -164,8 +166,10 @@ impl Driver<'_> {
             }
         }
         debug_assert!(rest.is_empty(), "nothing else is wanted before the fences are answered");
+        let until = Instant::now() + FENCE;
         for (member, answer) in asked {
-            match answer.and_then(|asked| asked.wait(None)) {
+            let left = until.saturating_duration_since(Instant::now());
+            match answer.and_then(|asked| asked.wait(Some(left))) {
                 Ok(Answer::Heads(heads)) => {
                     self.takeover.fenced(member, views(self.info.record.record.segment, &self.geometry, &heads));
                 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use segstore::{BelowMinimum, CreateOptions, Error, OpenOptions, Segment, Session};
 
-use super::harness::{Cluster, until};
+use super::harness::{Cluster, WATCHDOG, until};
 use super::roles::{STATE, check_state, options, write_state};
 
 /// Where a daemon alone is killed, its memory lives on, and over shared memory so does what is written into it until the owner notices. Over
@@ -256,4 +256,29 @@ fn carry(from: &mut impl Read, to: &mut impl Write, most: Option<usize>) {
             return;
         }
     }
+}
+
+/// A replica's daemon stops in the middle of a load; another replica is good.
+#[test]
+fn a_load_goes_on_from_another_replica_when_one_hangs() {
+    const STATE: usize = 48 << 20;
+    let cluster = Cluster::start(3, OVER_TCP);
+    let make = CreateOptions::new(STATE as u64).replicas(2);
+    let how = OpenOptions::new().timeout(Duration::from_secs(30));
+    let mut old = cluster.session(0).open_or_create("s", &make, &how).unwrap();
+    old.set_len(STATE).unwrap();
+    old.bytes_mut(..).unwrap().fill(1);
+    old.checkpoint().unwrap();
+    drop(old);
+    let session = cluster.session(0);
+    let first: usize = session.lookup("s").unwrap().places[0].node_name[1..].parse().unwrap();
+    let loading = session.clone();
+    let how = OpenOptions::new().stand_by(Some(WATCHDOG));
+    let load = std::thread::spawn(move || loading.open("s", &how).map(|segment| segment.bytes().iter().all(|byte| *byte == 1)));
+    while session.pulled_bytes() < 2 << 20 {
+        std::hint::spin_loop();
+    }
+    cluster.pause(first);
+    until("the load is over", || load.is_finished().then_some(()));
+    assert!(load.join().unwrap().unwrap());
 }
