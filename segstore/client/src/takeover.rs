@@ -131,7 +131,13 @@ impl Driver<'_> {
         loop {
             match self.session.channel.ask(request.clone(), Some(ANSWER)) {
                 Ok(Answer::Swapped { version }) => self.takeover.swapped(version),
-                Ok(Answer::Conflict { current }) => self.takeover.conflicted(current),
+                Ok(Answer::Conflict { current }) => {
+                    // A replica that came in meanwhile stands on a node that is not known so far.
+                    if let Ok(info) = self.session.lookup(&self.info.name) {
+                        self.info.places = info.places;
+                    }
+                    self.takeover.conflicted(current);
+                }
                 Ok(other) => return Err(unexpected(&other)),
                 Err(Fault { kind: FaultKind::NoAnswer, .. }) => self.takeover.swap_unknown(),
                 Err(fault @ Fault { kind: FaultKind::Unreachable, .. }) => {
