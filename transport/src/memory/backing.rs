@@ -11,6 +11,7 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Weak};
 
 use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
 use nix::libc;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 use nix::sys::stat::{Mode, SFlag, fchmod, fstat};
@@ -126,11 +127,12 @@ impl Mapping {
         let fd = OwnedFd::from(create(&beside, self.len()).map_err(saying)?);
         let mode = fstat(&old.fd).map(|about| Mode::from_bits_truncate(about.st_mode));
         mode.and_then(|mode| fchmod(&fd, mode)).map_err(|error| saying(error.into()))?;
-        let filled = self.fill(&fd, old, keep).and_then(|copied| {
-            std::fs::rename(&beside, path).map_err(saying)?;
-            self.replace(&fd)?;
-            Ok(copied)
-        });
+        let filled =
+            reserve(&fd, self.len()).map_err(saying).and_then(|()| self.fill(&fd, old, keep)).and_then(|copied| {
+                std::fs::rename(&beside, path).map_err(saying)?;
+                self.replace(&fd)?;
+                Ok(copied)
+            });
         if filled.is_err() {
             let _ = std::fs::remove_file(&beside);
         }
@@ -226,6 +228,15 @@ impl Backing {
             Err(Errno::ENXIO) => None,
             Err(_) => Some(range),
         }
+    }
+}
+
+/// Takes the memory of a new file now: a move fails at once where there is too little, and no store into it later. A file system that
+/// cannot promise memory gives it when it is written, as before.
+fn reserve(fd: &OwnedFd, len: usize) -> std::io::Result<()> {
+    match fallocate(fd, FallocateFlags::empty(), 0, i64::try_from(len).unwrap_or(i64::MAX)) {
+        Ok(()) | Err(Errno::EOPNOTSUPP) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 
