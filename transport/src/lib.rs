@@ -74,4 +74,4 @@ pub use contract::{
     PeerStatistics, Post, Provider, Region, Remote, Result, Revocation, RevokeKind, Rights, Scope, Server,
     ServerOptions, Slice, Wait, pin_thread,
 };
-pub use memory::Memory;
+pub use memory::{Memory, Witness};

@@ -41,6 +41,7 @@ mod session;
 mod stats;
 mod takeover;
 mod ticket;
+mod time;
 mod working;
 
 pub use control::message::{Event, Holder, NodeInfo, OwnerState, ReplicaInfo, SegmentInfo, Status};

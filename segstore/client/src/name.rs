@@ -1,22 +1,31 @@
-//! A segment's name while this process has it.
+//! Segments' names while this process has them.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::error::Result;
 use crate::session::Inner as Session;
 
-/// A name that the session holds. It is let go with this, unless the session held it before: then whoever acquired it does that.
+/// A name that the session holds for a segment, or for a load. The session lets it go with the last of these, unless it was acquired by
+/// itself, or by another process of the session: then whoever did that lets it go.
+///
+/// There can be several: an owner that was fenced is still there while the segment is opened again in its place.
 pub(crate) struct HeldName {
     session: Arc<Session>,
     name: String,
-    is_own: bool,
+    is_counted: bool,
 }
 
 impl HeldName {
     pub(crate) fn acquire(session: &Arc<Session>, name: &str, wait: Option<Duration>, force: bool) -> Result<Self> {
-        let is_own = session.acquire(name, wait, force)?;
-        Ok(Self { session: session.clone(), name: name.to_owned(), is_own })
+        // Counted before the daemon is asked: who lets go meanwhile is not the last.
+        session.names.join(name);
+        let held = Self { session: session.clone(), name: name.to_owned(), is_counted: true };
+        if session.acquire(name, wait, force)? {
+            session.names.set_ours(name, true);
+        }
+        Ok(held)
     }
 
     pub(crate) fn session(&self) -> &Arc<Session> {
@@ -25,15 +34,60 @@ impl HeldName {
 
     /// Lets it go, and says whether that is known to be done.
     pub(crate) fn release(mut self) -> Result<()> {
-        let is_own = std::mem::take(&mut self.is_own);
-        if is_own { self.session.release(&self.name) } else { Ok(()) }
+        self.is_counted = false;
+        if self.session.names.lock().leave(&self.name) { self.session.release(&self.name) } else { Ok(()) }
     }
 }
 
 impl Drop for HeldName {
     fn drop(&mut self) {
-        if self.is_own {
+        if !self.is_counted {
+            return;
+        }
+        // Under the lock: whoever acquires the name next finds a release to wait for.
+        let mut names = self.session.names.lock();
+        if names.leave(&self.name) {
             self.session.release_soon(&self.name);
         }
+    }
+}
+
+/// How often this process holds which name.
+#[derive(Default)]
+pub(crate) struct Names(Mutex<Holds>);
+
+#[derive(Default)]
+struct Holds(HashMap<String, Holding>);
+
+#[derive(Default)]
+struct Holding {
+    count: usize,
+    /// The session did not hold the name before the first of these.
+    is_ours: bool,
+}
+
+impl Names {
+    fn lock(&self) -> MutexGuard<'_, Holds> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn join(&self, name: &str) {
+        self.lock().0.entry(name.to_owned()).or_default().count += 1;
+    }
+
+    /// Whether the last that is counted lets the name go.
+    pub(crate) fn set_ours(&self, name: &str, is_ours: bool) {
+        if let Some(holding) = self.lock().0.get_mut(name) {
+            holding.is_ours = is_ours;
+        }
+    }
+}
+
+impl Holds {
+    /// One less; whether the name is to be let go.
+    fn leave(&mut self, name: &str) -> bool {
+        let Some(holding) = self.0.get_mut(name) else { return false };
+        holding.count -= 1;
+        holding.count == 0 && self.0.remove(name).is_some_and(|last| last.is_ours)
     }
 }

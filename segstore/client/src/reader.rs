@@ -79,13 +79,13 @@ struct Copy {
 /// Loads the checkpoint that `options` ask for.
 pub(crate) fn load(session: &Arc<Session>, name: &str, options: &LoadOptions) -> Result<Image> {
     let until = Instant::now() + PATIENCE;
-    let mut out_of_reach = Vec::new();
+    let mut passed_over = Vec::new();
     loop {
         let info = session.lookup(name)?;
         let result = match (&info.holder, options.epoch) {
             (_, Some(epoch)) => of_epoch(session, &info, epoch),
             // An owner that answers is not disturbed, whatever may be done to one that does not.
-            (Some(holder), None) => match of_owner(session, &info, &mut out_of_reach) {
+            (Some(holder), None) => match of_owner(session, &info, &mut passed_over) {
                 Err(Failure::Owner(_)) if options.take_over => by_takeover(session, name, true),
                 Err(Failure::Owner(_)) if options.pending => of_anybody(session, &info),
                 Err(Failure::Owner(fault)) if fault.kind == FaultKind::NotHeld => {
@@ -109,6 +109,10 @@ pub(crate) fn load(session: &Arc<Session>, name: &str, options: &LoadOptions) ->
             }
             Err(Failure::Passing(why)) => return Err(Error::Unreachable(format!("segment {name}: {why}"))),
             Err(Failure::Owner(fault)) => return Err(silent_owner(&info, &fault)),
+            Err(Failure::Unreadable(replicas)) => {
+                let text = format!("segment {name}: {}", Unread::Unreadable(replicas));
+                return Err(Error::NoGoodCopy(text));
+            }
             Err(Failure::Final(error)) => return Err(error),
         }
     }
@@ -119,6 +123,8 @@ enum Failure {
     Passing(String),
     /// The owner does not answer.
     Owner(Fault),
+    /// No good copy is left.
+    Unreadable(Vec<(Member, Unusable)>),
     Final(Error),
 }
 
@@ -155,30 +161,45 @@ fn by_takeover(session: &Arc<Session>, name: &str, force: bool) -> std::result::
     Ok(Image { working: taken.working, stamp, length, is_acknowledged: true, warnings: Vec::new() })
 }
 
-/// The newest acknowledged checkpoint of a living owner.
+/// The newest acknowledged checkpoint of a living owner, from none of the replicas that were passed over.
 fn of_owner(
     session: &Session,
     info: &SegmentInfo,
-    out_of_reach: &mut Vec<Member>,
+    passed_over: &mut Vec<(Member, Unusable)>,
 ) -> std::result::Result<Image, Failure> {
     let mut copy = Copy::new(info)?;
     copy.beforehand(session, info);
     let time = u64::try_from(HOLD.as_millis()).unwrap_or(u64::MAX);
-    let request = Request::Hold { name: info.name.clone(), time, without: out_of_reach.clone() };
+    let without = passed_over.iter().map(|(member, _)| *member).collect();
+    let request = Request::Hold { name: info.name.clone(), time, without };
     let held = match session.channel.ask(request, Some(ANSWER)) {
         Ok(Answer::Held(held)) => held,
         Ok(other) => return Err(unexpected(&other).into()),
         // It let go meanwhile.
         Err(fault) if fault.kind == FaultKind::NotFound => return Err(Failure::Passing(fault.message)),
+        Err(fault) if fault.kind == FaultKind::Unreachable && is_damage_among(passed_over) => {
+            return Err(Failure::Unreadable(std::mem::take(passed_over)));
+        }
         Err(fault) => return Err(Failure::Owner(fault)),
     };
     let read = of_hold(session, info, copy, held);
-    if matches!(read, Err(Failure::Passing(_))) {
-        out_of_reach.push(held.member);
-    }
     // A hold that is not ended now ends by itself.
     let _ = session.channel.ask(Request::EndHold { name: info.name.clone(), number: held.number }, Some(ANSWER));
-    read
+    match read {
+        Err(Failure::Unreadable(wrong)) => {
+            passed_over.extend(wrong);
+            Err(Failure::Passing(format!("{} holds it damaged; another replica is asked", held.member)))
+        }
+        Err(Failure::Passing(why)) => {
+            passed_over.push((held.member, Unusable::OutOfReach));
+            Err(Failure::Passing(why))
+        }
+        read => read,
+    }
+}
+
+fn is_damage_among(passed_over: &[(Member, Unusable)]) -> bool {
+    passed_over.iter().any(|(_, why)| !matches!(why, Unusable::OutOfReach))
 }
 
 fn of_hold(session: &Session, info: &SegmentInfo, copy: Copy, held: Held) -> std::result::Result<Image, Failure> {
@@ -187,13 +208,13 @@ fn of_hold(session: &Session, info: &SegmentInfo, copy: Copy, held: Held) -> std
     let mut source = copy.open(session, info, place, slot).map_err(passing)?;
     let head = source.pull_head(&copy.geometry, info.record.record.segment).map_err(|error| passing(&error))?;
     let hold = Hold { number, member, slot, image };
-    let reader = Reader::of_hold(info.record.clone(), ownership, hold, head).map_err(unread(info))?;
+    let reader = Reader::of_hold(info.record.clone(), ownership, hold, head).map_err(unread)?;
     copy.read(session, info, reader, Some(source), true)
 }
 
 /// The newest checkpoint that verifies on any replica that answers: it may be pending.
 fn of_anybody(session: &Session, info: &SegmentInfo) -> std::result::Result<Image, Failure> {
-    let reader = Reader::of_heads(info.record.clone(), heads(session, info)).map_err(unread(info))?;
+    let reader = Reader::of_heads(info.record.clone(), heads(session, info)).map_err(unread)?;
     Copy::new(info)?.read(session, info, reader, None, false)
 }
 
@@ -212,7 +233,7 @@ fn of_epoch(session: &Session, info: &SegmentInfo, epoch: Epoch) -> std::result:
             format!("epoch {epoch} of segment {} stands in no replica: hold it while it is the newest", info.name);
         return Err(Error::NotFound(text).into());
     }
-    let reader = Reader::of_heads(info.record.clone(), answers).map_err(unread(info))?;
+    let reader = Reader::of_heads(info.record.clone(), answers).map_err(unread)?;
     Copy::new(info)?.read(session, info, reader, None, false)
 }
 
@@ -243,11 +264,10 @@ fn passing(error: impl std::fmt::Display) -> Failure {
     Failure::Passing(error.to_string())
 }
 
-fn unread(info: &SegmentInfo) -> impl Fn(Unread) -> Failure {
-    let name = info.name.clone();
-    move |unread| match unread {
-        unread if unread.is_passing() => Failure::Passing(unread.to_string()),
-        unread => Failure::Final(Error::NoGoodCopy(format!("segment {name}: {unread}"))),
+fn unread(unread: Unread) -> Failure {
+    match unread {
+        Unread::Unreadable(replicas) => Failure::Unreadable(replicas),
+        passing => Failure::Passing(passing.to_string()),
     }
 }
 
@@ -294,7 +314,7 @@ impl Copy {
             let copied = self.pull(&mut from, &place.header).map_err(|error| passing(&error))?;
             let head = from.pull_head(&self.geometry, place.header.segment).map_err(|error| passing(&error))?;
             let record = session.lookup(&info.name)?.record;
-            match reader.copied(copied, &head, &record).map_err(unread(info))? {
+            match reader.copied(copied, &head, &record).map_err(unread)? {
                 Verdict::Accepted => {
                     clear_beyond(&mut self.working, place.header.length);
                     let passed_over = reader.passed_over().iter();

@@ -16,7 +16,7 @@ use crate::engine::event;
 use crate::engine::seat::Shared;
 use crate::error::{Error, Result};
 use crate::hold::Hold;
-use crate::name::HeldName;
+use crate::name::{HeldName, Names};
 use crate::options::{CreateOptions, LoadOptions, OpenOptions};
 use crate::reader::{self, Image};
 use crate::segment::Segment;
@@ -46,6 +46,8 @@ pub(crate) struct Inner {
     owned: Arc<Mutex<HashMap<String, Weak<Shared>>>>,
     /// Bytes that loads have read.
     pub(crate) pulled: Arc<AtomicU64>,
+    /// Names that this process holds for its segments.
+    pub(crate) names: Names,
     /// Names whose release was asked for, and not answered so far.
     releasing: Mutex<HashMap<String, Asked>>,
 }
@@ -106,8 +108,9 @@ impl Session {
         });
         let channel = Channel::open(path, &program, token, on_demand, on_return);
         let channel = channel.map_err(|error| Error::NoDaemon { path: path.to_owned(), why: error.to_string() })?;
+        let (domains, names) = (Domains::default(), Names::default());
         let (pulled, releasing) = (Arc::default(), Mutex::default());
-        Ok(Self { inner: Arc::new(Inner { channel, domains: Domains::default(), owned, pulled, releasing }) })
+        Ok(Self { inner: Arc::new(Inner { channel, domains, owned, pulled, names, releasing }) })
     }
 
     /// What joins this session, in the environment of a program that is started to use it.
@@ -175,7 +178,10 @@ impl Session {
     /// # Errors
     /// [`Error::Owned`]: another session holds it, for longer than `wait` (`None`: for ever).
     pub fn acquire(&self, name: &str, wait: Option<Duration>, force: bool) -> Result<()> {
-        self.inner.acquire(name, wait, force).map(drop)
+        self.inner.acquire(name, wait, force)?;
+        // It outlasts the segment that may be open under this name.
+        self.inner.names.set_ours(name, false);
+        Ok(())
     }
 
     /// Holds a name no longer.
@@ -183,6 +189,7 @@ impl Session {
     /// # Errors
     /// [`Error::Unreachable`]: the directory does not answer.
     pub fn release(&self, name: &str) -> Result<()> {
+        self.inner.names.set_ours(name, false);
         self.inner.release(name)
     }
 
@@ -287,7 +294,7 @@ impl Inner {
         }
         let millis = wait.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
         let request = Request::Acquire { name: name.to_owned(), wait: millis, force };
-        match self.ask(name, request, wait.map(|wait| wait + ANSWER))? {
+        match self.ask(name, request, wait.map(|wait| wait.saturating_add(ANSWER)))? {
             Answer::Acquired { newly } => Ok(newly),
             other => Err(unexpected(&other)),
         }

@@ -22,6 +22,8 @@ use crate::working::Working;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long one answer may take.
 const ANSWER: Duration = Duration::from_secs(10);
+/// How long replicas may take to be fenced: large ones may have to move to fresh backing.
+const FENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// What a takeover brings.
@@ -129,7 +131,13 @@ impl Driver<'_> {
         loop {
             match self.session.channel.ask(request.clone(), Some(ANSWER)) {
                 Ok(Answer::Swapped { version }) => self.takeover.swapped(version),
-                Ok(Answer::Conflict { current }) => self.takeover.conflicted(current),
+                Ok(Answer::Conflict { current }) => {
+                    // A replica that came in meanwhile stands on a node that is not known so far.
+                    if let Ok(info) = self.session.lookup(&self.info.name) {
+                        self.info.places = info.places;
+                    }
+                    self.takeover.conflicted(current);
+                }
                 Ok(other) => return Err(unexpected(&other)),
                 Err(Fault { kind: FaultKind::NoAnswer, .. }) => self.takeover.swap_unknown(),
                 Err(fault @ Fault { kind: FaultKind::Unreachable, .. }) => {
@@ -164,8 +172,10 @@ impl Driver<'_> {
             }
         }
         debug_assert!(rest.is_empty(), "nothing else is wanted before the fences are answered");
+        let until = Instant::now() + FENCE;
         for (member, answer) in asked {
-            match answer.and_then(|asked| asked.wait(None)) {
+            let left = until.saturating_duration_since(Instant::now());
+            match answer.and_then(|asked| asked.wait(Some(left))) {
                 Ok(Answer::Heads(heads)) => {
                     self.takeover.fenced(member, views(self.info.record.record.segment, &self.geometry, &heads));
                 }
@@ -194,15 +204,18 @@ impl Driver<'_> {
         };
         let mut loader = Loader::new(self.session, &self.info.name, self.geometry, origins);
         let loaded = loader.load(header, &mut working)?;
-        for (member, problem) in loader.problems() {
-            self.takeover.damaged(*member, problem);
+        for (member, slot, problem) in loader.problems() {
+            self.takeover.damaged(*member, *slot, problem);
         }
         match loaded {
             Some(loaded) => {
                 self.loaded = Some((working, loaded));
                 self.takeover.loaded();
             }
-            None => self.takeover.unreadable(loader.into_problems()),
+            None => {
+                let problems = loader.problems().iter().map(|(member, _, problem)| (*member, problem.clone()));
+                self.takeover.unreadable(problems.collect());
+            }
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use segstore_core::id::Epoch;
 use crate::engine::{Committed, Engine};
 use crate::error::{Error, Result};
 use crate::segment::{Checkpoint, Segment};
+use crate::time::after;
 
 /// A checkpoint under way. The state rests until it has ended. Dropping it waits for that, or for the segment's time limit.
 #[must_use = "a checkpoint is not safe before its ticket says so"]
@@ -73,7 +74,7 @@ impl<'s> Ticket<'s> {
     /// # Errors
     /// As [`Segment::checkpoint`].
     pub fn wait(mut self) -> Result<Checkpoint> {
-        let deadline = self.began + self.segment.timeout;
+        let deadline = after(self.began, self.segment.timeout);
         self.until(deadline)
     }
 
@@ -123,7 +124,7 @@ impl<'s> Ticket<'s> {
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
         if !self.is_over {
-            let deadline = self.began + self.segment.timeout;
+            let deadline = after(self.began, self.segment.timeout);
             let _ = self.until(deadline);
         }
     }

@@ -11,22 +11,26 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Weak};
 
 use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
 use nix::libc;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 use nix::sys::stat::{Mode, SFlag, fchmod, fstat};
 use nix::unistd::{Whence, lseek};
 
 use super::mapping::{Mapping, Name, create, memfd};
+use super::witness::Witness;
 use crate::sync::{Ordering, fence};
 use crate::{Error, ErrorKind, Result};
 
 /// The file behind a mapping, which can be replaced while the mapping lives.
 pub(super) struct Backing {
     pub(super) fd: OwnedFd,
-    offset: u64,
+    pub(super) offset: u64,
     /// Rises with every replacement.
     generation: u64,
     tenants: Vec<Weak<dyn Tenant>>,
+    /// What tells whether a copy is whole.
+    pub(super) witnesses: Vec<Witness>,
 }
 
 /// Somebody who gave the backing away, or pinned it, and must be told before it is left.
@@ -53,7 +57,7 @@ pub(crate) struct Share {
 
 impl Backing {
     pub(super) fn new(fd: OwnedFd, offset: u64) -> Backing {
-        Backing { fd, offset, generation: 0, tenants: Vec::new() }
+        Backing { fd, offset, generation: 0, tenants: Vec::new(), witnesses: Vec::new() }
     }
 }
 
@@ -123,21 +127,32 @@ impl Mapping {
         let fd = OwnedFd::from(create(&beside, self.len()).map_err(saying)?);
         let mode = fstat(&old.fd).map(|about| Mode::from_bits_truncate(about.st_mode));
         mode.and_then(|mode| fchmod(&fd, mode)).map_err(|error| saying(error.into()))?;
-        let filled = self.fill(&fd, old, keep).and_then(|copied| {
-            std::fs::rename(&beside, path).map_err(saying)?;
-            self.replace(&fd)?;
-            Ok(copied)
-        });
+        let filled =
+            reserve(&fd, self.len()).map_err(saying).and_then(|()| self.fill(&fd, old, keep)).and_then(|copied| {
+                std::fs::rename(&beside, path).map_err(saying)?;
+                self.replace(&fd)?;
+                Ok(copied)
+            });
         if filled.is_err() {
             let _ = std::fs::remove_file(&beside);
         }
         filled.map(|copied| (fd, copied))
     }
 
-    /// Copies what is worth keeping, and is not a hole, to the new file: from the start on, in the order of the ranges. A
-    /// peer may still be storing. Whoever finds in the copy what it stored last (a slot's head, which stands before the
-    /// slot's content) finds all that it stored before: that was copied later.
+    /// Brings what is worth keeping to the new file, and says there what of it is torn.
     fn fill(&self, new: &OwnedFd, old: &Backing, keep: Option<&[Range<usize>]>) -> Result<u64> {
+        let copied = self.copy(new, old, keep)?;
+        old.judge(new)?;
+        // What is gone looks like a hole.
+        old.reaches(self.len())?;
+        self.check_whole()?;
+        Ok(copied)
+    }
+
+    /// Copies what is worth keeping, and is not a hole: from the start on, in the order of the ranges. A peer may still be
+    /// storing. Whoever finds in the copy what it stored last (a slot's head, which stands before the slot's content)
+    /// finds all that it stored before: that was copied later.
+    fn copy(&self, new: &OwnedFd, old: &Backing, keep: Option<&[Range<usize>]>) -> Result<u64> {
         let whole = 0..self.len();
         let mut copied = 0;
         for range in keep.unwrap_or(std::slice::from_ref(&whole)) {
@@ -148,9 +163,6 @@ impl Mapping {
                 at = data.end;
             }
         }
-        // What is gone looks like a hole.
-        old.reaches(self.len())?;
-        self.check_whole()?;
         Ok(copied)
     }
 
@@ -219,7 +231,16 @@ impl Backing {
     }
 }
 
-fn gone(len: usize) -> Error {
+/// Takes the memory of a new file now: a move fails at once where there is too little, and no store into it later. A file system that
+/// cannot promise memory gives it when it is written, as before.
+fn reserve(fd: &OwnedFd, len: usize) -> std::io::Result<()> {
+    match fallocate(fd, FallocateFlags::empty(), 0, i64::try_from(len).unwrap_or(i64::MAX)) {
+        Ok(()) | Err(Errno::EOPNOTSUPP) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub(super) fn gone(len: usize) -> Error {
     let text = format!("memory of {len} bytes cannot move: its file was cut short by somebody, what it held is lost");
     Error::operation(ErrorKind::Lost, text)
 }
@@ -228,4 +249,48 @@ fn gone(len: usize) -> Error {
 pub(crate) fn read_only(fd: &OwnedFd) -> Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
     File::open(path).map(OwnedFd::from).map_err(|error| Error::system("reopening memory for reading only", error))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that meets the unexpected ends")]
+mod tests {
+    use super::super::{Memory, Witness};
+    use super::*;
+
+    const PAGE: usize = 4096;
+
+    fn page(memory: &Memory, at: usize) -> Vec<u8> {
+        let mut bytes = vec![0; 4];
+        memory.read_at(at * PAGE, &mut bytes).unwrap();
+        bytes
+    }
+
+    /// The first page speaks of the second, the third of the fourth. A peer that changes one of the latter after the copy has passed
+    /// the page that speaks of it.
+    #[test]
+    fn what_changes_while_it_is_copied_counts_as_torn() {
+        let memory = Memory::anonymous(4 * PAGE).unwrap();
+        let witness = |at: usize| Witness { offset: at * PAGE, torn: b"torn".to_vec() };
+        memory.set_witnesses(vec![witness(0), witness(2)]).unwrap();
+        memory.write_at(0, b"calm").unwrap();
+        memory.write_at(2 * PAGE, b"calm").unwrap();
+        let mapping = memory.mapping();
+        let backing = mapping.lock().unwrap();
+        let new = memfd(memory.len()).unwrap();
+        mapping.copy(&new, &backing, Some(&[0..3 * PAGE])).unwrap();
+        memory.write_at(2 * PAGE, b"push").unwrap();
+        memory.write_at(3 * PAGE, b"push").unwrap();
+        mapping.copy(&new, &backing, Some(&[3 * PAGE..4 * PAGE])).unwrap();
+        backing.judge(&new).unwrap();
+        let copy = Memory::shared(&File::from(new), 0, 4 * PAGE).unwrap();
+        let pages: Vec<_> = (0..4).map(|at| page(&copy, at)).collect();
+        assert_eq!(pages, [b"calm", b"\0\0\0\0", b"torn", b"push"]);
+    }
+
+    #[test]
+    fn a_witness_stands_inside_the_memory() {
+        let memory = Memory::anonymous(PAGE).unwrap();
+        let outside = memory.set_witnesses(vec![Witness { offset: PAGE - 2, torn: b"torn".to_vec() }]);
+        assert_eq!(outside.unwrap_err().kind(), ErrorKind::InvalidInput);
+    }
 }

@@ -47,11 +47,29 @@ pub unsafe fn copy_non_temporal(from: *const u8, to: *mut u8, len: usize) {
     }
 }
 
+/// Every store before this is seen before any store after it, also one that goes around the cache.
+///
+/// On x86 ordinary stores are seen in their order, and non-temporal ones are the exception in both directions: one may be
+/// seen before an ordinary store that precedes it (Intel's manual, volume 3, "Memory Ordering in P6 and More Recent
+/// Processor Families"; AMD's, volume 2, "Memory Access Ordering"). `sfence` orders both kinds.
+#[inline]
+pub(super) fn store_fence() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: SSE is part of x86_64.
+    unsafe {
+        std::arch::x86_64::_mm_sfence();
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    std::sync::atomic::fence(std::sync::atomic::Ordering::Release);
+}
+
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{
-        __m128i, __m256i, _mm_loadu_si128, _mm_sfence, _mm_stream_si128, _mm256_loadu_si256, _mm256_stream_si256,
+        __m128i, __m256i, _mm_loadu_si128, _mm_stream_si128, _mm256_loadu_si256, _mm256_stream_si256,
     };
+
+    use super::store_fence;
 
     /// A cache line: what one round of the loops moves.
     const LINE: usize = 64;
@@ -72,9 +90,7 @@ mod x86 {
             // SAFETY: as above; SSE2 is part of x86_64.
             unsafe { lines_sse2(line_from, line_to, lines) };
         }
-        // Non-temporal stores are not ordered with later ones; this orders them.
-        // SAFETY: SSE is part of x86_64.
-        unsafe { _mm_sfence() };
+        store_fence();
         // SAFETY: `done` is at most `len`.
         unsafe { std::ptr::copy_nonoverlapping(from.wrapping_add(done), to.wrapping_add(done), len - done) };
     }

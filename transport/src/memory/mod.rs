@@ -9,10 +9,12 @@ mod copy;
 pub(crate) mod loss;
 mod mapping;
 mod warmth;
+mod witness;
 
 pub(crate) use backing::{Moved, Tenant, read_only};
 pub use copy::{NON_TEMPORAL_FROM, copy, copy_non_temporal};
 pub(crate) use warmth::Warmth;
+pub use witness::Witness;
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -105,6 +107,17 @@ impl Memory {
     /// `Exhausted` when there are no descriptors left.
     pub fn fd(&self) -> Result<OwnedFd> {
         self.mapping.descriptor()
+    }
+
+    /// What peers that write here change first: after each move to fresh backing these bytes say what of it is torn, before
+    /// anybody finds the new file.
+    ///
+    /// # Errors
+    /// `InvalidInput` when one is not inside.
+    pub fn set_witnesses(&self, witnesses: Vec<Witness>) -> Result<()> {
+        witnesses.iter().try_for_each(|witness| self.check(witness.offset, witness.torn.len()))?;
+        self.mapping.lock()?.witnesses = witnesses;
+        Ok(())
     }
 
     /// Whether nothing of it was found to be gone, by whoever touched it first. What reads and writes here check it

@@ -2,7 +2,7 @@
 //! cache, over cold ones it is half as fast (measured). Size alone does not tell, so a writer remembers
 //! where it wrote lately.
 
-use super::copy::{copy_non_temporal, copy_plain};
+use super::copy::{copy_non_temporal, copy_plain, store_fence};
 
 /// Below this length nothing is remembered, and the copy is plain.
 const SMALL: usize = 4 << 10;
@@ -26,13 +26,20 @@ impl Warmth {
         Warmth { written: vec![(usize::MAX, 0); PIECES].into_boxed_slice(), traffic: 0 }
     }
 
-    /// Copies `len` bytes, plain if they are few or their place is hot, else around the cache.
+    /// Copies `len` bytes, plain if they are few or their place is hot, else around the cache. What was stored before is seen before
+    /// them: a mark that says what comes is never missed by who sees some of it.
     ///
     /// # Safety
     /// As for [`copy`](super::copy()).
     #[inline]
     pub(crate) unsafe fn copy(&mut self, from: *const u8, to: *mut u8, len: usize) {
-        if len < SMALL || self.note(to.addr(), len) {
+        if len < SMALL {
+            // SAFETY: the caller's promise is the callee's condition.
+            return unsafe { copy_plain(from, to, len) };
+        }
+        // A plain copy that is long goes around the cache as well, where the C library thinks it better.
+        store_fence();
+        if self.note(to.addr(), len) {
             // SAFETY: the caller's promise is the callee's condition.
             unsafe { copy_plain(from, to, len) };
         } else {

@@ -95,7 +95,7 @@ impl ShmEndpoint {
             // SAFETY: as the caller promised.
             unsafe { self.step(work, batch)? };
             stored |= matches!(work, Work::Write { .. });
-            // Orders this operation before the next; non-temporal stores were ordered by the copy.
+            // Orders this operation before the next; non-temporal stores were ordered by the copy, in both directions.
             barrier(Ordering::AcqRel);
         }
         self.counts(batch)?;

@@ -16,6 +16,7 @@ use crate::control::message::{Answer, Fault, FaultKind, Place, Request};
 use crate::domains::{DialError, PATIENCE};
 use crate::error::Error;
 use crate::takeover::views;
+use crate::time::after;
 
 /// How long the directory may take for one answer.
 const DIRECTORY: Duration = Duration::from_secs(10);
@@ -32,8 +33,9 @@ pub(crate) enum Job {
     Swap(Swap),
     /// Read it, again until there is an answer.
     ReadRecord,
-    /// Open an endpoint to a replica, again until there is one.
-    Connect(Member),
+    /// Open an endpoint to a replica, again until there is one. It is told when that takes longer than `patience`, of which nothing is
+    /// left where the replica was given up.
+    Connect { member: Member, patience: Duration },
     /// Drive an attempt to its end.
     Drive { epoch: Epoch, bell: Arc<EventFd> },
     /// Wait before another replica is asked for.
@@ -49,7 +51,7 @@ pub(super) fn start(shared: &Arc<Shared>, job: Job) {
     let run = move || match job {
         Job::Swap(swap) => change_record(&worker, &swap),
         Job::ReadRecord => read_record(&worker),
-        Job::Connect(member) => connect(&worker, member),
+        Job::Connect { member, patience } => connect(&worker, member, patience),
         Job::Drive { epoch, bell } => drive(&worker, epoch, &bell),
         Job::Local => local(&worker),
         Job::Rest => {
@@ -124,11 +126,33 @@ fn read_record(shared: &Arc<Shared>) {
     }
 }
 
-fn connect(shared: &Arc<Shared>, member: Member) {
-    let give_up = Instant::now() + shared.patience;
-    let (mut pauses, mut is_told) = (Pauses::new(), false);
+fn connect(shared: &Arc<Shared>, member: Member, patience: Duration) {
+    let give_up = after(Instant::now(), patience);
+    let (mut pauses, mut is_told, mut is_known) = (Pauses::new(), patience.is_zero(), false);
+    if is_told {
+        std::thread::sleep(LONGEST_PAUSE);
+    }
     while !shared.is_closed() {
-        let Some(place) = shared.place(member) else { return };
+        let place = match shared.place(member) {
+            Some(place) => place,
+            // It was removed meanwhile.
+            None if is_known => return,
+            None => match look_up(shared, member) {
+                Ok(Some(place)) => place,
+                Ok(None) => {
+                    return shared.bring(Event::Unreached(member, "the record names no such replica any more".into()));
+                }
+                Err(fault) => {
+                    if !is_told && Instant::now() >= give_up {
+                        is_told = true;
+                        shared.bring(Event::Unreached(member, format!("where it is, is not known: {fault}")));
+                    }
+                    pauses.pause();
+                    continue;
+                }
+            },
+        };
+        is_known = true;
         // The first attempt must not outlast the patience: a daemon that hangs answers nothing.
         let left = give_up.saturating_duration_since(Instant::now()).max(LONGEST_PAUSE / 4);
         let why = match open(shared, &place, if is_told { PATIENCE } else { left }) {
@@ -143,6 +167,15 @@ fn connect(shared: &Arc<Shared>, member: Member) {
         }
         pauses.pause();
     }
+}
+
+/// Where a replica is, of which only the record has told.
+fn look_up(shared: &Arc<Shared>, member: Member) -> Result<Option<Place>, Fault> {
+    match shared.session.channel.ask(Request::Lookup { name: shared.name.clone() }, Some(DIRECTORY))? {
+        Answer::Segment(info) => info.places.into_iter().for_each(|place| shared.learn(place)),
+        other => tracing::debug!(segment = %shared.name, "the daemon answered {other:?}"),
+    }
+    Ok(shared.place(member))
 }
 
 fn open(shared: &Arc<Shared>, place: &Place, limit: Duration) -> Result<Link, DialError> {

@@ -43,6 +43,8 @@ pub(crate) struct Engine {
     local_wanted: bool,
     seeking_local: bool,
     warnings: Vec<(Member, String)>,
+    /// Replicas whose link broke in a checkpoint, since when: until one reaches them.
+    losses: Vec<(Member, Instant)>,
     checkpoint_time: Durations,
     load_time: Durations,
     pushed_bytes: u64,
@@ -84,6 +86,7 @@ impl Engine {
             local_wanted: keeping.local,
             seeking_local: false,
             warnings: Vec::new(),
+            losses: Vec::new(),
             checkpoint_time: Durations::default(),
             load_time: times,
             pushed_bytes: 0,
@@ -95,7 +98,7 @@ impl Engine {
     /// Opens endpoints to replicas that have none.
     pub(crate) fn connect(&mut self, shared: &Arc<Shared>) {
         let members: Vec<_> = self.owner.connecting().collect();
-        members.into_iter().for_each(|member| shared.start(Job::Connect(member)));
+        members.into_iter().for_each(|member| shared.start(Job::Connect { member, patience: shared.patience }));
         self.act(shared);
     }
 
@@ -199,7 +202,11 @@ impl Engine {
             None => shared.sleep(until - now),
         }
         // A node that hangs says nothing: no error ever comes of it.
-        let stuck = self.links.iter().find(|link| link.is_stuck(now, 2 * shared.patience)).map(|link| link.member);
+        let stuck = self
+            .links
+            .iter()
+            .find(|link| link.is_stuck(now, shared.patience.saturating_mul(2)))
+            .map(|link| link.member);
         if let Some(member) = stuck {
             self.lose(shared, member, "it has taken nothing for too long");
         }
@@ -209,17 +216,50 @@ impl Engine {
         let member = self.links[at].member;
         match progress {
             Progress::Waiting => {}
-            Progress::Completed(epoch) => self.owner.completed(member, epoch),
+            Progress::Completed(epoch) => {
+                self.losses.retain(|(lost, _)| *lost != member);
+                self.owner.completed(member, epoch);
+            }
             Progress::Broken(error) => self.lose(shared, member, &error.to_string()),
         }
     }
 
-    /// The endpoint to `member` is gone; a job tries to get it back.
+    /// The endpoint to `member` is gone; a job tries to get it back. One that can be connected to, and takes no push, is given up in
+    /// its time as well.
     fn lose(&mut self, shared: &Arc<Shared>, member: Member, why: &str) {
         self.unlink(member);
-        tracing::warn!(segment = %shared.name, %member, "the link to a replica broke: {why}; connecting again");
-        self.owner.lost(member);
-        shared.start(Job::Connect(member));
+        let patience = shared.patience.saturating_sub(self.lost_for(member));
+        if patience.is_zero() {
+            self.give_up_on(shared, member, format!("it takes no checkpoint: {why}"));
+        } else {
+            tracing::warn!(segment = %shared.name, %member, "the link to a replica broke: {why}; connecting again");
+            self.owner.lost(member);
+        }
+        shared.start(Job::Connect { member, patience });
+    }
+
+    /// How long checkpoints have not reached `member`, from now on if they did so far.
+    fn lost_for(&mut self, member: Member) -> Duration {
+        if self.attempt.is_none() {
+            return Duration::ZERO;
+        }
+        let known = self.losses.iter().find(|(lost, _)| *lost == member).map(|(_, since)| since.elapsed());
+        known.unwrap_or_else(|| {
+            self.losses.push((member, Instant::now()));
+            Duration::ZERO
+        })
+    }
+
+    /// Nobody waits for `member` any more, unless nothing is left without it.
+    fn give_up_on(&mut self, shared: &Arc<Shared>, member: Member, why: String) {
+        tracing::warn!(segment = %shared.name, %member, "a replica is out of reach: {why}");
+        self.warnings.retain(|(whom, _)| *whom != member);
+        self.warnings.push((member, why));
+        self.owner.failed(member);
+        if !self.owner.in_sync().contains(&member) {
+            // Filled, and gone before it came into the set: another one can be made.
+            self.owner.remove(member);
+        }
     }
 
     fn expire_holds(&mut self) {
@@ -281,6 +321,7 @@ impl Engine {
 
     fn removed(&mut self, shared: &Arc<Shared>, member: Member) {
         self.unlink(member);
+        self.losses.retain(|(lost, _)| *lost != member);
         tracing::warn!(segment = %shared.name, %member, "a replica has left the in-sync set");
         shared.forget(member);
     }
@@ -316,16 +357,7 @@ impl Engine {
     fn happen(&mut self, shared: &Arc<Shared>, event: Event) {
         match event {
             Event::Connected(link) => self.link(*link),
-            Event::Unreached(member, why) => {
-                tracing::warn!(segment = %shared.name, %member, "a replica is out of reach: {why}");
-                self.warnings.retain(|(whom, _)| *whom != member);
-                self.warnings.push((member, why));
-                self.owner.failed(member);
-                if !self.owner.in_sync().contains(&member) {
-                    // Filled, and gone before it came into the set: another one can be made.
-                    self.owner.remove(member);
-                }
-            }
+            Event::Unreached(member, why) => self.give_up_on(shared, member, why),
             Event::Refused(member, why) => self.owner.refused(member, &why),
             Event::Swapped(version) => self.owner.swapped(version),
             Event::Conflicted(current) => self.owner.conflicted(current),
@@ -337,7 +369,7 @@ impl Engine {
                 shared.learn(place);
                 if self.owner.repaired(by, member, slots, base, closed) {
                     self.repairing = false;
-                    shared.start(Job::Connect(member));
+                    shared.start(Job::Connect { member, patience: shared.patience });
                 } else {
                     // It was filled for nothing; perhaps from an image of a later owner.
                     shared.start(Job::ReadRecord);

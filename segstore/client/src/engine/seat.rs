@@ -4,6 +4,7 @@
 //! empty, it takes the engine for a moment and handles the event itself; otherwise whoever sits there does, before leaving or
 //! while waiting. Taking and leaving is one atomic swap of a pointer.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -76,19 +77,23 @@ impl Shared {
     // ---- the seat ----
 
     /// Takes the engine, as soon as whoever has it for a moment has left.
-    pub(crate) fn enter(&self) -> Box<Engine> {
+    pub(crate) fn enter(self: &Arc<Self>) -> Seated {
         let backoff = Backoff::new();
         loop {
-            if let Some(engine) = self.engine.take() {
-                return engine;
+            if let Some(seated) = self.try_enter() {
+                return seated;
             }
             backoff.snooze();
         }
     }
 
+    fn try_enter(self: &Arc<Self>) -> Option<Seated> {
+        self.engine.take().map(|engine| Seated { engine: Some(engine), shared: self.clone() })
+    }
+
     /// Leaves the engine, and handles what has come meanwhile.
-    pub(crate) fn leave(self: &Arc<Self>, engine: Box<Engine>) {
-        self.engine.store(Some(engine));
+    pub(crate) fn leave(self: &Arc<Self>, seated: Seated) {
+        drop(seated);
         self.serve();
     }
 
@@ -103,9 +108,8 @@ impl Shared {
     /// Handles events, unless somebody else has the engine: who has it will.
     fn serve(self: &Arc<Self>) {
         while self.has_events() {
-            let Some(mut engine) = self.engine.take() else { return };
+            let Some(mut engine) = self.try_enter() else { return };
             engine.step(self);
-            self.engine.store(Some(engine));
         }
     }
 
@@ -193,6 +197,32 @@ impl Shared {
             text = text.replace(&place.member.to_string(), &format!("node {}", place.node_name));
         }
         text
+    }
+}
+
+/// Who has the engine. It is back in its place when this is gone, also by a panic: who ends the segment then needs it.
+pub(crate) struct Seated {
+    engine: Option<Box<Engine>>,
+    shared: Arc<Shared>,
+}
+
+impl Deref for Seated {
+    type Target = Engine;
+
+    fn deref(&self) -> &Engine {
+        self.engine.as_deref().unwrap_or_else(|| unreachable!("it goes back only when this is dropped"))
+    }
+}
+
+impl DerefMut for Seated {
+    fn deref_mut(&mut self) -> &mut Engine {
+        self.engine.as_deref_mut().unwrap_or_else(|| unreachable!("it goes back only when this is dropped"))
+    }
+}
+
+impl Drop for Seated {
+    fn drop(&mut self) {
+        self.shared.engine.store(self.engine.take());
     }
 }
 

@@ -47,7 +47,7 @@ pub(crate) struct Loader<'s> {
     name: &'s str,
     geometry: Geometry,
     origins: VecDeque<Origin>,
-    problems: Vec<(Member, Unusable)>,
+    problems: Vec<(Member, u32, Unusable)>,
 }
 
 impl<'s> Loader<'s> {
@@ -55,13 +55,9 @@ impl<'s> Loader<'s> {
         Self { session, name, geometry, origins: origins.into(), problems: Vec::new() }
     }
 
-    /// What was wrong with copies so far.
-    pub(crate) fn problems(&self) -> &[(Member, Unusable)] {
+    /// What was wrong with copies so far, and in which slots.
+    pub(crate) fn problems(&self) -> &[(Member, u32, Unusable)] {
         &self.problems
-    }
-
-    pub(crate) fn into_problems(self) -> Vec<(Member, Unusable)> {
-        self.problems
     }
 
     /// Brings the image into `working`, which holds zeros or what an earlier attempt left; `None`: no copy is good, see the problems.
@@ -70,12 +66,12 @@ impl<'s> Loader<'s> {
         let mut entries: Option<Vec<Entry>> = None;
         let mut missing: Vec<_> = std::iter::once(0..self.geometry.blocks_of(header.length)).collect();
         while let Some(origin) = self.origins.pop_front() {
-            let member = origin.place.member;
+            let (member, slot) = (origin.place.member, origin.slot);
             let mut source = match self.open(&origin, working, &scratch) {
                 Ok(source) => source,
                 Err(why) => {
                     tracing::warn!(segment = self.name, "a copy cannot be read: {why}");
-                    self.problems.push((member, Unusable::OutOfReach));
+                    self.problems.push((member, slot, Unusable::OutOfReach));
                     continue;
                 }
             };
@@ -86,10 +82,10 @@ impl<'s> Loader<'s> {
                     return Ok(Some(Loaded { length: header.length, epoch: header.image.epoch, entries }));
                 }
                 Ok(bad) => {
-                    self.problems.push((member, Unusable::Damaged(header.image, Damage::Blocks(bad.clone()))));
+                    self.problems.push((member, slot, Unusable::Damaged(header.image, Damage::Blocks(bad.clone()))));
                     missing = bad.into_iter().map(|block| block..block + 1).collect();
                 }
-                Err(why) => self.problems.push((member, why)),
+                Err(why) => self.problems.push((member, slot, why)),
             }
         }
         Ok(None)

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use segstore_core::id::SegmentId;
 use segstore_core::layout::geometry::SLOT_HEAD;
@@ -156,6 +157,14 @@ fn post(endpoint: &mut Endpoint, operation: &Operation<'_>) -> std::result::Resu
     }
 }
 
+/// Waits for the oldest read in flight. A node that hangs breaks no connection: it counts as lost when nothing has come for so long.
 fn complete(endpoint: &mut Endpoint) -> std::result::Result<(), TransportError> {
-    endpoint.wait(Wait::default(), None).map_or(Ok(()), |completion| completion.result)
+    match endpoint.wait(Wait::default(), Some(Instant::now() + PATIENCE)) {
+        Some(completion) => completion.result,
+        None => {
+            endpoint.abort();
+            let text = format!("nothing of the copy has come for {} s", PATIENCE.as_secs());
+            Err(TransportError::endpoint(ErrorKind::TimedOut, text))
+        }
+    }
 }

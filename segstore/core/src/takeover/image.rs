@@ -2,6 +2,7 @@
 
 use super::{Action, Failure, Stage, Takeover, Unusable};
 use crate::id::{Member, Stamp};
+use crate::layout::Mark;
 use crate::rule::{self, Rule};
 use crate::slot::SlotView;
 
@@ -70,9 +71,16 @@ impl Takeover {
     pub(super) fn unusable(&self) -> Vec<(Member, Unusable)> {
         let why = |(member, answer): &(Member, Result<Vec<SlotView>, Unusable>)| {
             let wrong = answer.as_ref().map_or_else(|why| vec![why.clone()], |slots| Unusable::of_slots(slots));
-            wrong.into_iter().map(|why| (*member, why)).collect::<Vec<_>>()
+            wrong.into_iter().map(|why| (*member, self.found(*member, why))).collect::<Vec<_>>()
         };
         self.answers.iter().flat_map(why).collect()
+    }
+
+    /// What the load has found in a slot says more than what became of its head here.
+    fn found(&self, member: Member, why: Unusable) -> Unusable {
+        let Unusable::HeadDamaged(slot) = why else { return why };
+        let found = self.damage.iter().find(|(whose, which, _)| (*whose, *which) == (member, slot));
+        found.map_or(why, |(_, _, found)| found.clone())
     }
 
     /// Of a replica beside the claimant that is not in the in-sync set: the slot that may serve as one more source of the image to
@@ -84,11 +92,20 @@ impl Takeover {
         (0..).zip(slots).find(|(_, slot)| slot.closed() == Some(chosen)).map(|(index, _)| index)
     }
 
-    /// The copy of `member` turned out to be damaged, whether or not another was loaded instead: it is in sync no more.
-    /// Of a replica that never was, nothing follows.
-    pub fn damaged(&mut self, member: Member, why: &Unusable) {
-        let answers = self.answers.iter_mut().filter(|(answered, _)| *answered == member);
-        answers.for_each(|(_, answer)| *answer = Err(why.clone()));
+    /// The copy in this slot turned out to be unusable, whether or not another was loaded instead. A slot that is damaged is filled in
+    /// full before it counts again; the others of that replica are what they were. A replica that is out of reach is in sync no more. Of
+    /// one that never was, nothing follows.
+    pub fn damaged(&mut self, member: Member, slot: u32, why: &Unusable) {
+        let Some((_, answer)) = self.answers.iter_mut().find(|(answered, _)| *answered == member) else { return };
+        let view = answer.as_mut().ok().and_then(|slots| slots.get_mut(slot as usize));
+        match (why, view) {
+            (Unusable::Damaged(image, _), Some(view)) => {
+                let mark = Mark { image: *image, former: None, is_closed: true };
+                *view = SlotView::Damaged { mark: Some(mark), header: None };
+                self.damage.push((member, slot, why.clone()));
+            }
+            _ => *answer = Err(why.clone()),
+        }
     }
 
     /// No source gave a good copy of some part of the image: what is wrong with each.

@@ -84,6 +84,8 @@ pub struct Takeover {
     unmarked: Option<(Member, u32)>,
     /// Such slots that turned out to hold nothing whole.
     tried: Vec<(Member, u32)>,
+    /// Slots that turned out to be damaged when they were loaded.
+    damage: Vec<(Member, u32, Unusable)>,
     /// Images of which no good copy was found.
     given_up: Vec<Stamp>,
     /// What was wrong with the copies.
@@ -104,6 +106,7 @@ impl Takeover {
             chosen: None,
             unmarked: None,
             tried: Vec::new(),
+            damage: Vec::new(),
             given_up: Vec::new(),
             unreadable: Vec::new(),
             actions: VecDeque::from([Action::ReadRecord]),

@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::statvfs::fstatvfs;
-use segstore_core::id::{Incarnation, SegmentId};
+use segstore_core::id::{Incarnation, SegmentId, Stamp};
 use segstore_core::layout::geometry::SLOT_HEAD;
 use segstore_core::layout::{Entry, Geometry, Key, Mark, Ownership, ReplicaHead, SlotHeader, header, replica_head};
+use segstore_transport::Witness;
 
 use super::error::ReplicaError;
 
@@ -149,6 +150,14 @@ impl Files {
         let key = Key::of(image.segment);
         self.write(slot, header::OFFSET as u64, image.encode(key).as_slice())?;
         self.write(slot, 0, &Mark { image: image.image, former: None, is_closed: true }.encode(key))
+    }
+
+    /// The slots' marks, which a push changes before anything else of its slot. A slot that was written while it was moved to other
+    /// memory is as one that a push was cut off in: nothing is said of what stood there before.
+    pub(super) fn witnesses(&self, segment: SegmentId) -> Vec<Witness> {
+        let torn = Mark { image: Stamp::EMPTY, former: None, is_closed: false }.encode(Key::of(segment));
+        let offset = |slot| usize::try_from(self.place(slot, 0)).unwrap_or(usize::MAX);
+        (0..self.geometry.slots()).map(|slot| Witness { offset: offset(slot), torn: torn.to_vec() }).collect()
     }
 
     fn place(&self, slot: u32, at: u64) -> u64 {

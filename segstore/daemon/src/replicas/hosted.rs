@@ -249,6 +249,8 @@ impl State {
             None => {
                 let memory = Memory::named(&self.files.slots_path(), self.files.slots_length());
                 let memory = memory.map_err(ReplicaError::transport("mapping the slots"))?;
+                let witnesses = memory.set_witnesses(self.files.witnesses(self.decisions.segment));
+                witnesses.map_err(ReplicaError::transport("naming the slots' marks"))?;
                 self.memory.insert(memory).clone()
             }
         };

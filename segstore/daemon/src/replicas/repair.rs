@@ -1,12 +1,16 @@
 //! Filling a replica from another: core's [`Repair`] over an endpoint that reads the source.
 
+use std::time::{Duration, Instant};
+
 use segstore_core::id::{Member, SegmentId, Stamp};
 use segstore_core::layout::geometry::SLOT_HEAD;
 use segstore_core::layout::{Entry, Geometry, Key, SlotHeader};
 use segstore_core::repair::{Repair, Step};
 use segstore_core::replica::Turn;
 use segstore_core::slot::{SlotView, verify_table};
-use segstore_transport::{Domain, Endpoint, Memory, Operation, Post, Region, Rights, Wait};
+use segstore_transport::{
+    Domain, Endpoint, Error as TransportError, ErrorKind, Memory, Operation, Post, Region, Rights, Wait,
+};
 use zerocopy::IntoBytes;
 
 use super::error::ReplicaError;
@@ -16,6 +20,8 @@ use super::hosted::Hosted;
 const PIECE: u64 = 4 << 20;
 /// Bytes of one read within a piece.
 const READ: usize = 1 << 20;
+/// How long a source may be silent: one whose daemon hangs breaks no connection.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a replica is filled from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -161,10 +167,15 @@ impl Reader {
                     Err(Post::Failed(error)) => return Err(lost(error)),
                 }
             }
-            if let Some(completion) = self.endpoint.wait(Wait::default(), None) {
-                completion.result.map_err(&lost)?;
-                waiting -= 1;
+            match self.endpoint.wait(Wait::default(), Some(Instant::now() + PATIENCE)) {
+                Some(completion) => completion.result.map_err(&lost)?,
+                None => {
+                    self.endpoint.abort();
+                    let text = format!("nothing has come for {} s", PATIENCE.as_secs());
+                    return Err(lost(TransportError::endpoint(ErrorKind::TimedOut, text)));
+                }
             }
+            waiting -= 1;
         }
         self.buffer.memory().read_at(0, bytes).map_err(&lost)
     }

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -73,6 +74,21 @@ impl Cluster {
 
     pub(super) fn memory(&self, node: usize) -> PathBuf {
         self.memory.path().join(format!("n{node}"))
+    }
+
+    /// The slots of the one replica that a node keeps.
+    pub(super) fn slots(&self, node: usize) -> PathBuf {
+        let files = std::fs::read_dir(self.memory(node)).unwrap().flatten().map(|file| file.path());
+        files.into_iter().find(|file| file.extension().is_some_and(|kind| kind == "slots")).unwrap()
+    }
+
+    /// Alters some bytes in the middle of what the state takes, in a slot of the one replica that a node keeps; a segment has two.
+    pub(super) fn alter(&self, node: usize, slot: u64) {
+        let file = std::fs::File::options().read(true).write(true).open(self.slots(node)).unwrap();
+        let at = slot * file.metadata().unwrap().len() / 2 + 64 * 1024;
+        let mut bytes = [0; 100];
+        file.read_exact_at(&mut bytes, at).unwrap();
+        file.write_all_at(&bytes.map(|byte| byte ^ 1), at).unwrap();
     }
 
     pub(super) fn data(&self, node: usize) -> PathBuf {

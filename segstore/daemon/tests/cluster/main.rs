@@ -8,6 +8,7 @@ mod harness;
 mod local;
 mod metrics;
 mod mistakes;
+mod moves;
 mod nodes;
 mod owners;
 mod readers;

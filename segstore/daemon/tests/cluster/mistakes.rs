@@ -1,7 +1,7 @@
 //! What goes wrong around a cluster: wrong secrets, other users, files that are cut short or altered, full memory, old directories.
 
 use std::io::{Read, Write};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
@@ -15,11 +15,6 @@ use super::harness::{Cluster, WATCHDOG, until};
 use super::roles::{check_state, opened, options, write_state};
 
 const OVER_TCP: &[&str] = &["--transport", "tcp"];
-
-fn slots(cluster: &Cluster, node: usize) -> PathBuf {
-    let files = std::fs::read_dir(cluster.memory(node)).unwrap().flatten().map(|file| file.path());
-    files.into_iter().find(|file| file.extension().is_some_and(|kind| kind == "slots")).unwrap()
-}
 
 #[test]
 fn a_node_with_another_secret_stays_outside() {
@@ -79,7 +74,7 @@ fn a_replica_that_is_cut_short_is_left_out() {
     let cluster = Cluster::start(3, OVER_TCP);
     let session = cluster.session(0);
     let mut segment = opened(&session, &options());
-    std::fs::File::options().write(true).open(slots(&cluster, 1)).unwrap().set_len(4096).unwrap();
+    std::fs::File::options().write(true).open(cluster.slots(1)).unwrap().set_len(4096).unwrap();
     for n in 2..20 {
         write_state(&mut segment, n);
         segment.checkpoint().unwrap();
@@ -97,27 +92,35 @@ fn altered_bytes_are_found_and_another_copy_is_loaded() {
     let session = cluster.session(0);
     let segment = opened(&session, &options());
     drop(segment);
-    let file = std::fs::File::options().write(true).read(true).open(slots(&cluster, 1)).unwrap();
-    let length = file.metadata().unwrap().len();
-    // In both slots, in the middle of what the state takes.
-    for slot in [0, length / 2] {
-        file.write_all_at(&[0xaa; 100], slot + 64 * 1024).unwrap();
-    }
+    (0..2).for_each(|slot| cluster.alter(1, slot));
     let standby = OpenOptions::new().stand_by(Some(WATCHDOG));
     let segment = session.open("s", &standby).unwrap();
     assert_eq!(check_state(segment.bytes()), 1);
     drop(segment);
     // With the good one altered as well there is none: that is said, and nothing is given.
-    let file = std::fs::File::options().write(true).open(slots(&cluster, 2)).unwrap();
-    for slot in [0, length / 2] {
-        file.write_all_at(&[0xaa; 100], slot + 64 * 1024).unwrap();
-    }
+    (0..2).for_each(|slot| cluster.alter(2, slot));
     let both = until("the name is free", || match session.open("s", &OpenOptions::new()) {
         Err(Error::Owned { .. }) => None,
         other => Some(other),
     });
     let Err(Error::NoGoodCopy(text)) = both else { panic!("{both:?}") };
     assert!(text.contains("fail their checksums"), "{text}");
+}
+
+/// Of two slots with the same image one is altered: the other one is loaded, and the altered one is written in full.
+#[test]
+fn a_good_slot_beside_a_damaged_one_is_enough() {
+    let cluster = Cluster::start(2, &[]);
+    let session = cluster.session(0);
+    opened(&session, &CreateOptions::new(1 << 20)).release().unwrap();
+    for (n, slot) in [(1, 0), (2, 1)] {
+        cluster.alter(1, slot);
+        assert_eq!(check_state(session.load("s", &LoadOptions::new()).unwrap().bytes()), n);
+        let mut segment = session.open("s", &OpenOptions::new()).unwrap();
+        write_state(&mut segment, n + 1);
+        segment.checkpoint().unwrap();
+        segment.release().unwrap();
+    }
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! Nodes that die, come back, and come back without their memory.
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use segstore::{BelowMinimum, CreateOptions, Error, OpenOptions, Segment, Session};
 
-use super::harness::{Cluster, until};
+use super::harness::{Cluster, WATCHDOG, until};
 use super::roles::{STATE, check_state, options, write_state};
 
 /// Where a daemon alone is killed, its memory lives on, and over shared memory so does what is written into it until the owner notices. Over
@@ -205,4 +207,69 @@ fn below_the_minimum_nothing_is_acknowledged_and_nothing_hangs() {
     cluster.restart(1);
     write(&mut segment, 3);
     assert!(matches!(segment.outcome(epoch), segstore::Outcome::Superseded(_)));
+}
+
+/// The way to one of two replicas carries what is small and loses the rest: it can be connected to, and takes no push.
+#[test]
+fn a_replica_that_takes_no_push_is_left_out() {
+    let door = |port: u16| TcpListener::bind(("127.0.0.1", port));
+    let are_free = |first: &u16| (*first..first + 20).all(|port| door(port).is_ok());
+    let first = (21_000..26_000).step_by(20).find(are_free).unwrap();
+    for node in 0..3 {
+        let door = door(first + 10 + node).unwrap();
+        std::thread::spawn(move || {
+            for from in door.incoming() {
+                let to = TcpStream::connect(("127.0.0.1", first + node)).unwrap();
+                let back = (to.try_clone().unwrap(), from.as_ref().unwrap().try_clone().unwrap());
+                std::thread::spawn(move || std::io::copy(&mut &back.0, &mut &back.1));
+                std::thread::spawn(move || carry(&mut from.unwrap(), &mut &to, (node == 1).then_some(16 << 10)));
+            }
+        });
+    }
+    let (data, seen) = (format!("127.0.0.1:{}{{node}}", first / 10), format!("127.0.0.1:{}{{node}}", first / 10 + 1));
+    let cluster = Cluster::start(3, &["--transport", "tcp", "--data-listen", &data, "--data-advertise", &seen]);
+    let make = options().minimum(0, BelowMinimum::Continue);
+    let how = OpenOptions::new().patience(Duration::from_millis(300)).timeout(Duration::from_secs(30));
+    let mut segment = cluster.session(0).open_or_create("s", &make, &how).unwrap();
+    segment.set_len(STATE).unwrap();
+    segment.bytes_mut(..).unwrap().fill(7);
+    assert_eq!(segment.checkpoint().unwrap().elsewhere, 1);
+}
+
+/// Passes bytes on, so many; what comes then is swallowed, and the connection stays.
+fn carry(from: &mut impl Read, to: &mut impl Write, most: Option<usize>) {
+    let (mut bytes, mut passed) = ([0; 4096], 0);
+    while let Ok(count @ 1..) = from.read(&mut bytes) {
+        passed += count;
+        if most.is_none_or(|most| passed <= most) && to.write_all(&bytes[..count]).is_err() {
+            return;
+        }
+    }
+}
+
+/// A replica's daemon stops in the middle of a load; another replica is good.
+#[test]
+fn a_load_goes_on_from_another_replica_when_one_hangs() {
+    const STATE: usize = 48 << 20;
+    let cluster = Cluster::start(3, OVER_TCP);
+    let make = CreateOptions::new(STATE as u64).replicas(2);
+    let how = OpenOptions::new().timeout(Duration::from_secs(30));
+    let mut old = cluster.session(0).open_or_create("s", &make, &how).unwrap();
+    old.set_len(STATE).unwrap();
+    old.bytes_mut(..).unwrap().fill(1);
+    old.checkpoint().unwrap();
+    drop(old);
+    let session = cluster.session(0);
+    let first: usize = session.lookup("s").unwrap().places[0].node_name[1..].parse().unwrap();
+    let loading = session.clone();
+    let how = OpenOptions::new().stand_by(Some(WATCHDOG));
+    let load = std::thread::spawn(move || {
+        loading.open("s", &how).map(|segment| segment.bytes().iter().all(|byte| *byte == 1))
+    });
+    while session.pulled_bytes() < 2 << 20 {
+        std::hint::spin_loop();
+    }
+    cluster.pause(first);
+    until("the load is over", || load.is_finished().then_some(()));
+    assert!(load.join().unwrap().unwrap());
 }

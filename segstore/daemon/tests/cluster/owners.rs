@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use segstore::{Error, OpenOptions, Session};
 
 use super::harness::{Client, Cluster, WATCHDOG, until};
-use super::roles::check_state;
+use super::roles::{check_state, opened, options};
 
 const OVER_SHM: &[&str] = &["--transport", "shm"];
 const OVER_TCP: &[&str] = &["--transport", "tcp"];
@@ -114,6 +114,35 @@ fn a_paused_owner_is_fenced_by_daemons_that_were_restarted() {
     a_paused_owner_is_fenced(OVER_SHM, |cluster| (1..3).for_each(|node| cluster.restart(node)));
 }
 
+/// What was fenced is let go only after the segment was opened again in its place: the name is the new owner's.
+#[test]
+fn an_owner_that_was_fenced_opens_the_segment_again_in_its_place() {
+    let cluster = Cluster::start(2, &[]);
+    let session = cluster.session(0);
+    let mut segment = opened(&session, &options().replicas(1));
+    let usurper = cluster.session(1).open("s", &OpenOptions::new().take_over(true)).unwrap();
+    assert!(matches!(segment.checkpoint(), Err(Error::Fenced { .. })));
+    usurper.release().unwrap();
+    segment = session.open("s", &OpenOptions::new().stand_by(Some(WATCHDOG))).unwrap();
+    // Long enough for a release that nobody waits for.
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(session.lookup("s").unwrap().holder.is_some(), "it owns the segment, and the name is free");
+    segment.checkpoint().unwrap();
+    drop(segment);
+    until("the name is free", || session.lookup("s").unwrap().holder.is_none().then_some(()));
+}
+
+/// `Duration::MAX` says so.
+#[test]
+fn an_owner_may_wait_without_a_limit() {
+    let cluster = Cluster::start(2, &[]);
+    let how = OpenOptions::new().timeout(Duration::MAX).patience(Duration::MAX).stand_by(Some(Duration::MAX));
+    let mut segment = cluster.session(0).open_or_create("s", &options().replicas(1), &how).unwrap();
+    segment.checkpoint().unwrap();
+    drop(segment.commit().unwrap());
+    segment.checkpoint().unwrap();
+}
+
 #[test]
 fn a_program_joins_the_session_that_it_was_started_in() {
     let cluster = Cluster::start(2, &[]);
@@ -123,7 +152,7 @@ fn a_program_joins_the_session_that_it_was_started_in() {
     assert!(matches!(stranger, Err(Error::Owned { .. })), "{stranger:?}");
     let token = runner.token();
     let joined = Session::join_at(cluster.socket(0), &token).unwrap();
-    joined.open_or_create("s", &super::roles::options().replicas(1), &OpenOptions::new()).unwrap();
+    joined.open_or_create("s", &options().replicas(1), &OpenOptions::new()).unwrap();
 }
 
 /// An owner that asked for a further replica when it was stopped asks again when it wakes: by then the node that could make it has one
@@ -201,7 +230,7 @@ fn a_replica_that_was_filled_for_a_deposed_owner_counts_for_nothing() {
 /// The owner of a segment that is removed learns it by its next checkpoint, at once and in so many words.
 fn an_owner_learns_of_the_removal(transport: &str, replicas: u32) {
     let cluster = Cluster::start(3, &["--transport", transport]);
-    let make = super::roles::options().replicas(replicas);
+    let make = options().replicas(replicas);
     let mut segment = cluster.session(0).open_or_create("s", &make, &OpenOptions::new()).unwrap();
     segment.set_len(4096).unwrap();
     segment.checkpoint().unwrap();
@@ -231,7 +260,7 @@ fn the_next_owner_sends_only_what_changes() {
     let cluster = Cluster::start(3, &[]);
     let session = cluster.session(0);
     let pushed = |session: &Session| session.status("s").unwrap().owner.unwrap().pushed_bytes;
-    let mut segment = session.open_or_create("s", &super::roles::options(), &OpenOptions::new()).unwrap();
+    let mut segment = session.open_or_create("s", &options(), &OpenOptions::new()).unwrap();
     segment.set_len(512 << 10).unwrap();
     segment.bytes_mut(..).unwrap().fill(7);
     segment.checkpoint().unwrap();

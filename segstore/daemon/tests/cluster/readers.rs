@@ -156,6 +156,25 @@ fn a_reader_that_cannot_reach_one_replica_reads_another() {
     assert_eq!(check_state(reader.load("s", &LoadOptions::new()).unwrap().bytes()), 1);
 }
 
+/// Both slots of one of two replicas are altered, and the owner does not know.
+#[test]
+fn a_reader_that_finds_one_replica_damaged_reads_another() {
+    let cluster = Cluster::start(3, &[]);
+    let session = cluster.session(0);
+    let mut segment = opened(&session, &options());
+    write_state(&mut segment, 2);
+    segment.checkpoint().unwrap();
+    for (number, node) in (0..).zip(segment_nodes(&cluster)) {
+        (0..2).for_each(|slot| cluster.alter(node, slot));
+        match session.load("s", &LoadOptions::new()) {
+            Ok(image) if number == 0 => assert_eq!(check_state(image.bytes()), 2),
+            Err(Error::NoGoodCopy(text)) if number == 1 => assert_eq!(text.matches("checksums").count(), 2, "{text}"),
+            other => panic!("{number}: {:?}", other.map(|image| image.epoch())),
+        }
+    }
+    segment.checkpoint().unwrap();
+}
+
 /// The nodes with replicas.
 fn segment_nodes(cluster: &Cluster) -> Vec<usize> {
     let places = cluster.session(0).lookup("s").unwrap().places;

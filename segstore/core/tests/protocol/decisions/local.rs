@@ -44,7 +44,7 @@ fn a_local_replica_is_one_more_source() {
     assert_eq!(takeover.local_source(&[closed(Stamp::new(1, 3)), closed(IMAGE)]), Some(1));
     let other = SlotView::Closed(SlotHeader { table_sum: 9, ..header(IMAGE) });
     assert_eq!(takeover.local_source(&[SlotView::Blank, other]), None, "the same number, and other bytes");
-    takeover.damaged(member(7), &Unusable::Damaged(IMAGE, Damage::Table));
+    takeover.damaged(member(7), 0, &Unusable::Damaged(IMAGE, Damage::Table));
     takeover.loaded();
     assert_eq!(actions(&mut takeover), [Action::ReadRecord], "nobody leaves the set");
     let done = confirm(&mut takeover);
@@ -58,11 +58,28 @@ fn a_local_replica_is_one_more_source() {
 fn a_local_replica_does_not_stand_for_the_in_sync_set() {
     let mut takeover = loading(&closed(IMAGE));
     let why = Unusable::Damaged(IMAGE, Damage::Table);
-    (0..2).for_each(|n| takeover.damaged(member(n), &why));
+    (0..2).for_each(|n| takeover.damaged(member(n), 0, &why));
     takeover.loaded();
     assert_eq!(actions(&mut takeover), [Action::ReadRecord]);
     let replicas = (0..2).map(|n| (member(n), why.clone())).collect();
     assert_eq!(confirm(&mut takeover), [Action::Failed(Failure::NoGoodCopy { image: IMAGE, replicas })]);
+}
+
+/// One bit of one slot: the slot beside it holds the same image, whole.
+#[test]
+fn a_damaged_slot_leaves_the_others_of_its_replica() {
+    prepare();
+    let mut takeover = Takeover::new(OwnerId(2));
+    takeover.record_read(reading(&[0]));
+    takeover.swapped(RecordVersion(2));
+    takeover.fenced(member(0), vec![closed(IMAGE), closed(IMAGE)]);
+    actions(&mut takeover);
+    takeover.damaged(member(0), 0, &Unusable::Damaged(IMAGE, Damage::Table));
+    takeover.loaded();
+    assert_eq!(actions(&mut takeover), [Action::ReadRecord], "it stays in the set");
+    let done = confirm(&mut takeover);
+    let [Action::Done(start)] = &done[..] else { panic!("{done:?}") };
+    assert_eq!(start.followers, [(member(0), vec![None, Some(IMAGE)], 1)]);
 }
 
 /// Whether a slot under a damaged mark is whole is known only once it was read itself.

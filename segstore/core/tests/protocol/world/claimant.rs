@@ -51,7 +51,7 @@ impl World {
         if let Stage::TakingOver(takeover) = &mut process.stage {
             match loaded {
                 Ok((entries, bytes, damaged)) => {
-                    damaged.into_iter().for_each(|(member, why)| takeover.damaged(member, &why));
+                    damaged.into_iter().for_each(|(member, slot, why)| takeover.damaged(member, slot, &why));
                     let epoch = header.image.epoch;
                     let changes = Changes::of_image(key(), self.geometry, header.length, entries, epoch);
                     process.loaded = Some((changes, bytes));
@@ -68,13 +68,13 @@ impl World {
         &self,
         header: &SlotHeader,
         sources: &[(Member, u32)],
-    ) -> Result<(Vec<Entry>, Vec<u8>, Vec<(Member, Unusable)>), Vec<(Member, Unusable)>> {
+    ) -> Result<(Vec<Entry>, Vec<u8>, Vec<(Member, u32, Unusable)>), Vec<(Member, Unusable)>> {
         let mut unusable = Vec::new();
         let count = self.geometry.blocks_of(header.length);
         for &(member, slot) in sources {
             let replica = &self.replicas[replica_of(&member)];
             if replica.member() != member {
-                unusable.push((member, Unusable::OutOfReach));
+                unusable.push((member, slot, Unusable::OutOfReach));
                 continue;
             }
             let entries = replica.entries(&self.geometry, slot, 0, count);
@@ -82,10 +82,10 @@ impl World {
             let block = |i: u32| &bytes[i as usize * BLOCK..(i as usize + 1) * BLOCK];
             match verify_table(header, &entries).and_then(|()| verify_blocks(SEGMENT, &entries, block)) {
                 Ok(()) => return Ok((entries, bytes.to_vec(), unusable)),
-                Err(why) => unusable.push((member, Unusable::Damaged(header.image, why))),
+                Err(why) => unusable.push((member, slot, Unusable::Damaged(header.image, why))),
             }
         }
-        Err(unusable)
+        Err(unusable.into_iter().map(|(member, _, why)| (member, why)).collect())
     }
 
     pub(super) fn act_for_takeover(&mut self, p: usize, action: Action) {
