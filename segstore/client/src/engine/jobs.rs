@@ -40,6 +40,8 @@ pub(crate) enum Job {
     Drive { epoch: Epoch, bell: Arc<EventFd> },
     /// Wait before another replica is asked for.
     Rest,
+    /// Wait until a replica that was filled should be in sync.
+    Settle(Member),
     /// Open an endpoint to the copy on this node, which is made if there is none.
     Local,
     /// Have another replica placed and filled.
@@ -54,6 +56,10 @@ pub(super) fn start(shared: &Arc<Shared>, job: Job) {
         Job::Connect { member, patience } => connect(&worker, member, patience),
         Job::Drive { epoch, bell } => drive(&worker, epoch, &bell),
         Job::Local => local(&worker),
+        Job::Settle(member) => {
+            std::thread::sleep(LONGEST_PAUSE);
+            worker.bring(Event::ShouldBeInSync(member));
+        }
         Job::Rest => {
             std::thread::sleep(LONGEST_PAUSE);
             worker.bring(Event::NotRepaired);

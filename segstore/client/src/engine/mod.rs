@@ -370,6 +370,7 @@ impl Engine {
                 if self.owner.repaired(by, member, slots, base, closed) {
                     self.repairing = false;
                     shared.start(Job::Connect { member, patience: shared.patience });
+                    shared.start(Job::Settle(member));
                 } else {
                     // It was filled for nothing; perhaps from an image of a later owner.
                     shared.start(Job::ReadRecord);
@@ -377,6 +378,13 @@ impl Engine {
                 }
             }
             Event::NotRepaired => self.repairing = false,
+            Event::ShouldBeInSync(member) => {
+                if self.owner.lags(member) {
+                    // The application rests: another copy finds nothing that changes meanwhile.
+                    self.unlink(member);
+                    self.owner.remove(member);
+                }
+            }
             Event::LocalFound { place, link, slots } => {
                 self.seeking_local = false;
                 let member = place.member;

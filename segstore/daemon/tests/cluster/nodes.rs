@@ -273,3 +273,25 @@ fn a_load_goes_on_from_another_replica_when_one_hangs() {
     until("the load is over", || load.is_finished().then_some(()));
     assert!(load.join().unwrap().unwrap());
 }
+
+/// A checkpoint is acknowledged while a new replica is filled, and then the application rests: the replica comes in all the same.
+#[test]
+fn an_owner_that_rests_gets_its_replicas_back() {
+    let mut cluster = Cluster::start(3, &[]);
+    let session = cluster.session(0);
+    let make = CreateOptions::new(96 << 20).replicas(2);
+    let how = OpenOptions::new().timeout(Duration::from_secs(30));
+    let mut segment = session.open_or_create("s", &make, &how).unwrap();
+    segment.set_len(96 << 20).unwrap();
+    segment.bytes_mut(..).unwrap().fill(1);
+    segment.checkpoint().unwrap();
+    cluster.kill(2);
+    std::fs::remove_dir_all(cluster.memory(2)).unwrap();
+    segment.write(0, b"2").unwrap();
+    assert_eq!(segment.checkpoint().unwrap().elsewhere, 1);
+    cluster.restart(2);
+    until("another replica is being made", || std::fs::read_dir(cluster.memory(2)).ok()?.nth(1).map(drop));
+    segment.write(0, b"3").unwrap();
+    segment.checkpoint().unwrap();
+    until("it is in sync", || (elsewhere(&session) == 2).then_some(()));
+}
