@@ -4,7 +4,7 @@ use segstore_core::id::Stamp;
 use segstore_core::layout::Entry;
 
 use super::super::world::BLOCK;
-use super::Step::{Commit, Deliver, LevelArrives, Release, Restart, TakeOver, WorkGoesOn};
+use super::Step::{Commit, Connect, Deliver, LevelArrives, Release, Restart, TakeOver, WorkGoesOn};
 use super::{Stage, World, assert_kept, finish_work, world};
 
 /// A has released the segment, of which two checkpoints are acknowledged, and its only replica has begun to level its slots.
@@ -24,7 +24,7 @@ fn a_level_cannot_outlive_a_fence() {
             world.step(WorkGoesOn(0, 0));
         }
         world.take_over(1, &[0]);
-        world.step(Commit(1, 0));
+        world.run([Connect(1, 0), Commit(1, 0)]);
         for _ in 0..delivered {
             if world.is_enabled(Deliver(1, 0)) {
                 world.step(Deliver(1, 0));
