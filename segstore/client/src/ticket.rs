@@ -55,14 +55,15 @@ impl<'s> Ticket<'s> {
     /// library drives the checkpoint.
     ///
     /// # Errors
-    /// [`Error::NoRoom`]: no descriptor is left.
+    /// [`Error::NoRoom`]: no descriptor, or no thread, is left.
     pub fn descriptor(&mut self) -> Result<BorrowedFd<'_>> {
         if self.bell.is_none() {
             let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
             let bell =
                 EventFd::from_flags(flags).map_err(|error| Error::NoRoom(format!("making an eventfd: {error}")))?;
             let bell = Arc::new(bell);
-            self.segment.shared.drive(self.epoch, bell.clone());
+            let driven = self.segment.shared.drive(self.epoch, bell.clone());
+            driven.map_err(|error| Error::NoRoom(format!("starting a thread that drives a checkpoint: {error}")))?;
             self.bell = Some(bell);
         }
         let bell = self.bell.as_ref().ok_or_else(|| Error::Internal("no eventfd".into()))?;

@@ -16,7 +16,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::frame::{self, ToClient, ToDaemon};
 use super::message::{Answer, Demand, Fault, FaultKind, PROTOCOL, Report, Request};
 
-/// How long to wait for a daemon that is not there before a request fails.
+/// How long to wait for a daemon that is not there, or takes nothing, before a request fails.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The pause between attempts to connect.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -76,6 +76,8 @@ struct State {
 /// A request that was sent.
 pub struct Asked {
     answer: Receiver<Result<Answer, Fault>>,
+    number: u64,
+    channel: Weak<Shared>,
 }
 
 /// One connection.
@@ -93,7 +95,13 @@ impl Line {
     fn write(&self, message: &ToDaemon) -> io::Result<()> {
         let bytes = frame::encode(message)?;
         let _one_at_a_time = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        (&self.stream).write_all(&bytes).inspect_err(|_| self.end())
+        (&self.stream).write_all(&bytes).map_err(|error| {
+            self.end();
+            match error.kind() {
+                io::ErrorKind::WouldBlock => io::Error::new(io::ErrorKind::TimedOut, "it takes nothing: does it hang?"),
+                _ => error,
+            }
+        })
     }
 
     fn read(&self) -> io::Result<ToClient> {
@@ -165,7 +173,7 @@ impl Channel {
             // What was written in part was not understood.
             let _ = waiting.send(Err(Fault::new(FaultKind::Unreachable, format!("asking the daemon: {error}"))));
         }
-        Ok(Asked { answer: receiver })
+        Ok(Asked { answer: receiver, number, channel: Arc::downgrade(&self.shared) })
     }
 }
 
@@ -178,8 +186,16 @@ impl Asked {
         match limit {
             None => self.answer.recv().unwrap_or_else(|_| Err(lost("the connection to the daemon broke"))),
             Some(limit) => self.answer.recv_timeout(limit).unwrap_or_else(|_| {
+                self.forget();
                 Err(lost(&format!("the daemon did not answer within {:.1} s", limit.as_secs_f64())))
             }),
+        }
+    }
+
+    /// Nobody waits for the answer any more.
+    fn forget(&self) {
+        if let Some(channel) = self.channel.upgrade() {
+            channel.lock().waiting.remove(&self.number);
         }
     }
 
@@ -330,6 +346,7 @@ fn keep_reading(weak: &Weak<Shared>, first: Arc<Line>) {
 fn greet(path: &Path, program: &str, session: Option<String>) -> io::Result<(Line, Welcome)> {
     let line = Line::new(UnixStream::connect(path)?);
     line.stream.set_read_timeout(Some(PATIENCE))?;
+    line.stream.set_write_timeout(Some(PATIENCE))?;
     let hello = Request::Hello { protocol: PROTOCOL, session, program: program.to_owned() };
     line.write(&ToDaemon::Request(0, hello))?;
     let answer = line.read()?;

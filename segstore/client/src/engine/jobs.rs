@@ -1,6 +1,8 @@
 //! What takes long, each in a thread of its own: it is rare. Results come back as events.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::EventFd;
@@ -36,8 +38,6 @@ pub(crate) enum Job {
     /// Open an endpoint to a replica, again until there is one. It is told when that takes longer than `patience`, of which nothing is
     /// left where the replica was given up.
     Connect { member: Member, patience: Duration },
-    /// Drive an attempt to its end.
-    Drive { epoch: Epoch, bell: Arc<EventFd> },
     /// Wait before another replica is asked for.
     Rest,
     /// Wait until a replica that was filled should be in sync.
@@ -48,30 +48,77 @@ pub(crate) enum Job {
     Repair { ownership: Ownership, members: Vec<Member>, source: Member, slot: u32, base: Stamp },
 }
 
+/// Jobs that no thread has taken so far.
+#[derive(Default)]
+pub(super) struct Queue {
+    jobs: Mutex<VecDeque<Job>>,
+    /// How many of them no thread could be started for.
+    stranded: AtomicUsize,
+}
+
+impl Queue {
+    fn push(&self, job: Job) {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).push_back(job);
+    }
+
+    fn pop(&self) -> Option<Job> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+}
+
+/// Does the job in a thread of its own. Where the system has none to give, it waits for [`start_stranded`].
 pub(super) fn start(shared: &Arc<Shared>, job: Job) {
+    shared.jobs.push(job);
+    if let Err(error) = start_next(shared) {
+        shared.jobs.stranded.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(
+            segment = %shared.name,
+            "no thread for what the segment needs: {error}; trying again with each checkpoint: raise the limit of threads"
+        );
+    }
+}
+
+/// Tries once more to start what no thread could be started for.
+pub(super) fn start_stranded(shared: &Arc<Shared>) {
+    while shared.jobs.stranded.load(Ordering::Relaxed) > 0 && start_next(shared).is_ok() {
+        shared.jobs.stranded.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn start_next(shared: &Arc<Shared>) -> std::io::Result<()> {
     let worker = shared.clone();
-    let run = move || match job {
-        Job::Swap(swap) => change_record(&worker, &swap),
-        Job::ReadRecord => read_record(&worker),
-        Job::Connect { member, patience } => connect(&worker, member, patience),
-        Job::Drive { epoch, bell } => drive(&worker, epoch, &bell),
-        Job::Local => local(&worker),
+    in_thread(move || worker.jobs.pop().into_iter().for_each(|job| perform(&worker, job)))
+}
+
+fn in_thread(run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    std::thread::Builder::new().name("segstore-job".into()).spawn(run).map(drop)
+}
+
+fn perform(shared: &Arc<Shared>, job: Job) {
+    match job {
+        Job::Swap(swap) => change_record(shared, &swap),
+        Job::ReadRecord => read_record(shared),
+        Job::Connect { member, patience } => connect(shared, member, patience),
+        Job::Local => local(shared),
         Job::Settle(member) => {
             std::thread::sleep(LONGEST_PAUSE);
-            worker.bring(Event::ShouldBeInSync(member));
+            shared.bring(Event::ShouldBeInSync(member));
         }
         Job::Rest => {
             std::thread::sleep(LONGEST_PAUSE);
-            worker.bring(Event::NotRepaired);
+            shared.bring(Event::NotRepaired);
         }
         Job::Repair { ownership, members, source, slot, base } => {
-            let name = worker.name.clone();
-            repair(&worker, ownership, source, Request::Repair { name, ownership, members, source, slot, base });
+            let name = shared.name.clone();
+            repair(shared, ownership, source, Request::Repair { name, ownership, members, source, slot, base });
         }
-    };
-    if let Err(error) = std::thread::Builder::new().name("segstore-job".into()).spawn(run) {
-        tracing::error!(segment = %shared.name, "no thread for what the segment needs: {error}; it goes on without");
     }
+}
+
+/// Drives an attempt to its end, in a thread of its own, and rings then.
+pub(super) fn start_driving(shared: &Arc<Shared>, epoch: Epoch, bell: Arc<EventFd>) -> std::io::Result<()> {
+    let driver = shared.clone();
+    in_thread(move || drive(&driver, epoch, &bell))
 }
 
 /// Pauses that grow.

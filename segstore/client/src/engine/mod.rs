@@ -170,6 +170,7 @@ impl Engine {
                 self.happen(shared, event);
             }
         }
+        jobs::start_stranded(shared);
         self.expire_holds();
         for at in (0..self.links.len()).rev() {
             let progress = self.links[at].progress();

@@ -20,7 +20,7 @@ use segstore_transport::Memory;
 
 use super::Engine;
 use super::event::Event;
-use super::jobs::{self, Job};
+use super::jobs::{self, Job, Queue};
 use crate::control::message::{Place, Request, SegmentInfo};
 use crate::session::Inner as Session;
 
@@ -43,6 +43,7 @@ pub(crate) struct Shared {
     inbox: Mutex<Vec<Event>>,
     has_events: AtomicBool,
     bell: Condvar,
+    pub(super) jobs: Queue,
     places: Mutex<Vec<Place>>,
     is_closed: AtomicBool,
 }
@@ -69,6 +70,7 @@ impl Shared {
             inbox: Mutex::default(),
             has_events: AtomicBool::new(false),
             bell: Condvar::new(),
+            jobs: Queue::default(),
             places: Mutex::new(info.places),
             is_closed: AtomicBool::new(false),
         })
@@ -155,8 +157,8 @@ impl Shared {
     }
 
     /// Drives the attempt `epoch` in a thread of its own, and rings when it has ended.
-    pub(crate) fn drive(self: &Arc<Self>, epoch: Epoch, bell: Arc<EventFd>) {
-        jobs::start(self, Job::Drive { epoch, bell });
+    pub(crate) fn drive(self: &Arc<Self>, epoch: Epoch, bell: Arc<EventFd>) -> std::io::Result<()> {
+        jobs::start_driving(self, epoch, bell)
     }
 
     /// Opens endpoints to every replica.

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use segstore::control::channel::{Asked, Channel};
 use segstore::control::frame::{ToClient, ToDaemon, decode, encode};
 use segstore::control::message::{FaultKind, Request};
 use segstore::{CreateOptions, Error, LoadOptions, OpenOptions, Session};
@@ -212,4 +213,19 @@ fn no_daemon_is_told_with_its_socket() {
     let session = cluster.session(0);
     assert!(matches!(session.load("nothing", &LoadOptions::new()), Err(Error::NotFound(_))));
     assert!(matches!(session.hold("nothing", Duration::from_secs(1)), Err(Error::NotFound(_))));
+}
+
+/// A daemon that hangs takes what its socket holds, and then nothing more.
+#[test]
+fn who_asks_a_daemon_that_takes_nothing_is_told() {
+    let cluster = Cluster::start(1, &[]);
+    let channel = Channel::open(&cluster.socket(0), "asker", None, Box::new(|_, _| ()), Box::new(|| ())).unwrap();
+    cluster.pause(0);
+    let request = Request::Lookup { name: "s".repeat(1 << 16) };
+    let asking = std::thread::spawn(move || {
+        (0..1000).map(|_| channel.send(request.clone()).unwrap()).find(Asked::is_answered).expect("it takes all of it")
+    });
+    until("a request has failed", || asking.is_finished().then_some(()));
+    let fault = asking.join().unwrap().wait(None).unwrap_err();
+    assert!(matches!(fault.kind, FaultKind::Unreachable | FaultKind::NoAnswer), "{fault:?}");
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use segstore::{CreateOptions, LoadOptions, OpenOptions};
@@ -68,4 +69,28 @@ fn a_slot_that_was_written_while_it_moved_is_filled_in_full() {
     let image = cluster.session(0).load("s", &LoadOptions::new()).unwrap();
     assert_eq!(image.epoch(), acknowledged.epoch);
     assert!(image.bytes().iter().enumerate().all(|(at, byte)| *byte == if at / BLOCK == 5 { 4 } else { 1 }));
+}
+
+/// What is left of the file system would hold what stands in the slots now, and not what they may hold: nothing is moved there.
+#[test]
+fn a_replica_that_has_no_room_to_move_is_left_out() {
+    let mut cluster = Cluster::start(3, &["--transport", "shm"]);
+    cluster.kill(1);
+    let memory = cluster.memory(1);
+    std::fs::remove_dir_all(&memory).unwrap();
+    std::fs::create_dir(&memory).unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"]).arg(&memory).status().unwrap();
+    assert!(mounted.success(), "this test needs root");
+    cluster.restart(1);
+    cluster.until_up(3);
+    let make = CreateOptions::new(8 << 20).replicas(2);
+    let mut old = cluster.session(0).open_or_create("s", &make, &OpenOptions::new()).unwrap();
+    old.set_len(1 << 20).unwrap();
+    old.checkpoint().unwrap();
+    let mut new = cluster.session(0).open("s", &OpenOptions::new().take_over(true)).unwrap();
+    let in_sync = cluster.session(0).lookup("s").unwrap().places;
+    new.checkpoint().unwrap();
+    drop(cluster);
+    assert!(Command::new("umount").arg("-l").arg(&memory).status().unwrap().success());
+    assert_eq!(in_sync.into_iter().map(|place| place.node_name).collect::<Vec<_>>(), ["n2"]);
 }

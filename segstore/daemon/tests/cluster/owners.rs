@@ -1,5 +1,6 @@
 //! Owners that die, pause, and compete.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -130,6 +131,17 @@ fn an_owner_that_was_fenced_opens_the_segment_again_in_its_place() {
     segment.checkpoint().unwrap();
     drop(segment);
     until("the name is free", || session.lookup("s").unwrap().holder.is_none().then_some(()));
+}
+
+/// What no thread could be started for is done when there is one.
+#[test]
+fn an_owner_that_got_no_thread_is_not_stuck() {
+    let cluster = Cluster::start(2, &[]);
+    std::fs::set_permissions(cluster.socket(0).parent().unwrap(), PermissionsExt::from_mode(0o755)).unwrap();
+    let mut owner = cluster.client_as(65534, 0, "threadless", &["s"]);
+    for word in ["reached", "refused", "ended"] {
+        assert_eq!(owner.line(word).as_deref(), Some("1"), "{word}");
+    }
 }
 
 /// `Duration::MAX` says so.

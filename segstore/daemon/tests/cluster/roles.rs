@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use segstore::{CreateOptions, Error, LoadOptions, OpenOptions, Segment, Session};
 
 /// Bytes of the self-checking state.
@@ -103,6 +104,23 @@ fn role() {
             std::thread::spawn(move || waiting.acquire("read", None, false));
             say("full", 1);
             std::thread::sleep(Duration::from_secs(600));
+        }
+        // The system has no thread for what it needs, and then it has.
+        "threadless" => {
+            let session = Session::connect().unwrap();
+            let how = OpenOptions::new().timeout(Duration::from_secs(5));
+            let open = |name| session.open_or_create(name, &options().replicas(1), &how).unwrap();
+            // Opens the transport's devices, too.
+            let _other = open("other");
+            let (soft, hard) = getrlimit(Resource::RLIMIT_NPROC).unwrap();
+            setrlimit(Resource::RLIMIT_NPROC, 1, hard).unwrap();
+            let mut segment = open(arguments[0]);
+            setrlimit(Resource::RLIMIT_NPROC, soft, hard).unwrap();
+            say("reached", u64::from(segment.checkpoint().is_ok()));
+            setrlimit(Resource::RLIMIT_NPROC, 1, hard).unwrap();
+            let mut ticket = segment.commit().unwrap();
+            say("refused", u64::from(matches!(ticket.descriptor(), Err(Error::NoRoom(_)))));
+            say("ended", u64::from(ticket.wait().is_ok()));
         }
         "stranger" => {
             let session = Session::connect().unwrap();
