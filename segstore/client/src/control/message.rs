@@ -107,6 +107,15 @@ pub struct Holder {
     pub since: u64,
 }
 
+/// A name that somebody holds.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct HeldName {
+    /// The name.
+    pub name: String,
+    /// Who holds it.
+    pub holder: Holder,
+}
+
 /// How a replica can be reached.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Place {
@@ -120,9 +129,18 @@ pub struct Place {
     pub providers: Vec<String>,
     /// Whether the node is known to be up.
     pub up: bool,
+    /// Why the replica is not there, where its node was asked.
+    #[serde(default)]
+    pub problem: Option<String>,
 }
 
 impl Place {
+    /// Whether the replica is there, as far as is known.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.up && self.problem.is_none()
+    }
+
     /// Of the providers that `host` has, those over which it reaches this place, in its order: shared memory reaches only as far as
     /// the machine.
     pub fn usable<'h>(&self, host: &str, has: impl Iterator<Item = &'h str>) -> impl Iterator<Item = &'h str> {
@@ -150,6 +168,37 @@ pub struct SegmentInfo {
     pub holder: Option<Holder>,
     /// Where the replicas in sync are.
     pub places: Vec<Place>,
+}
+
+impl SegmentInfo {
+    /// The replicas in sync that are there and survive the owner's node.
+    pub fn live_elsewhere(&self) -> impl Iterator<Item = &Place> {
+        let owner = self.holder.as_ref().map(|holder| holder.node);
+        self.places.iter().filter(move |place| place.is_live() && Some(place.member.node) != owner)
+    }
+
+    /// Whether no replica in sync is there.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        !self.places.iter().any(Place::is_live)
+    }
+
+    /// What a person should do something about, in a sentence.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let (live, wanted) = (self.live_elsewhere().count(), self.keeping.replicas as usize);
+        let why = |place: &Place| {
+            let problem = place.problem.as_deref().or((!place.up).then_some("its node is down"))?;
+            Some(format!("{}: {problem}", place.node_name))
+        };
+        let why = self.places.iter().filter_map(why).collect::<Vec<_>>().join("; ");
+        let why = if why.is_empty() { why } else { format!(" ({why})") };
+        if self.is_lost() {
+            let only = if self.holder.is_some() { ", only its owner has it" } else { "" };
+            return Some(format!("no replica of it is there{only}{why}"));
+        }
+        (live < wanted).then(|| format!("{live} of {wanted} replicas on other nodes are in sync{why}"))
+    }
 }
 
 /// What an owner says of its segment.
@@ -190,7 +239,7 @@ pub struct OwnerState {
 /// Counts of durations by powers of two.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Histogram {
-    /// Entry *i* counts durations below 2^i microseconds that the entries before it do not count.
+    /// Entry *i* counts durations below 2^i microseconds that the entries before it do not count; the last, all that are longer.
     pub counts: Vec<u64>,
     /// Their sum in nanoseconds.
     pub sum: u64,
@@ -235,8 +284,11 @@ pub struct NodeInfo {
     pub address: String,
     /// Whether it only keeps replicas.
     pub storage: bool,
-    /// Whether its lease stands.
+    /// Whether its lease stands; where `stale` is said, whether it stood then.
     pub up: bool,
+    /// Why nobody knows how the node is now: the directory does not answer.
+    #[serde(default)]
+    pub stale: Option<String>,
     /// Whether the directory is kept here.
     pub directory: bool,
     /// Bytes of replica memory in use.
@@ -258,7 +310,7 @@ pub struct Event {
     pub segment: String,
     /// The node whose daemon wrote it down.
     pub node_name: String,
-    /// What, in one word: `created`, `claimed`, `sealed`, `removed`, `added`, `released`.
+    /// What, in one word: `created`, `claimed` (nobody held it), `taken_over` (from a living holder, by force), `removed`, `added`.
     pub what: String,
     /// In which term.
     pub term: u64,
@@ -304,8 +356,14 @@ pub enum Request {
         shape: Shape,
         /// How it is kept.
         keeping: Keeping,
-        /// Permission bits; the segment belongs to the client's user and group.
+        /// Permission bits.
         mode: u32,
+        /// The user that it is to belong to; none: the client's.
+        #[serde(default)]
+        uid: Option<u32>,
+        /// The group; none: the client's.
+        #[serde(default)]
+        gid: Option<u32>,
     },
     /// What the directory knows. Answer: [`Answer::Segment`].
     Lookup {
@@ -336,6 +394,9 @@ pub enum Request {
         swap: Swap,
         /// Why, for the events.
         why: String,
+        /// Why these replicas leave the in-sync set, each for itself.
+        #[serde(default)]
+        causes: Vec<(Member, String)>,
     },
     /// Fence a replica. Answer: [`Answer::Heads`].
     Fence {
@@ -422,8 +483,15 @@ pub enum Request {
     },
     /// Answer: [`Answer::Segments`].
     Segments,
+    /// Answer: [`Answer::Holds`].
+    Holds,
     /// Answer: [`Answer::Nodes`].
     Nodes,
+    /// Name a node that is down, and keeps nothing that counts, no longer. Answer: [`Answer::Done`].
+    ForgetNode {
+        /// The node's name.
+        name: String,
+    },
     /// Answer: [`Answer::Events`].
     Events {
         /// Of one segment; none: of all.
@@ -505,6 +573,8 @@ pub enum Answer {
     Status(Box<Status>),
     /// Segments by name.
     Segments(Vec<SegmentInfo>),
+    /// Names that are held, with a segment or without.
+    Holds(Vec<HeldName>),
     /// Nodes by name.
     Nodes(Vec<NodeInfo>),
     /// Events, oldest first.

@@ -11,9 +11,11 @@ use super::Node;
 use crate::replicas::Kept;
 
 /// How often to look.
-const PERIOD: Duration = Duration::from_secs(60);
+const PERIOD: Duration = Duration::from_secs(20);
 /// How long a replica must have been needed by nobody: an owner may be about to add it.
 const LONG_ENOUGH: Duration = Duration::from_secs(600);
+/// The same, of a segment of which there is no record: it was removed, or is just being made, which takes no longer than `LONG`.
+const UNRECORDED: Duration = Duration::from_secs(60);
 
 /// Forgets them, until the process ends. While the directory does not answer nothing is forgotten.
 pub async fn forget_orphans(node: Arc<Node>) {
@@ -21,10 +23,10 @@ pub async fn forget_orphans(node: Arc<Node>) {
     loop {
         tokio::time::sleep(PERIOD).await;
         let Ok(orphans) = orphans(&node).await else { continue };
-        since.retain(|replica, _| orphans.contains(replica));
-        for replica in orphans {
+        since.retain(|replica, _| orphans.iter().any(|(orphan, _)| orphan == replica));
+        for (replica, long_enough) in orphans {
             let first = *since.entry(replica).or_insert_with(Instant::now);
-            if first.elapsed() >= LONG_ENOUGH {
+            if first.elapsed() >= long_enough {
                 let (segment, incarnation) = replica;
                 tracing::info!(%segment, replica = %incarnation, "a replica that nobody needs is forgotten");
                 let replicas = node.replicas.clone();
@@ -38,7 +40,8 @@ pub async fn forget_orphans(node: Arc<Node>) {
     }
 }
 
-async fn orphans(node: &Arc<Node>) -> Result<Vec<(SegmentId, Incarnation)>, Fault> {
+/// What nobody needs now, and how long that must last.
+async fn orphans(node: &Arc<Node>) -> Result<Vec<((SegmentId, Incarnation), Duration)>, Fault> {
     let kept = node.replicas.list();
     if kept.is_empty() {
         return Ok(Vec::new());
@@ -56,7 +59,8 @@ async fn orphans(node: &Arc<Node>) -> Result<Vec<(SegmentId, Incarnation)>, Faul
             None => false,
         };
         if !is_needed && !is_filling {
-            orphans.push((segment, member.incarnation));
+            let long_enough = if entry.is_some() { LONG_ENOUGH } else { UNRECORDED };
+            orphans.push(((segment, member.incarnation), long_enough));
         }
     }
     Ok(orphans)
