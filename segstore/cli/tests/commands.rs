@@ -268,3 +268,21 @@ fn a_cluster_that_is_down_leaves_nothing_behind() {
 fn is_zombie(pid: &str) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default().contains(") Z ")
 }
+
+#[test]
+fn a_name_that_is_held_is_shown_and_json_has_units() {
+    let cluster = Cluster::start(2);
+    cluster.put_with("made", b"some bytes", 1);
+    let mut job = cluster.start_run(1, "job", "sleep 60");
+    let text = |arguments: &[&str]| String::from_utf8(cluster.run(arguments).stdout).unwrap();
+    until("it is held", || text(&["ls"]).lines().any(|line| line.starts_with(" job") && line.contains("segctl")));
+    assert!(text(&["status", "job"]).contains("is not made so far"));
+    let listed = cluster.json(&["ls"]);
+    assert_eq!((&listed[0]["name"], &listed[0]["access"]["mode"]), (&"made".into(), &"600".into()));
+    assert!(listed[0]["created"].as_str().unwrap().ends_with('Z'));
+    assert_eq!((&listed[1]["name"], &listed[1]["holder"]["node_name"]), (&"job".into(), &"n1".into()));
+    let refused = cluster.run(&["rm", "--force", "job"]);
+    assert!(String::from_utf8(refused.stderr).unwrap().contains("its name is held by segctl"));
+    kill(Pid::from_raw(job.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
+    job.wait().unwrap();
+}

@@ -61,7 +61,11 @@ impl Causes {
                 None => told.push((*member, vec![text])),
             }
         }
-        let line = |(member, texts): (Member, Vec<String>)| format!("{}: {}", name(places, member), texts.join(", "));
+        let line = |(member, texts): (Member, Vec<String>)| {
+            let (node, text) = (name(places, member), texts.join(", "));
+            // A daemon that tells of another one names it.
+            if text.starts_with(&node) { text } else { format!("{node}: {text}") }
+        };
         told.into_iter().map(line).collect::<Vec<_>>().join("; ")
     }
 

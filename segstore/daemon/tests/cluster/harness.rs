@@ -115,6 +115,13 @@ impl Cluster {
     pub(super) fn pause(&self, node: usize) {
         let daemon = self.daemons[node].as_ref().unwrap();
         kill(Pid::from_raw(daemon.id().try_into().unwrap()), Signal::SIGSTOP).unwrap();
+        // The signal is on its way when `kill` returns; a thread may still serve a write meanwhile.
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", daemon.id())).unwrap();
+        for task in tasks.flatten() {
+            let is_stopped =
+                || std::fs::read_to_string(task.path().join("status")).is_ok_and(|s| s.contains("State:\tT"));
+            until("every thread has stopped", || is_stopped().then_some(()));
+        }
     }
 
     /// Waits until every daemon that runs sees so many nodes.

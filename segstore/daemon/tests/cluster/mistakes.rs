@@ -50,6 +50,13 @@ fn a_secret_that_others_may_read_is_refused() {
     let refused = cluster.command(1).arg("--secret-file").arg(&open).status().unwrap();
     assert_eq!(refused.code(), Some(1));
     assert!(std::fs::read_to_string(cluster.log(1)).unwrap().contains("chmod 600"));
+    // Where the configuration is only checked as well; what it comes to is a configuration.
+    let checked = cluster.command(1).arg("--check-config").output().unwrap();
+    assert!(checked.status.success());
+    let told = String::from_utf8(checked.stdout).unwrap();
+    assert!(told.contains("\nmemory = \"536870912\"\n") && told.contains("\nsocket_mode = \"666\"\n"), "{told}");
+    let refused = cluster.command(1).arg("--check-config").arg("--secret-file").arg(&open).status().unwrap();
+    assert_eq!(refused.code(), Some(2));
 }
 
 #[test]

@@ -276,3 +276,29 @@ fn what_is_half_made_is_undone() {
     until("nothing of it is left", || (files(1) + files(2) == 0).then_some(()));
     assert!(session.segments().unwrap().is_empty());
 }
+
+/// Whoever waits for a name waits for the directory too, and hears of it once.
+#[test]
+fn a_standby_outlasts_the_directory() {
+    let mut cluster = Cluster::start(3, &[]);
+    let owner = cluster.session(2);
+    owner.acquire("s", Some(Duration::ZERO), false).unwrap();
+    let (standby, waiting) = (cluster.session(1), cluster.session(1));
+    let waits = std::thread::spawn(move || waiting.acquire("s", None, false));
+    std::thread::sleep(Duration::from_millis(200));
+    cluster.kill(0);
+    std::thread::sleep(Duration::from_millis(1500));
+    // How the nodes are nobody knows now; why is one sentence.
+    let nodes = standby.nodes().unwrap();
+    assert!(nodes.iter().all(|node| node.stale.is_some()), "{nodes:?}");
+    let why = nodes[0].stale.clone().unwrap();
+    assert!(why.starts_with("the directory is out of reach: cannot reach 127.0.0.1:"), "{why}");
+    assert_eq!(why.matches("refused").count() + why.matches("transport").count(), 1, "{why}");
+    assert!(!waits.is_finished(), "{:?}", waits.join());
+    let told = std::fs::read_to_string(cluster.log(1)).unwrap();
+    assert_eq!(told.matches("goes on waiting").count(), 1, "{told}");
+    cluster.restart(0);
+    until("the directory answers", || standby.nodes().unwrap()[0].stale.is_none().then_some(()));
+    owner.release("s").unwrap();
+    waits.join().unwrap().unwrap();
+}
