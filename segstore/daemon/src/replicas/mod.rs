@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::sys::statvfs::statvfs;
@@ -121,6 +122,20 @@ pub struct Summary {
 pub struct Replicas {
     options: Options,
     hosted: Mutex<BTreeMap<(SegmentId, Incarnation), Arc<Hosted>>>,
+    /// Bytes of replicas that are being made. Changed under the lock of `hosted`, or to less.
+    making: AtomicU64,
+}
+
+/// Part of the budget, for a replica that is being made.
+struct Reserved<'r> {
+    making: &'r AtomicU64,
+    bytes: u64,
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        self.making.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 impl Replicas {
@@ -151,7 +166,7 @@ impl Replicas {
         if !hosted.is_empty() {
             tracing::info!("{} replicas of a former life of this daemon are served again", hosted.len());
         }
-        Ok(Self { options, hosted: Mutex::new(hosted) })
+        Ok(Self { options, hosted: Mutex::new(hosted), making: AtomicU64::new(0) })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<(SegmentId, Incarnation), Arc<Hosted>>> {
@@ -194,15 +209,25 @@ impl Replicas {
     fn make(&self, segment: SegmentId, geometry: Geometry, remembered: Ownership) -> Result<Arc<Hosted>, ReplicaError> {
         let incarnation = Incarnation(random()?);
         let head = ReplicaHead { segment, incarnation, node: self.options.node, geometry, remembered };
-        let mut hosted = self.lock();
-        let used = hosted.values().map(|replica| replica.bytes()).sum();
-        let (asked, budget) = (files::slots_bytes(&geometry), self.options.budget);
+        // Taking the memory takes long, and the node's signs of life look at what is in use: not under the lock.
+        let _reserved = self.reserve(files::slots_bytes(&geometry))?;
+        let replica = Arc::new(Hosted::new(&head, Files::create(&self.options.directory, &head)?));
+        self.lock().insert((segment, incarnation), replica.clone());
+        Ok(replica)
+    }
+
+    fn reserve(&self, asked: u64) -> Result<Reserved<'_>, ReplicaError> {
+        let hosted = self.lock();
+        let (used, budget) = (self.used(&hosted), self.options.budget);
         if used + asked > budget {
             return Err(ReplicaError::NoBudget { asked, used, budget });
         }
-        let replica = Arc::new(Hosted::new(&head, Files::create(&self.options.directory, &head)?));
-        hosted.insert((segment, incarnation), replica.clone());
-        Ok(replica)
+        self.making.fetch_add(asked, Ordering::Relaxed);
+        Ok(Reserved { making: &self.making, bytes: asked })
+    }
+
+    fn used(&self, hosted: &BTreeMap<(SegmentId, Incarnation), Arc<Hosted>>) -> u64 {
+        hosted.values().map(|replica| replica.bytes()).sum::<u64>() + self.making.load(Ordering::Relaxed)
     }
 
     /// Fences a replica, and gives the first bytes of its slots.
@@ -338,7 +363,7 @@ impl Replicas {
     pub fn usage(&self) -> Usage {
         let hosted = self.lock();
         Usage {
-            used: hosted.values().map(|replica| replica.bytes()).sum(),
+            used: self.used(&hosted),
             budget: self.options.budget,
             replicas: u32::try_from(hosted.len()).unwrap_or(u32::MAX),
         }
