@@ -27,7 +27,11 @@ pub(crate) enum Command {
     /// List segments: who owns them, how they are kept
     Ls,
     /// List the nodes of the cluster
-    Nodes,
+    Nodes {
+        /// First name a node no longer that is down for good, and keeps no replica in sync
+        #[arg(long, value_name = "NAME")]
+        forget: Option<String>,
+    },
     /// Say how the cluster is, or a segment: what is safe, and where
     Status {
         /// The segment; without it, the cluster

@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     let context = command::Context::new(socket, json);
     let done = match command {
         Command::Ls => command::ls::run(&context),
-        Command::Nodes => command::nodes::run(&context),
+        Command::Nodes { forget } => command::nodes::run(&context, forget.as_deref()),
         Command::Status { name } => command::status::run(&context, name.as_deref()),
         Command::Events { name } => command::events::run(&context, name.as_deref()),
         Command::Put(put) => command::put::run(&context, &put),

@@ -138,8 +138,8 @@ impl Session {
     /// # Errors
     /// [`Error::Exists`]; [`Error::Invalid`] names the value that is wrong; [`Error::NoRoom`] where it does not fit.
     pub fn create(&self, name: &str, options: &CreateOptions) -> Result<SegmentInfo> {
-        let CreateOptions { shape, keeping, mode } = *options;
-        let request = Request::Create { name: name.to_owned(), shape, keeping, mode };
+        let CreateOptions { shape, keeping, mode, uid, gid } = *options;
+        let request = Request::Create { name: name.to_owned(), shape, keeping, mode, uid, gid };
         self.inner.segment(name, request)
     }
 
@@ -249,6 +249,25 @@ impl Session {
         }
     }
 
+    /// Every name that is held in the cluster, whether there is a segment of that name or not.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`].
+    pub fn holds(&self) -> Result<Vec<crate::control::message::HeldName>> {
+        match self.inner.ask("", Request::Holds, Some(ANSWER))? {
+            Answer::Holds(holds) => Ok(holds),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Has every daemon name a node no longer that is down for good.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Refused`]: it is up, or keeps a replica in sync.
+    pub fn forget_node(&self, name: &str) -> Result<()> {
+        self.inner.done(name, Request::ForgetNode { name: name.to_owned() }, Some(ANSWER))
+    }
+
     /// Every node of the cluster, by name.
     ///
     /// # Errors
@@ -342,7 +361,14 @@ impl Inner {
 
     fn own_place(&self, member: Member) -> Place {
         let welcome = self.channel.welcome();
-        Place { member, node_name: welcome.node_name, host: welcome.host, providers: welcome.providers, up: true }
+        Place {
+            member,
+            node_name: welcome.node_name,
+            host: welcome.host,
+            providers: welcome.providers,
+            up: true,
+            problem: None,
+        }
     }
 
     /// Directs what the daemon demands of this segment to its owner here.

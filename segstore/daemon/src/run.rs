@@ -63,6 +63,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
         name: config.name.clone(),
         host,
         storage: config.storage,
+        keeps_directory: served.is_some(),
         providers,
         directory: directory.clone(),
         view: View::default(),
@@ -74,20 +75,24 @@ async fn serve(config: Config) -> Result<(), Failure> {
     });
 
     let calls = Arc::new(Calls::new(node.clone()));
-    let keeps_directory = served.is_some();
     let serving = tokio::spawn(server::run(listener, secret, calls, served));
-    let entry = describe(node.clone(), id, address, keeps_directory);
-    tokio::spawn(keeper.run(entry));
+    let entry = describe(node.clone(), id, address);
+    let mut keeping = tokio::spawn(keeper.run(entry));
     tokio::spawn(node.view.clone().follow(directory));
     tokio::spawn(forget_orphans(node.clone()));
-    tokio::spawn(node.sessions.clone().expect_former(node.clone(), config.node_lease));
+    tokio::spawn(node.sessions.clone().hold_again(node.clone()));
 
     if let Some(address) = config.metrics {
         tokio::spawn(metrics::serve(listen(address, "metrics").await?, node.clone()));
     }
-    join(&node, &config).await;
+    tokio::select! {
+        () = join(&node, &config) => {}
+        ended = &mut keeping => return Err(ended.unwrap_or_else(|error| error.to_string()).into()),
+    }
     let socket = sessions::bind(&config.socket, config.socket_mode)?;
     tokio::spawn(sessions::serve(socket, node.clone()));
+    // Only now can they come back.
+    tokio::spawn(node.sessions.clone().expect_former(node.clone(), config.node_lease));
     if let Some(file) = &config.pid_file {
         std::fs::write(file, format!("{}\n", std::process::id()))
             .map_err(|error| format!("{}: {error}", file.display()))?;
@@ -95,7 +100,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     tracing::info!(node = config.name, %id, socket = %config.socket.display(), "serving");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 
-    let ended = until_asked(serving).await;
+    let ended = until_asked(serving, keeping).await;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     let _ = std::fs::remove_file(&config.socket);
     if let Some(file) = &config.pid_file {
@@ -120,11 +125,15 @@ async fn join(node: &Node, config: &Config) {
     let _ = lease.wait_for(Option::is_some).await;
 }
 
-async fn until_asked(serving: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>) -> Result<(), Failure> {
+async fn until_asked(
+    serving: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
+    keeping: tokio::task::JoinHandle<String>,
+) -> Result<(), Failure> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
+        ended = keeping => Err(ended.unwrap_or_else(|error| error.to_string()).into()),
         ended = serving => Err(match ended {
             Ok(Ok(())) => "the server for other daemons has ended".into(),
             Ok(Err(error)) => format!("the server for other daemons: {error}").into(),
@@ -188,7 +197,7 @@ fn open_domains(config: &Config) -> Result<(Domains, Vec<Server>), Failure> {
 }
 
 /// The node's entry as it is now.
-fn describe(node: Arc<Node>, id: NodeId, address: String, directory: bool) -> impl Fn() -> NodeEntry + Send {
+fn describe(node: Arc<Node>, id: NodeId, address: String) -> impl Fn() -> NodeEntry + Send {
     move || {
         let usage = node.replicas.usage();
         NodeEntry {
@@ -202,7 +211,7 @@ fn describe(node: Arc<Node>, id: NodeId, address: String, directory: bool) -> im
             budget: usage.budget,
             replicas: usage.replicas,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            directory,
+            directory: node.keeps_directory,
         }
     }
 }

@@ -31,6 +31,24 @@ fn a_program_runs_on_one_node_and_another_stands_by() {
     assert_eq!(second.wait().unwrap().code(), Some(128 + 15));
 }
 
+#[test]
+fn a_name_that_is_held_is_shown_and_json_has_units() {
+    let cluster = Cluster::start(2);
+    cluster.put_with("made", b"some bytes", 1);
+    let mut job = cluster.start_run(1, "job", "sleep 60");
+    let text = |arguments: &[&str]| String::from_utf8(cluster.run(arguments).stdout).unwrap();
+    until("it is held", || text(&["ls"]).lines().any(|line| line.starts_with(" job") && line.contains("segctl")));
+    assert!(text(&["status", "job"]).contains("is not made so far"));
+    let listed = cluster.json(&["ls"]);
+    assert_eq!((&listed[0]["name"], &listed[0]["access"]["mode"]), (&"made".into(), &"600".into()));
+    assert!(listed[0]["created"].as_str().unwrap().ends_with('Z'));
+    assert_eq!((&listed[1]["name"], &listed[1]["holder"]["node_name"]), (&"job".into(), &"n1".into()));
+    let refused = cluster.run(&["rm", "--force", "job"]);
+    assert!(String::from_utf8(refused.stderr).unwrap().contains("its name is held by segctl"));
+    send(job.id(), Signal::SIGTERM);
+    job.wait().unwrap();
+}
+
 /// A node that hangs for longer than its lease counts as dead: what runs there ends.
 #[test]
 fn a_program_whose_node_was_given_up_ends() {

@@ -282,7 +282,10 @@ impl Engine {
         while let Some(action) = self.owner.poll() {
             match action {
                 Action::Push { member, epoch, target } => self.push(shared, member, epoch, target),
-                Action::Swap(swap) => shared.start(Job::Swap(swap)),
+                Action::Swap(swap) => {
+                    let causes = self.warnings.clone();
+                    shared.start(Job::Swap(swap, causes));
+                }
                 Action::ReadRecord => shared.start(Job::ReadRecord),
                 Action::Committed { epoch, in_sync, elsewhere } => {
                     self.acknowledge(Committed { epoch, in_sync, elsewhere });

@@ -121,8 +121,16 @@ impl Serve for Calls {
                 let summaries = self.blocking(move |node| Ok(node.replicas.summaries(segment))).await?;
                 Ok(Reply::Replicas(summaries.into_iter().map(|summary| self.replica_info(summary)).collect()))
             }
+            Call::ForgetNode { node } => {
+                self.node.view.forget(node);
+                Ok(Reply::Done)
+            }
+            Call::Incarnations => {
+                let kept = self.node.replicas.list();
+                Ok(Reply::Incarnations(kept.iter().map(|kept| kept.member.incarnation).collect()))
+            }
             Call::Usage => {
-                let Usage { used, budget, .. } = self.node.replicas.usage();
+                let Usage { used, budget, .. } = self.node.replicas.room();
                 Ok(Reply::Usage { used, budget })
             }
             Call::Forget { segment } => {

@@ -12,9 +12,18 @@ use super::Node;
 use crate::replicas::Kept;
 
 /// How often to look.
-const PERIOD: Duration = Duration::from_secs(60);
+const PERIOD: Duration = Duration::from_secs(20);
 /// How long a replica must have been needed by nobody: an owner may be about to add it.
 const LONG_ENOUGH: Duration = Duration::from_secs(600);
+/// The same, of a segment of which there is no record: it was removed, or is just being made, which takes no longer than `LONG`.
+const UNRECORDED: Duration = Duration::from_secs(60);
+
+/// A replica that nobody needs now, and how long that must last.
+struct Orphan {
+    segment: SegmentId,
+    forgettable: Forgettable,
+    long_enough: Duration,
+}
 
 /// Forgets them, until the process ends. While the directory does not answer nothing is forgotten.
 pub async fn forget_orphans(node: Arc<Node>) {
@@ -22,11 +31,11 @@ pub async fn forget_orphans(node: Arc<Node>) {
     loop {
         tokio::time::sleep(PERIOD).await;
         let Ok(orphans) = orphans(&node).await else { continue };
-        since.retain(|members, _| orphans.iter().any(|(_, orphan)| orphan.members == *members));
-        for (segment, orphan) in orphans {
-            let first = *since.entry(orphan.members.clone()).or_insert_with(Instant::now);
-            if first.elapsed() >= LONG_ENOUGH {
-                forget(&node, segment, orphan).await;
+        since.retain(|members, _| orphans.iter().any(|orphan| orphan.forgettable.members == *members));
+        for Orphan { segment, forgettable, long_enough } in orphans {
+            let first = *since.entry(forgettable.members.clone()).or_insert_with(Instant::now);
+            if first.elapsed() >= long_enough {
+                forget(&node, segment, forgettable).await;
             }
         }
     }
@@ -43,7 +52,8 @@ async fn forget(node: &Node, segment: SegmentId, orphan: Forgettable) {
     }
 }
 
-async fn orphans(node: &Arc<Node>) -> Result<Vec<(SegmentId, Forgettable)>, Fault> {
+/// What nobody needs now.
+async fn orphans(node: &Arc<Node>) -> Result<Vec<Orphan>, Fault> {
     let kept = node.replicas.list();
     if kept.is_empty() {
         return Ok(Vec::new());
@@ -61,7 +71,9 @@ async fn orphans(node: &Arc<Node>) -> Result<Vec<(SegmentId, Forgettable)>, Faul
             // The segment was unlinked.
             None => Some(Forgettable { by: remembered, members: vec![member] }),
         };
-        orphans.extend(orphan.filter(|_| !is_filling).map(|orphan| (segment, orphan)));
+        let long_enough = if entry.is_some() { LONG_ENOUGH } else { UNRECORDED };
+        let orphan = orphan.filter(|_| !is_filling);
+        orphans.extend(orphan.map(|forgettable| Orphan { segment, forgettable, long_enough }));
     }
     Ok(orphans)
 }

@@ -15,6 +15,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use nix::sys::statvfs::statvfs;
 use segstore_core::forget::Forgettable;
 use segstore_core::id::{Incarnation, Member, NodeId, SegmentId, Stamp};
 use segstore_core::layout::{Geometry, Ownership, ReplicaHead, SlotHeader};
@@ -325,6 +326,14 @@ impl Replicas {
             is_filling: replica.progress().is_some(),
         };
         self.lock().values().map(kept).collect()
+    }
+
+    /// How much is in use, and how much further replicas can have now: no more than the file system has free.
+    #[must_use]
+    pub fn room(&self) -> Usage {
+        let usage = self.usage();
+        let free = statvfs(&self.options.directory).map(|about| about.blocks_available() * about.fragment_size());
+        Usage { budget: usage.budget.min(usage.used.saturating_add(free.unwrap_or(u64::MAX))), ..usage }
     }
 
     /// How much is in use.

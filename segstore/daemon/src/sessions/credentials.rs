@@ -50,6 +50,24 @@ impl Credentials {
         is_alive(self.pid, self.started)
     }
 
+    /// Checks whether a segment may be given to this user and group, as for a file.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn check_giving(&self, access: Access) -> Result<(), Fault> {
+        let Access { uid, gid, .. } = access;
+        let text = if self.uid == 0 {
+            return Ok(());
+        } else if uid != self.uid {
+            format!("user {} may not make a segment that belongs to user {uid}: only root may", self.uid)
+        } else if gid != self.gid && !self.groups.contains(&gid) {
+            format!("user {} is not in group {gid}, and may not make a segment that belongs to it", self.uid)
+        } else {
+            return Ok(());
+        };
+        Err(Fault::new(FaultKind::Denied, text))
+    }
+
     /// Checks permission bits, as for a file.
     ///
     /// # Errors
@@ -113,6 +131,15 @@ mod tests {
         assert!(somebody(11, 1, &[20]).check("s", access, Want::Write).is_err());
         assert!(somebody(11, 1, &[]).check("s", access, Want::Write).is_ok());
         assert!(somebody(0, 1, &[]).check("s", access, Want::Write).is_ok());
+    }
+
+    #[test]
+    fn only_root_gives_segments_away() {
+        let to = |uid, gid| Access { uid, gid, mode: 0o600 };
+        assert!(somebody(10, 20, &[21]).check_giving(to(10, 21)).is_ok());
+        assert!(somebody(10, 20, &[21]).check_giving(to(10, 22)).is_err());
+        assert!(somebody(10, 20, &[]).check_giving(to(11, 20)).is_err());
+        assert!(somebody(0, 0, &[]).check_giving(to(11, 20)).is_ok());
     }
 
     #[test]

@@ -46,6 +46,13 @@ fn a_secret_that_others_may_read_is_refused() {
     let refused = cluster.command(1).arg("--secret-file").arg(&open).status().unwrap();
     assert_eq!(refused.code(), Some(1));
     assert!(std::fs::read_to_string(cluster.log(1)).unwrap().contains("chmod 600"));
+    // Where the configuration is only checked as well; what it comes to is a configuration.
+    let checked = cluster.command(1).arg("--check-config").output().unwrap();
+    assert!(checked.status.success());
+    let told = String::from_utf8(checked.stdout).unwrap();
+    assert!(told.contains("\nmemory = \"536870912\"\n") && told.contains("\nsocket_mode = \"666\"\n"), "{told}");
+    let refused = cluster.command(1).arg("--check-config").arg("--secret-file").arg(&open).status().unwrap();
+    assert_eq!(refused.code(), Some(2));
 }
 
 #[test]
@@ -178,6 +185,52 @@ fn a_segment_of_another_user_is_closed() {
     std::fs::set_permissions(cluster.socket(0).parent().unwrap(), PermissionsExt::from_mode(0o755)).unwrap();
     let mut stranger = cluster.client_as(65534, 0, "stranger", &["s"]);
     assert_eq!(stranger.line("denied").as_deref(), Some("2"));
+}
+
+/// A segment is given to a user and a group as a file is.
+#[test]
+fn a_segment_is_given_away_by_root_only() {
+    let cluster = Cluster::start(2, &[]);
+    let session = cluster.session(0);
+    std::fs::set_permissions(cluster.socket(0).parent().unwrap(), PermissionsExt::from_mode(0o755)).unwrap();
+    let make = CreateOptions::new(1 << 20).owner(65534).group(12345).mode(0o600);
+    let access = session.create("theirs", &make).unwrap().access;
+    assert_eq!((access.uid, access.gid), (65534, 12345));
+    // The user to whom it was given opens it, and may give nothing to anybody else.
+    let mut stranger = cluster.client_as(65534, 0, "giver", &["theirs"]);
+    assert_eq!(stranger.line("opened").as_deref(), Some("1"));
+    assert_eq!(stranger.line("denied").as_deref(), Some("2"));
+}
+
+/// A name that is held is known, whether there is a segment of that name or not.
+#[test]
+fn a_name_that_is_held_is_shown() {
+    let cluster = Cluster::start(2, &[]);
+    let runner = cluster.session(0);
+    runner.acquire("job", Some(Duration::ZERO), false).unwrap();
+    let other = cluster.session(1);
+    let holds = other.holds().unwrap();
+    assert_eq!((holds.len(), holds[0].name.as_str(), holds[0].holder.node_name.as_str()), (1, "job", "n0"));
+    let Err(Error::NotFound(text)) = other.remove("job", true) else { panic!("there is none") };
+    assert!(text.contains("its name is held by cluster") && text.contains("on node n0"), "{text}");
+}
+
+/// A node that has less room than it was told to have is passed over.
+#[test]
+fn a_node_without_room_is_passed_over() {
+    let mut cluster = Cluster::start(3, &[]);
+    cluster.kill(1);
+    let memory = cluster.memory(1);
+    std::fs::remove_dir_all(&memory).unwrap();
+    std::fs::create_dir(&memory).unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).arg(&memory).status().unwrap();
+    assert!(mounted.success(), "this test needs root");
+    cluster.restart(1);
+    cluster.until_up(3);
+    let made = cluster.session(0).create("s", &CreateOptions::new(8 << 20).replicas(1));
+    let gone = Command::new("umount").arg("-l").arg(&memory).status().unwrap();
+    assert!(gone.success());
+    assert_eq!(made.unwrap().places[0].node_name, "n2");
 }
 
 #[test]

@@ -295,3 +295,128 @@ fn an_owner_that_rests_gets_its_replicas_back() {
     segment.checkpoint().unwrap();
     until("it is in sync", || (elsewhere(&session) == 2).then_some(()));
 }
+
+/// What is lost is called so: by whoever loads, whoever looks, and with the cause.
+#[test]
+fn a_replica_whose_node_has_new_memory_is_lost_and_not_out_of_reach() {
+    let mut cluster = Cluster::start(2, OVER_TCP);
+    let session = cluster.session(0);
+    let make = CreateOptions::new(1 << 20).replicas(1);
+    let mut segment = session.open_or_create("s", &make, &OpenOptions::new()).unwrap();
+    segment.set_len(4096).unwrap();
+    segment.checkpoint().unwrap();
+    segment.release().unwrap();
+    cluster.kill(1);
+    std::fs::remove_dir_all(cluster.memory(1)).unwrap();
+    let load = |pending| session.load("s", &segstore::LoadOptions::new().pending(pending));
+    for pending in [false, true] {
+        let Err(Error::Unreachable(text)) = load(pending) else {
+            panic!("its node is down: {:?}", load(pending).err())
+        };
+        assert!(text.contains("n1"), "{text}");
+    }
+    // Within the lease already:
+    let problem = |session: &Session| session.status("s").unwrap().replicas[0].problem.clone().unwrap();
+    assert!(["does not answer", "is down"].iter().any(|why| problem(&session).contains(why)), "{}", problem(&session));
+    cluster.restart(1);
+    cluster.until_up(2);
+    for pending in [false, true] {
+        let Err(Error::NoGoodCopy(text)) = load(pending) else { panic!("it is lost: {:?}", load(pending).err()) };
+        assert!(text.contains("node n1: its node is up, its memory is new: the replica is gone"), "{text}");
+    }
+    assert!(problem(&session).contains("its memory is new"), "{}", problem(&session));
+    let listed = &session.segments().unwrap()[0];
+    assert!(listed.is_lost() && listed.trouble().unwrap().contains("its memory is new"), "{listed:?}");
+}
+
+/// A node has one name, and a name one node.
+#[test]
+fn a_second_node_of_a_name_is_refused_and_one_that_left_can_be_forgotten() {
+    let mut cluster = Cluster::start(3, &[]);
+    let session = cluster.session(0);
+    let mut second = cluster.command(3).args(["--name", "n1"]).spawn().unwrap();
+    assert_eq!(second.wait().unwrap().code(), Some(1));
+    let told = std::fs::read_to_string(cluster.log(3)).unwrap();
+    assert!(told.contains("another node is called n1") && told.contains("127.0.0.1:"), "{told}");
+    assert!(session.nodes().unwrap().iter().any(|node| node.name == "n1" && node.up));
+    let mut segment =
+        session.open_or_create("s", &CreateOptions::new(1 << 20).replicas(2), &OpenOptions::new()).unwrap();
+    segment.set_len(4096).unwrap();
+    segment.checkpoint().unwrap();
+    let refused = |name: &str, why: &str| {
+        let Err(Error::Refused(text)) = session.forget_node(name) else { panic!("{name} is needed") };
+        assert!(text.contains(why), "{text}");
+    };
+    refused("n2", "is up");
+    cluster.kill(2);
+    until("it is down", || session.nodes().unwrap().iter().any(|node| node.name == "n2" && !node.up).then_some(()));
+    if session.lookup("s").unwrap().places.iter().any(|place| place.node_name == "n2") {
+        refused("n2", "replicas in sync of s");
+    }
+    segment.write(0, b"on").unwrap();
+    until("it is left out", || {
+        segment.checkpoint().unwrap();
+        session.forget_node("n2").ok()
+    });
+    assert!(!cluster.session(1).nodes().unwrap().iter().any(|node| node.name == "n2"));
+}
+
+/// A segment whose maker was killed while it was made leaves nothing.
+#[test]
+fn what_is_half_made_is_undone() {
+    use std::io::Write;
+
+    use segstore::control::frame::{ToDaemon, encode};
+    use segstore::control::message::{Keeping, PROTOCOL, Request, Shape};
+
+    let cluster = Cluster::start(3, &[]);
+    let session = cluster.session(0);
+    let mut maker = std::os::unix::net::UnixStream::connect(cluster.socket(0)).unwrap();
+    let hello = Request::Hello { protocol: PROTOCOL, session: None, program: "maker".into() };
+    maker.write_all(&encode(&ToDaemon::Request(0, hello)).unwrap()).unwrap();
+    let create = Request::Create {
+        name: "s".into(),
+        shape: Shape { capacity: 220 << 20, block_size: 4096, slots: 2 },
+        keeping: Keeping { replicas: 2, minimum: 1, below_minimum: BelowMinimum::Continue, local: false },
+        mode: 0o600,
+        uid: None,
+        gid: None,
+    };
+    maker.write_all(&encode(&ToDaemon::Request(1, create)).unwrap()).unwrap();
+    let files = |node: usize| {
+        let files = std::fs::read_dir(cluster.memory(node)).unwrap().flatten();
+        files.filter(|file| file.path().extension().is_some()).count()
+    };
+    // Memory is being reserved, which takes a while.
+    until("it is half made", || (files(1) + files(2) > 0).then_some(()));
+    drop(maker);
+    std::thread::sleep(Duration::from_secs(2));
+    until("nothing of it is left", || (files(1) + files(2) == 0).then_some(()));
+    assert!(session.segments().unwrap().is_empty());
+}
+
+/// Whoever waits for a name waits for the directory too, and hears of it once.
+#[test]
+fn a_standby_outlasts_the_directory() {
+    let mut cluster = Cluster::start(3, &[]);
+    let owner = cluster.session(2);
+    owner.acquire("s", Some(Duration::ZERO), false).unwrap();
+    let (standby, waiting) = (cluster.session(1), cluster.session(1));
+    let waits = std::thread::spawn(move || waiting.acquire("s", None, false));
+    std::thread::sleep(Duration::from_millis(200));
+    cluster.kill(0);
+    std::thread::sleep(Duration::from_millis(1500));
+    // How the nodes are nobody knows now; why is one sentence.
+    let nodes = standby.nodes().unwrap();
+    assert!(nodes.iter().all(|node| node.stale.is_some()), "{nodes:?}");
+    let why = nodes[0].stale.clone().unwrap();
+    assert!(why.starts_with("the directory is out of reach: cannot reach 127.0.0.1:"), "{why}");
+    assert_eq!(why.matches("refused").count() + why.matches("transport").count(), 1, "{why}");
+    assert!(!waits.is_finished(), "{:?}", waits.join());
+    let told = std::fs::read_to_string(cluster.log(1)).unwrap();
+    assert_eq!(told.matches("goes on waiting").count(), 1, "{told}");
+    cluster.restart(0);
+    until("the directory answers", || standby.nodes().unwrap()[0].stale.is_none().then_some(()));
+    owner.release("s").unwrap();
+    waits.join().unwrap().unwrap();
+}

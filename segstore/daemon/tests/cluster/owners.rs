@@ -286,3 +286,80 @@ fn the_next_owner_sends_only_what_changes() {
     let image = cluster.session(2).load("s", &segstore::LoadOptions::new()).unwrap();
     assert_eq!((image.bytes()[4999], image.bytes()[5000]), (7, b'x'));
 }
+
+/// A daemon that was down for longer than its lease comes back: what its living applications own and nobody took is theirs, and is
+/// shown so; what somebody took meanwhile is not.
+#[test]
+fn what_nobody_took_is_held_again() {
+    let mut cluster = Cluster::start(3, &[]);
+    let make = options();
+    let owner = cluster.session(1);
+    let mut kept = owner.open_or_create("kept", &make, &OpenOptions::new()).unwrap();
+    let mut taken = owner.open_or_create("taken", &make, &OpenOptions::new()).unwrap();
+    for segment in [&mut kept, &mut taken] {
+        segment.set_len(4096).unwrap();
+        segment.checkpoint().unwrap();
+    }
+    let other = cluster.session(2);
+    cluster.kill(1);
+    until("the lease is over", || other.lookup("kept").unwrap().holder.is_none().then_some(()));
+    kept.write(0, b"on").unwrap();
+    kept.checkpoint().unwrap();
+    let successor = other.open("taken", &OpenOptions::new()).unwrap();
+    cluster.restart(1);
+    let holder = |name: &str| other.lookup(name).unwrap().holder.map(|holder| holder.node_name);
+    until("its owner is known again", || (holder("kept").as_deref() == Some("n1")).then_some(()));
+    // Whoever reads disturbs it no more.
+    let image = until("its process is connected again", || match other.load("kept", &segstore::LoadOptions::new()) {
+        Err(Error::Unreachable(_)) => None,
+        image => Some(image.unwrap()),
+    });
+    assert_eq!((&image.bytes()[..2], image.epoch()), (&b"on"[..], kept.epoch()));
+    kept.write(0, b"and on").unwrap();
+    kept.checkpoint().unwrap();
+    assert_eq!(other.lookup("kept").unwrap().record.record.term, kept.term());
+    // It has outlived the grace for processes that do not come back.
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!((holder("kept").as_deref(), holder("taken").as_deref()), (Some("n1"), Some("n2")));
+    taken.write(0, b"lost").unwrap();
+    let fenced = taken.checkpoint();
+    assert!(matches!(fenced, Err(Error::Fenced { .. })), "{fenced:?}");
+    successor.release().unwrap();
+    // Nobody's hold comes back for an owner that is fenced.
+    cluster.kill(1);
+    std::thread::sleep(Duration::from_millis(1500));
+    cluster.restart(1);
+    until("its owner is known again", || (holder("kept").as_deref() == Some("n1")).then_some(()));
+    assert_eq!(holder("taken"), None);
+}
+
+/// Every removal says why, and a takeover from whom.
+#[test]
+fn events_say_what_happened() {
+    let mut cluster = Cluster::start(4, OVER_TCP);
+    let session = cluster.session(0);
+    let make = options().replicas(3);
+    let mut segment = session.open_or_create("s", &make, &OpenOptions::new()).unwrap();
+    segment.set_len(4096).unwrap();
+    segment.checkpoint().unwrap();
+    segment.release().unwrap();
+    cluster.kill(1);
+    cluster.kill(2);
+    std::fs::remove_dir_all(cluster.memory(2)).unwrap();
+    cluster.restart(2);
+    until("the first is known to be gone", || {
+        session.nodes().unwrap().iter().any(|node| node.name == "n1" && !node.up).then_some(())
+    });
+    drop(session.load("s", &segstore::LoadOptions::new().take_over(true)).unwrap());
+    let _owner = session.open("s", &OpenOptions::new()).unwrap();
+    drop(cluster.session(3).open("s", &OpenOptions::new().take_over(true)).unwrap());
+    let events = session.events(Some("s")).unwrap();
+    let told = |what: &str, whom: &str| {
+        let found = events.iter().find(|event| event.what == what && event.why.contains(whom));
+        found.unwrap_or_else(|| panic!("{what} {whom} in {events:?}")).why.clone()
+    };
+    assert!(told("removed", "the replica on n1").contains("node n1 is down"), "{events:?}");
+    assert!(told("removed", "the replica on n2").contains("its memory is new"), "{events:?}");
+    told("claimed", "read; nobody held it");
+    told("taken_over", "by force, from cluster");
+}

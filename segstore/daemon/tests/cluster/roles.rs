@@ -130,6 +130,16 @@ fn role() {
             let denied = problems.iter().flatten().filter(|error| is_refusal(error)).count();
             say("denied", denied.try_into().unwrap());
         }
+        "giver" => {
+            let session = Session::connect().unwrap();
+            let opened = session.open(arguments[0], &OpenOptions::new());
+            say("opened", u64::from(opened.is_ok()));
+            let makes = [CreateOptions::new(4096).owner(0), CreateOptions::new(4096).group(12345)];
+            let made = makes.iter().map(|make| session.create("mine", make));
+            let is_denied =
+                |made: &segstore::Result<_>| matches!(made, Err(Error::Refused(text)) if text.contains("65534"));
+            say("denied", made.filter(is_denied).count().try_into().unwrap());
+        }
         other => panic!("no role {other}"),
     }
 }

@@ -14,8 +14,11 @@ pub struct NodeInfo {
     pub address: String,
     /// Whether it only keeps replicas.
     pub storage: bool,
-    /// Whether its lease stands.
+    /// Whether its lease stands; where `stale` is said, whether it stood then.
     pub up: bool,
+    /// Why nobody knows how the node is now: the directory does not answer.
+    #[serde(default)]
+    pub stale: Option<String>,
     /// Whether the directory is kept here.
     pub directory: bool,
     /// Bytes of replica memory in use.

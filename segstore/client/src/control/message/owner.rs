@@ -21,6 +21,15 @@ pub struct Holder {
     pub since: u64,
 }
 
+/// A name that somebody holds.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct HeldName {
+    /// The name.
+    pub name: String,
+    /// Who holds it.
+    pub holder: Holder,
+}
+
 /// What an owner says of its segment.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -59,7 +68,7 @@ pub struct OwnerState {
 /// Counts of durations by powers of two.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Histogram {
-    /// Entry *i* counts durations below 2^i microseconds that the entries before it do not count.
+    /// Entry *i* counts durations below 2^i microseconds that the entries before it do not count; the last, all that are longer.
     pub counts: Vec<u64>,
     /// Their sum in nanoseconds.
     pub sum: u64,

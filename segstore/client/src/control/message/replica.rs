@@ -16,9 +16,18 @@ pub struct Place {
     pub providers: Vec<String>,
     /// Whether the node is known to be up.
     pub up: bool,
+    /// Why the replica is not there, where its node was asked.
+    #[serde(default)]
+    pub problem: Option<String>,
 }
 
 impl Place {
+    /// Whether the replica is there, as far as is known.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.up && self.problem.is_none()
+    }
+
     /// Of the providers that `host` has, those over which it reaches this place, in its order: shared memory reaches only as far as
     /// the machine.
     pub fn usable<'h>(&self, host: &str, has: impl Iterator<Item = &'h str>) -> impl Iterator<Item = &'h str> {

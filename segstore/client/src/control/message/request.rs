@@ -6,7 +6,7 @@ use segstore_core::record::{RecordVersion, Swap, Versioned};
 use segstore_core::replica::Request as ReplicaRequest;
 use serde::{Deserialize, Serialize};
 
-use super::{Bytes, Event, Held, Keeping, NodeInfo, Place, SegmentInfo, Shape, Status};
+use super::{Bytes, Event, Held, HeldName, Keeping, NodeInfo, Place, SegmentInfo, Shape, Status};
 
 /// What a client asks of its node's daemon.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -29,8 +29,14 @@ pub enum Request {
         shape: Shape,
         /// How it is kept.
         keeping: Keeping,
-        /// Permission bits; the segment belongs to the client's user and group.
+        /// Permission bits.
         mode: u32,
+        /// The user that it is to belong to; none: the client's.
+        #[serde(default)]
+        uid: Option<u32>,
+        /// The group; none: the client's.
+        #[serde(default)]
+        gid: Option<u32>,
     },
     /// What the directory knows. Answer: [`Answer::Segment`].
     Lookup {
@@ -61,6 +67,9 @@ pub enum Request {
         swap: Swap,
         /// Why, for the events.
         why: String,
+        /// Why these replicas leave the in-sync set, each for itself.
+        #[serde(default)]
+        causes: Vec<(Member, String)>,
     },
     /// Fence a replica. Answer: [`Answer::Heads`].
     Fence {
@@ -147,8 +156,15 @@ pub enum Request {
     },
     /// Answer: [`Answer::Segments`].
     Segments,
+    /// Answer: [`Answer::Holds`].
+    Holds,
     /// Answer: [`Answer::Nodes`].
     Nodes,
+    /// Name a node that is down, and keeps nothing that counts, no longer. Answer: [`Answer::Done`].
+    ForgetNode {
+        /// The node's name.
+        name: String,
+    },
     /// Answer: [`Answer::Events`].
     Events {
         /// Of one segment; none: of all.
@@ -230,6 +246,8 @@ pub enum Answer {
     Status(Box<Status>),
     /// Segments by name.
     Segments(Vec<SegmentInfo>),
+    /// Names that are held, with a segment or without.
+    Holds(Vec<HeldName>),
     /// Nodes by name.
     Nodes(Vec<NodeInfo>),
     /// Events, oldest first.

@@ -83,6 +83,37 @@ pub struct SegmentInfo {
     pub places: Vec<Place>,
 }
 
+impl SegmentInfo {
+    /// The replicas in sync that are there and survive the owner's node.
+    pub fn live_elsewhere(&self) -> impl Iterator<Item = &Place> {
+        let owner = self.holder.as_ref().map(|holder| holder.node);
+        self.places.iter().filter(move |place| place.is_live() && Some(place.member.node) != owner)
+    }
+
+    /// Whether no replica in sync is there.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        !self.places.iter().any(Place::is_live)
+    }
+
+    /// What a person should do something about, in a sentence.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let (live, wanted) = (self.live_elsewhere().count(), self.keeping.replicas as usize);
+        let why = |place: &Place| {
+            let problem = place.problem.as_deref().or((!place.up).then_some("its node is down"))?;
+            Some(format!("{}: {problem}", place.node_name))
+        };
+        let why = self.places.iter().filter_map(why).collect::<Vec<_>>().join("; ");
+        let why = if why.is_empty() { why } else { format!(" ({why})") };
+        if self.is_lost() {
+            let only = if self.holder.is_some() { ", only its owner has it" } else { "" };
+            return Some(format!("no replica of it is there{only}{why}"));
+        }
+        (live < wanted).then(|| format!("{live} of {wanted} replicas on other nodes are in sync{why}"))
+    }
+}
+
 /// Everything that is known of a segment.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Status {
@@ -103,7 +134,7 @@ pub struct Event {
     pub segment: String,
     /// The node whose daemon wrote it down.
     pub node_name: String,
-    /// What, in one word: `created`, `claimed`, `sealed`, `removed`, `added`, `released`.
+    /// What, in one word: `created`, `claimed` (nobody held it), `taken_over` (from a living holder, by force), `removed`, `added`.
     pub what: String,
     /// In which term.
     pub term: u64,
