@@ -5,13 +5,15 @@ use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use segstore::control::channel::Channel;
-use segstore::control::message::{FaultKind, Request};
+use segstore::control::message::{Bytes, FaultKind, Request};
 use segstore::{CreateOptions, Error, OpenOptions};
 use segstore_core::id::{Epoch, OwnerId, Stamp, Term};
 use segstore_core::layout::Ownership;
+use segstore_core::record::Swap;
+use segstore_core::replica::Request as ReplicaRequest;
 
 use super::harness::{Cluster, WATCHDOG, until};
-use super::roles::{options, write_state};
+use super::roles::{opened, options, write_state};
 
 /// The last digit of a port is the node's number.
 fn ports() -> u16 {
@@ -140,4 +142,52 @@ fn nobody_but_the_owner_has_a_replica_replaced() {
     }
     let image = session.load("s", &segstore::LoadOptions::new()).unwrap();
     assert_eq!(super::roles::check_state(image.bytes()), 1);
+}
+
+/// Whoever may own one segment has no power over another, and nobody has any in the name of an owner that the record does not name: a
+/// replica that once heard of a term refuses every lower one for good.
+#[test]
+fn nobody_but_the_owner_reaches_a_replica_as_its_writer() {
+    let cluster = Cluster::start(2, &[]);
+    let session = cluster.session(0);
+    let mut segment = opened(&session, &options().replicas(1));
+    session.create("mine", &options().replicas(1)).unwrap();
+    let theirs = session.lookup("s").unwrap().record;
+    let mine = session.lookup("mine").unwrap().record.record;
+    let member = theirs.record.in_sync[0];
+    let channel = Channel::open(&cluster.socket(0), "stranger", None, Box::new(|_, _| ())).unwrap();
+    let high = Ownership { term: Term(u64::MAX - 1), owner: OwnerId(7) };
+    let present = theirs.ownership();
+    // Under the name of one's own segment; in the name of somebody who is to come; in the term that is, as somebody else.
+    let lies = [
+        ("mine", high),
+        ("mine", Ownership { term: mine.term, owner: mine.owner }),
+        ("s", high),
+        ("s", Ownership { term: present.term.next(), ..present }),
+        ("s", Ownership { owner: OwnerId(7), ..present }),
+    ];
+    for (name, asker) in lies {
+        let (name, request) = (
+            name.to_owned(),
+            ReplicaRequest { segment: theirs.record.segment, incarnation: member.incarnation, asker },
+        );
+        let (writer, provider, hello) = (Some(request), "tcp".into(), Bytes(Vec::new()));
+        let attempts = [
+            Request::Fence { name: name.clone(), member, request },
+            Request::Level { name: name.clone(), member, request },
+            Request::Connect { name: name.clone(), member, writer, provider, hello },
+            Request::Local { name: name.clone(), make_for: Some(high) },
+        ];
+        for attempt in attempts {
+            let fault = channel.ask(attempt.clone(), Some(WATCHDOG)).unwrap_err();
+            assert!(matches!(fault.kind, FaultKind::Invalid | FaultKind::Refused(_)), "{attempt:?}: {fault:?}");
+        }
+    }
+    session.acquire("mine", Some(Duration::ZERO), false).unwrap();
+    let versioned = session.lookup("mine").unwrap().record;
+    let new = segstore_core::record::Record { term: high.term, ..mine };
+    let swap = Request::Swap { name: "mine".into(), swap: Swap { expected: versioned, new }, why: String::new() };
+    assert_eq!(channel.ask(swap, Some(WATCHDOG)).unwrap_err().kind, FaultKind::Invalid, "no term is skipped");
+    write_state(&mut segment, 2);
+    segment.checkpoint().unwrap();
 }
