@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use segstore::control::message::Fault;
+use segstore::control::message::{Fault, FaultKind};
 use segstore_core::id::{Incarnation, SegmentId};
 
 use super::Node;
@@ -39,7 +39,9 @@ pub async fn forget_orphans(node: Arc<Node>) {
 }
 
 async fn orphans(node: &Arc<Node>) -> Result<Vec<(SegmentId, Incarnation)>, Fault> {
-    let kept = node.replicas.list();
+    let replicas = node.replicas.clone();
+    let listed = tokio::task::spawn_blocking(move || replicas.list()).await;
+    let kept = listed.map_err(|error| Fault::new(FaultKind::Internal, error.to_string()))?;
     if kept.is_empty() {
         return Ok(Vec::new());
     }

@@ -1,7 +1,8 @@
 //! Replica memory that this node keeps for owners elsewhere: files on tmpfs, who may write them, and how they are filled.
 //!
 //! What is allowed is decided by [`segstore_core::replica`]; here it is carried out: a term is stored before anything is done in its
-//! name, earlier writers are shut out before an answer is given. Everything blocks; nothing here knows of the directory.
+//! name, earlier writers are shut out before an answer is given. Everything blocks but [`Replicas::usage`]; nothing here knows of the
+//! directory.
 
 mod error;
 mod files;
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use segstore_core::id::{Incarnation, Member, NodeId, SegmentId, Stamp};
@@ -119,7 +121,10 @@ pub struct Summary {
 /// Every replica of this node.
 pub struct Replicas {
     options: Options,
+    /// Locked for a moment at a time: nothing is done to a replica or a file meanwhile.
     hosted: Mutex<BTreeMap<(SegmentId, Incarnation), Arc<Hosted>>>,
+    /// Bytes of the budget that are taken, by replicas that are being made as well.
+    used: AtomicU64,
 }
 
 impl Replicas {
@@ -150,7 +155,8 @@ impl Replicas {
         if !hosted.is_empty() {
             tracing::info!("{} replicas of a former life of this daemon are served again", hosted.len());
         }
-        Ok(Self { options, hosted: Mutex::new(hosted) })
+        let used = AtomicU64::new(hosted.values().map(|replica| replica.bytes()).sum());
+        Ok(Self { options, hosted: Mutex::new(hosted), used })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<(SegmentId, Incarnation), Arc<Hosted>>> {
@@ -193,15 +199,32 @@ impl Replicas {
     fn make(&self, segment: SegmentId, geometry: Geometry, remembered: Ownership) -> Result<Arc<Hosted>, ReplicaError> {
         let incarnation = Incarnation(random()?);
         let head = ReplicaHead { segment, incarnation, node: self.options.node, geometry, remembered };
-        let mut hosted = self.lock();
-        let used = hosted.values().map(|replica| replica.bytes()).sum();
-        let (asked, budget) = (files::slots_bytes(&geometry), self.options.budget);
-        if used + asked > budget {
-            return Err(ReplicaError::NoBudget { asked, used, budget });
-        }
-        let replica = Arc::new(Hosted::new(&head, Files::create(&self.options.directory, &head)?));
-        hosted.insert((segment, incarnation), replica.clone());
+        let bytes = files::slots_bytes(&geometry);
+        self.reserve(bytes)?;
+        // The kernel clears the memory first, which takes seconds where it is much.
+        let files = Files::create(&self.options.directory, &head).inspect_err(|_| self.give_back(bytes))?;
+        let replica = Arc::new(Hosted::new(&head, files));
+        self.lock().insert((segment, incarnation), replica.clone());
         Ok(replica)
+    }
+
+    /// Takes so much of the budget.
+    fn reserve(&self, asked: u64) -> Result<(), ReplicaError> {
+        let budget = self.options.budget;
+        let more = |used: u64| used.checked_add(asked).filter(|used| *used <= budget);
+        let reserved = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        reserved.map(drop).map_err(|used| ReplicaError::NoBudget { asked, used, budget })
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Knows a replica no longer.
+    fn take(&self, segment: SegmentId, incarnation: Incarnation) -> Option<Arc<Hosted>> {
+        let replica = self.lock().remove(&(segment, incarnation))?;
+        self.give_back(replica.bytes());
+        Some(replica)
     }
 
     /// Fences a replica, and gives the first bytes of its slots.
@@ -281,8 +304,7 @@ impl Replicas {
     /// # Errors
     /// Its files cannot be removed.
     pub fn retire(&self, segment: SegmentId, incarnation: Incarnation) -> Result<(), ReplicaError> {
-        let replica = self.lock().remove(&(segment, incarnation));
-        replica.map_or(Ok(()), |replica| replica.remove(None))
+        self.take(segment, incarnation).map_or(Ok(()), |replica| replica.remove(None))
     }
 
     /// Forgets the replicas of a segment that take part in nothing, as its owner says: none but `members` do.
@@ -292,7 +314,7 @@ impl Replicas {
     pub fn retire_others(&self, segment: SegmentId, members: &[Member], by: Ownership) -> Result<(), ReplicaError> {
         for replica in self.of_segment(segment).iter().filter(|replica| !members.contains(&replica.member)) {
             replica.remove(Some(by))?;
-            self.lock().remove(&(segment, replica.member.incarnation));
+            self.take(segment, replica.member.incarnation);
         }
         Ok(())
     }
@@ -321,17 +343,17 @@ impl Replicas {
             remembered: replica.remembered(),
             is_filling: replica.progress().is_some(),
         };
-        self.lock().values().map(kept).collect()
+        let all: Vec<_> = self.lock().values().cloned().collect();
+        all.iter().map(kept).collect()
     }
 
-    /// How much is in use.
+    /// How much is in use. It waits for nobody.
     #[must_use]
     pub fn usage(&self) -> Usage {
-        let hosted = self.lock();
         Usage {
-            used: hosted.values().map(|replica| replica.bytes()).sum(),
+            used: self.used.load(Ordering::Relaxed),
             budget: self.options.budget,
-            replicas: u32::try_from(hosted.len()).unwrap_or(u32::MAX),
+            replicas: u32::try_from(self.lock().len()).unwrap_or(u32::MAX),
         }
     }
 }
@@ -356,4 +378,31 @@ fn summary(replica: &Hosted) -> Summary {
         Err(error) => (None, Some(error.to_string())),
     };
     Summary { segment: replica.segment, member: replica.member, image, repair: replica.progress(), problem }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The node's sign of life says how much is in use: it must not wait until a large replica is made.
+    #[test]
+    fn what_is_in_use_is_told_while_a_replica_is_made() {
+        let place = tempfile::TempDir::new_in("/dev/shm").expect("a directory");
+        let (node, budget) = (NodeId(1), 1 << 30);
+        let directory = place.path().to_owned();
+        let replicas = Replicas::open(Options { directory, node, budget, domains: Domains::default() });
+        let replicas = replicas.expect("an empty directory");
+        let geometry = Geometry::new(64 << 20, 4096, 2).expect("a geometry");
+        let create = |segment| replicas.create(SegmentId(segment), geometry, Ownership::default());
+        std::thread::scope(|scope| {
+            let making = scope.spawn(|| create(1).expect("room"));
+            let seen = std::iter::repeat_with(|| replicas.usage()).take_while(|usage| usage.replicas == 0);
+            assert!(seen.filter(|usage| usage.used > 128 << 20).count() > 0, "its room is taken before it is there");
+            making.join().expect("made");
+        });
+        let usage = replicas.usage();
+        assert!((2..).map_while(|segment| create(segment).ok()).count() < 7, "the budget is kept");
+        (1..10).for_each(|segment| replicas.forget(SegmentId(segment)).expect("removed"));
+        assert_eq!((replicas.usage().used, usage.replicas), (0, 1));
+    }
 }
