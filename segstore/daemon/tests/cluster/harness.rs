@@ -117,6 +117,12 @@ impl Cluster {
         kill(Pid::from_raw(daemon.id().try_into().unwrap()), Signal::SIGSTOP).unwrap();
     }
 
+    /// Lets it go on.
+    pub(super) fn resume(&self, node: usize) {
+        let daemon = self.daemons[node].as_ref().unwrap();
+        kill(Pid::from_raw(daemon.id().try_into().unwrap()), Signal::SIGCONT).unwrap();
+    }
+
     /// Waits until every daemon that runs sees so many nodes.
     pub(super) fn until_up(&self, nodes: usize) {
         for (node, _) in self.daemons.iter().enumerate().filter(|(_, daemon)| daemon.is_some()) {

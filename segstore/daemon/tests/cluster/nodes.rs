@@ -87,6 +87,26 @@ fn without_its_directory_commits_go_on() {
     assert_eq!(check_state(segment.bytes()), 50);
 }
 
+/// Whoever was not heard since the directory's daemon did not listen is not dead.
+#[test]
+fn a_pause_of_the_directory_ends_no_lease() {
+    let cluster = Cluster::start(3, &[]);
+    let sessions = [cluster.session(1), cluster.session(2)];
+    sessions.iter().zip(["a", "b"]).for_each(|(session, name)| {
+        session.acquire(name, Some(Duration::ZERO), false).unwrap();
+    });
+    for _ in 0..3 {
+        cluster.pause(0);
+        std::thread::sleep(Duration::from_millis(2500));
+        cluster.resume(0);
+        std::thread::sleep(Duration::from_millis(700));
+        for (name, other) in [("a", 2), ("b", 1)] {
+            let taken = cluster.session(other).acquire(name, Some(Duration::ZERO), false);
+            assert!(matches!(taken, Err(Error::Owned { .. })), "{name}: its holder and that one's daemon live");
+        }
+    }
+}
+
 #[test]
 fn a_replica_that_dies_is_left_out_and_replaced() {
     let mut cluster = Cluster::start(4, OVER_TCP);
