@@ -78,12 +78,15 @@ impl Keeper {
         }
     }
 
-    /// The lease of the daemon's former life, if it stands.
+    /// The lease of the daemon's former life, unless it is over. A directory that does not answer now may have kept it.
     async fn former(&self) -> Option<LeaseId> {
         let text = tokio::fs::read_to_string(&self.file).await.ok()?;
         let lease = LeaseId(text.trim().parse().ok()?);
-        self.directory.keep_alive(lease).await.ok()?;
-        tracing::info!("started again within the node's lease: nothing was given up meanwhile");
+        match self.directory.keep_alive(lease).await {
+            Ok(()) => tracing::info!("started again within the node's lease: nothing was given up meanwhile"),
+            Err(DirectoryError::LeaseOver(_)) => return None,
+            Err(error) => tracing::warn!("whether the node's lease stands is not known yet: {error}"),
+        }
         Some(lease)
     }
 

@@ -80,7 +80,6 @@ async fn serve(config: Config) -> Result<(), Failure> {
     tokio::spawn(keeper.run(entry));
     tokio::spawn(node.view.clone().follow(directory));
     tokio::spawn(forget_orphans(node.clone()));
-    tokio::spawn(node.sessions.clone().expect_former(node.clone(), config.node_lease));
 
     if let Some(address) = config.metrics {
         tokio::spawn(metrics::serve(listen(address, "metrics").await?, node.clone()));
@@ -88,6 +87,8 @@ async fn serve(config: Config) -> Result<(), Failure> {
     join(&node, &config).await;
     let socket = sessions::bind(&config.socket, config.socket_mode)?;
     tokio::spawn(sessions::serve(socket, node.clone()));
+    // From now on they can come back.
+    tokio::spawn(node.sessions.clone().expect_former(node.clone(), config.node_lease));
     if let Some(file) = &config.pid_file {
         std::fs::write(file, format!("{}\n", std::process::id()))
             .map_err(|error| format!("{}: {error}", file.display()))?;

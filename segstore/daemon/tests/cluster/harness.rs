@@ -99,7 +99,7 @@ impl Cluster {
     /// Starts a node's daemon (again), and waits until it serves.
     pub(super) fn restart(&mut self, node: usize) {
         self.kill(node);
-        self.daemons[node] = Some(self.command(node).spawn().unwrap());
+        self.spawn(node);
         until("the daemon serves", || Session::connect_to(self.socket(node)).ok());
     }
 
@@ -121,6 +121,11 @@ impl Cluster {
     pub(super) fn resume(&self, node: usize) {
         let daemon = self.daemons[node].as_ref().unwrap();
         kill(Pid::from_raw(daemon.id().try_into().unwrap()), Signal::SIGCONT).unwrap();
+    }
+
+    /// Starts a node's daemon without waiting for it.
+    pub(super) fn spawn(&mut self, node: usize) {
+        self.daemons[node] = Some(self.command(node).spawn().unwrap());
     }
 
     /// Waits until every daemon that runs sees so many nodes.

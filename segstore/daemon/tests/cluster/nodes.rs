@@ -108,6 +108,22 @@ fn a_pause_of_the_directory_ends_no_lease() {
 }
 
 #[test]
+fn a_daemon_that_comes_back_before_the_directory_gives_nothing_up() {
+    let mut cluster = Cluster::start(3, &[]);
+    let session = cluster.session(1);
+    session.acquire("s", Some(Duration::ZERO), false).unwrap();
+    cluster.kill(0);
+    cluster.kill(1);
+    cluster.spawn(1);
+    // Longer than its lease: while there is no directory no time runs out.
+    std::thread::sleep(Duration::from_millis(1500));
+    cluster.restart(0);
+    std::thread::sleep(Duration::from_millis(2500));
+    let taken = cluster.session(2).acquire("s", Some(Duration::ZERO), false);
+    assert!(matches!(taken, Err(Error::Owned { .. })), "its holder lives, and so does that one's daemon: {taken:?}");
+}
+
+#[test]
 fn a_replica_that_dies_is_left_out_and_replaced() {
     let mut cluster = Cluster::start(4, OVER_TCP);
     let session = cluster.session(0);
