@@ -205,6 +205,8 @@ impl Worker {
         if after < self.kept_after {
             return Err(DirectoryError::Forgotten(after));
         }
+        // Whoever gave up waiting for a change that does not come is not found out by a change.
+        self.watchers.retain(|watcher| !watcher.changes.is_closed());
         let (changes, watch) = mpsc::channel(KEPT + LAG);
         let missed =
             self.kept.iter().filter(|change| revision_of(change) > after && key_of(change).starts_with(&prefix));
@@ -291,5 +293,22 @@ fn revision_of(change: &Change) -> Revision {
     match change {
         Change::Put(entry) => entry.revision,
         Change::Deleted { revision, .. } => *revision,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn watches_that_are_given_up_cost_nothing() {
+        let place = tempfile::TempDir::new().expect("a directory");
+        let store = Store::open(&place.path().join("directory.redb")).expect("a store");
+        let mut worker = Worker::new(store, crossbeam_channel::unbounded().1).expect("a worker");
+        let kept = worker.watch("a/".into(), Revision(0)).expect("a watch");
+        for _ in 0..100 {
+            drop(worker.watch("b/".into(), Revision(0)).expect("a watch"));
+        }
+        assert!(worker.watchers.len() <= 2 && !kept.is_closed(), "{} watchers", worker.watchers.len());
     }
 }
