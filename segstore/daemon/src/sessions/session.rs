@@ -22,6 +22,8 @@ pub struct Session {
     pub program: String,
     /// Its first process.
     pub credentials: Credentials,
+    /// Whoever takes a name for it, or frees one, does so alone: what it notes and what the directory says go together.
+    pub(super) names: tokio::sync::Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -58,7 +60,14 @@ struct Asked {
 
 impl Session {
     pub(super) fn new(token: String, number: u64, program: String, credentials: Credentials) -> Arc<Self> {
-        Arc::new(Self { token, number, program, credentials, state: Mutex::default() })
+        Arc::new(Self {
+            token,
+            number,
+            program,
+            credentials,
+            names: tokio::sync::Mutex::default(),
+            state: Mutex::default(),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -146,7 +155,10 @@ impl Session {
                 .filter(|outgoing| outgoing.send(ToClient::Demand(number, demand.clone())).is_ok());
             let waiting = sent.count();
             if waiting == 0 {
-                return Err(Fault::new(FaultKind::Unreachable, "the owner's process is not connected"));
+                return Err(Fault::new(
+                    FaultKind::Unreachable,
+                    "the owner's process is not connected",
+                ));
             }
             state.demands.insert(number, Asked { waiting, answer: Some(answer) });
         }

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use segstore::control::channel::{Asked, Channel};
+use segstore::control::message::Request;
 use segstore::{BelowMinimum, CreateOptions, Error, OpenOptions, Segment, Session};
 
 use super::harness::{Cluster, until};
@@ -121,6 +123,30 @@ fn a_daemon_that_comes_back_before_the_directory_gives_nothing_up() {
     std::thread::sleep(Duration::from_millis(2500));
     let taken = cluster.session(2).acquire("s", Some(Duration::ZERO), false);
     assert!(matches!(taken, Err(Error::Owned { .. })), "its holder lives, and so does that one's daemon: {taken:?}");
+}
+
+/// The directory dies while names are acquired: whoever is told that it failed does not have one, and it is not lost.
+#[test]
+fn a_name_that_was_not_acquired_is_free() {
+    let mut cluster = Cluster::start(3, &["--node-lease", "20s"]);
+    let open = |_| Channel::open(&cluster.socket(1), "asker", None, Box::new(|_, _| ())).unwrap();
+    let channels: Vec<_> = (0..64).map(open).collect();
+    for round in 0..8 {
+        let acquire = |n: usize| Request::Acquire { name: format!("{round}/{n}"), wait: Some(0), force: false };
+        let asked: Vec<_> = channels.iter().zip(0..).map(|(channel, n)| channel.send(acquire(n)).unwrap()).collect();
+        while !asked.iter().any(Asked::is_answered) {
+            std::hint::spin_loop();
+        }
+        cluster.kill(0);
+        let failed = asked.into_iter().map(|asked| asked.wait(None).is_err()).collect::<Vec<_>>();
+        cluster.restart(0);
+        let other = cluster.session(2);
+        for (n, _) in failed.iter().enumerate().filter(|(_, failed)| **failed) {
+            let name = format!("{round}/{n}");
+            let acquired = other.acquire(&name, Some(Duration::from_secs(5)), false);
+            assert!(acquired.is_ok(), "{name}: {acquired:?}");
+        }
+    }
 }
 
 #[test]
