@@ -49,6 +49,8 @@ pub struct Reporter {
 /// A session's connection. Closed when dropped.
 pub struct Channel {
     shared: Arc<Shared>,
+    /// The process that opened it.
+    process: u32,
 }
 
 struct Shared {
@@ -125,7 +127,7 @@ impl Channel {
         let weak = Arc::downgrade(&shared);
         let thread = std::thread::Builder::new().name("segstore-control".into());
         thread.spawn(move || keep_reading(&weak, stream))?;
-        Ok(Self { shared })
+        Ok(Self { shared, process: std::process::id() })
     }
 
     /// What the daemon said of itself when it was connected last.
@@ -181,6 +183,9 @@ impl Asked {
 
 impl Drop for Channel {
     fn drop(&mut self) {
+        if std::process::id() != self.process {
+            return; // A forked child: the connection is its parent's, and so is whoever held the lock.
+        }
         let mut state = self.shared.lock();
         state.is_closed = true;
         if let Some(stream) = state.stream.take() {

@@ -13,8 +13,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::credentials::Credentials;
+use super::life::Life;
 use super::requests::{self, Client};
-use super::session::Session;
+use super::session::{Outgoing, Session};
 use crate::node::Node;
 
 /// How long a client may take to say hello.
@@ -23,6 +24,7 @@ const HELLO: Duration = Duration::from_secs(5);
 /// Serves it to its end.
 pub(super) async fn serve(stream: UnixStream, node: Arc<Node>) -> io::Result<()> {
     let credentials = Credentials::of(&stream)?;
+    let life = Life::of(&stream, &credentials);
     let (mut from, to) = stream.into_split();
     let (outgoing, frames) = mpsc::unbounded_channel();
     let writer = tokio::spawn(write(to, frames));
@@ -43,26 +45,40 @@ pub(super) async fn serve(stream: UnixStream, node: Arc<Node>) -> io::Result<()>
     let Some(connection) = session.join(outgoing.clone()) else { return Ok(()) };
     let client = Client { node: node.clone(), session: session.clone(), credentials };
     let mut running = JoinSet::new();
-    let ended = loop {
-        match read(&mut from).await {
-            Ok(ToDaemon::Report(number, report)) => session.report(number, report),
+    let ended = tokio::select! {
+        error = converse(&client, &mut from, &outgoing, &mut running) => error,
+        () = life.ended() => io::ErrorKind::UnexpectedEof.into(),
+    };
+    // What it waited for is waited for no longer.
+    running.shutdown().await;
+    writer.abort();
+    if session.leave(connection) {
+        node.sessions.end(&node, &session).await;
+    }
+    Err(ended)
+}
+
+/// Serves what it asks until it asks no more; gives why.
+async fn converse(
+    client: &Client,
+    from: &mut OwnedReadHalf,
+    outgoing: &Outgoing,
+    running: &mut JoinSet<()>,
+) -> io::Error {
+    loop {
+        match read(from).await {
+            Ok(ToDaemon::Report(number, report)) => client.session.report(number, report),
             Ok(ToDaemon::Request(number, request)) => {
                 let (client, outgoing) = (client.clone(), outgoing.clone());
                 running.spawn(async move {
                     let answer = requests::serve(&client, request).await;
                     let _ = outgoing.send(ToClient::Answer(number, answer));
                 });
-                while running.try_join_next().is_some() {}
             }
-            Err(error) => break error,
+            Err(error) => return error,
         }
-    };
-    // What it waited for is waited for no longer.
-    running.shutdown().await;
-    if session.leave(connection) {
-        node.sessions.end(&node, &session).await;
+        while running.try_join_next().is_some() {}
     }
-    Err(ended)
 }
 
 fn welcome(node: &Node, credentials: &Credentials, hello: ToDaemon) -> Result<(Arc<Session>, Answer), Fault> {

@@ -3,6 +3,7 @@
 mod connection;
 pub mod credentials;
 mod kept;
+mod life;
 mod listener;
 mod requests;
 mod session;

@@ -4,6 +4,8 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use segstore::control::channel::Channel;
 use segstore::control::message::{Bytes, FaultKind, Request};
 use segstore::{CreateOptions, Error, OpenOptions};
@@ -190,4 +192,16 @@ fn nobody_but_the_owner_reaches_a_replica_as_its_writer() {
     assert_eq!(channel.ask(swap, Some(WATCHDOG)).unwrap_err().kind, FaultKind::Invalid, "no term is skipped");
     write_state(&mut segment, 2);
     segment.checkpoint().unwrap();
+}
+
+/// A child that its parent forked has the parent's connection, and is not the parent.
+#[test]
+fn a_forked_child_does_not_keep_what_its_parent_held() {
+    let cluster = Cluster::start(2, &[]);
+    let mut owner = cluster.client(0, "forker", &["s"]);
+    let child: i32 = owner.line("child").unwrap().parse().unwrap();
+    owner.kill();
+    let opened = cluster.session(1).open("s", &OpenOptions::new().stand_by(Some(Duration::from_secs(10))));
+    kill(Pid::from_raw(child), Signal::SIGKILL).unwrap();
+    opened.unwrap();
 }
