@@ -97,7 +97,7 @@ impl Line {
     fn read(&self) -> io::Result<ToClient> {
         let mut head = [0; 4];
         (&self.stream).read_exact(&mut head)?;
-        let mut json = vec![0; frame::length(head)?];
+        let mut json = vec![0; frame::length::<ToClient>(head)?];
         (&self.stream).read_exact(&mut json)?;
         frame::decode(&json)
     }

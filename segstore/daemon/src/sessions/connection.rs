@@ -105,22 +105,48 @@ fn welcome(node: &Node, credentials: &Credentials, hello: ToDaemon) -> Result<(A
 async fn read(from: &mut OwnedReadHalf) -> io::Result<ToDaemon> {
     let mut head = [0; 4];
     from.read_exact(&mut head).await?;
-    let mut json = vec![0; frame::length(head)?];
+    let mut json = vec![0; frame::length::<ToDaemon>(head)?];
     from.read_exact(&mut json).await?;
     frame::decode(&json)
 }
 
 async fn write(mut to: OwnedWriteHalf, mut frames: mpsc::UnboundedReceiver<ToClient>) {
     while let Some(message) = frames.recv().await {
-        let bytes = match frame::encode(&message) {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                tracing::error!("an answer that cannot be sent: {error}");
-                continue;
-            }
-        };
+        let Some(bytes) = encode(&message) else { continue };
         if to.write_all(&bytes).await.is_err() {
             return; // The reader notices.
         }
+    }
+}
+
+/// The frame; an answer that is too long for one is answered by that.
+fn encode(message: &ToClient) -> Option<Vec<u8>> {
+    let error = match frame::encode(message) {
+        Ok(bytes) => return Some(bytes),
+        Err(error) => error,
+    };
+    tracing::error!("a message to a client cannot be sent: {error}");
+    let ToClient::Answer(number, _) = message else { return None };
+    let fault = Fault::new(FaultKind::Unsupported, format!("the answer does not fit into a message: {error}"));
+    frame::encode(&ToClient::Answer(*number, Err(fault))).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use segstore::control::frame::Message;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_that_is_too_long_is_answered() {
+        let answer = |bytes| ToClient::Answer(7, Err(Fault::new(FaultKind::Internal, "x".repeat(bytes))));
+        let told = |message| {
+            let frame = encode(&message).expect("an answer");
+            frame::decode::<ToClient>(&frame[4..]).expect("a message")
+        };
+        let long = answer(2 << 20);
+        assert_eq!(told(long.clone()), long);
+        let ToClient::Answer(7, Err(fault)) = told(answer(ToClient::LONGEST)) else { panic!("it does not fit") };
+        assert!(fault.message.contains("the longest has"), "{}", fault.message.len());
     }
 }
