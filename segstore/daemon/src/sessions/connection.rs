@@ -20,23 +20,28 @@ use crate::node::Node;
 
 /// How long a client may take to say hello.
 const HELLO: Duration = Duration::from_secs(5);
+/// The most frames that wait for a client to read.
+const OUTGOING: usize = 64;
+/// The most requests of a connection at once.
+const REQUESTS: usize = 512;
 
 /// Serves it to its end.
 pub(super) async fn serve(stream: UnixStream, node: Arc<Node>) -> io::Result<()> {
     let credentials = Credentials::of(&stream)?;
     let life = Life::of(&stream, &credentials);
+    let seat = node.sessions.inner.seats.take(credentials.uid);
     let (mut from, to) = stream.into_split();
-    let (outgoing, frames) = mpsc::unbounded_channel();
+    let (outgoing, frames) = mpsc::channel(OUTGOING);
     let writer = tokio::spawn(write(to, frames));
     let hello = tokio::time::timeout(HELLO, read(&mut from)).await;
     let hello = hello.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no hello in five seconds")))?;
-    let session = match welcome(&node, &credentials, hello) {
-        Ok((session, answer)) => {
-            let _ = outgoing.send(ToClient::Answer(0, Ok(answer)));
-            session
+    let (_seat, session) = match seat.and_then(|seat| Ok((seat, welcome(&node, &credentials, hello)?))) {
+        Ok((seat, (session, answer))) => {
+            let _ = outgoing.send(ToClient::Answer(0, Ok(answer))).await;
+            (seat, session)
         }
         Err(fault) => {
-            let _ = outgoing.send(ToClient::Answer(0, Err(fault)));
+            let _ = outgoing.send(ToClient::Answer(0, Err(fault))).await;
             drop(outgoing);
             let _ = writer.await;
             return Ok(());
@@ -68,11 +73,16 @@ async fn converse(
     loop {
         match read(from).await {
             Ok(ToDaemon::Report(number, report)) => client.session.report(number, report),
+            Ok(ToDaemon::Request(number, _)) if running.len() >= REQUESTS => {
+                let text = format!("{REQUESTS} requests of this connection wait for their answers: wait for one first");
+                // A client that reads nothing is read no further.
+                let _ = outgoing.send(ToClient::Answer(number, Err(Fault::new(FaultKind::NoRoom, text)))).await;
+            }
             Ok(ToDaemon::Request(number, request)) => {
                 let (client, outgoing) = (client.clone(), outgoing.clone());
                 running.spawn(async move {
                     let answer = requests::serve(&client, request).await;
-                    let _ = outgoing.send(ToClient::Answer(number, answer));
+                    let _ = outgoing.send(ToClient::Answer(number, answer)).await;
                 });
             }
             Err(error) => return error,
@@ -110,7 +120,7 @@ async fn read(from: &mut OwnedReadHalf) -> io::Result<ToDaemon> {
     frame::decode(&json)
 }
 
-async fn write(mut to: OwnedWriteHalf, mut frames: mpsc::UnboundedReceiver<ToClient>) {
+async fn write(mut to: OwnedWriteHalf, mut frames: mpsc::Receiver<ToClient>) {
     while let Some(message) = frames.recv().await {
         let Some(bytes) = encode(&message) else { continue };
         if to.write_all(&bytes).await.is_err() {

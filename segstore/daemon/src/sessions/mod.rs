@@ -6,6 +6,7 @@ mod kept;
 mod life;
 mod listener;
 mod requests;
+mod seat;
 mod session;
 
 use std::collections::HashMap;
@@ -19,6 +20,7 @@ use crate::identity::random;
 use crate::node::Node;
 use credentials::Credentials;
 pub use listener::{bind, serve};
+use seat::Seats;
 use session::Left;
 pub use session::Session;
 
@@ -34,6 +36,7 @@ pub struct Sessions {
 struct Inner {
     by_token: Mutex<HashMap<String, Arc<Session>>>,
     file: PathBuf,
+    seats: Arc<Seats>,
 }
 
 impl Sessions {
@@ -45,7 +48,7 @@ impl Sessions {
             kept.holding.iter().for_each(|name| session.hold(name));
             (kept.token, session)
         });
-        Self { inner: Arc::new(Inner { by_token: Mutex::new(former.collect()), file }) }
+        Self { inner: Arc::new(Inner { by_token: Mutex::new(former.collect()), file, seats: Arc::default() }) }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Session>>> {

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::credentials::Credentials;
 
 /// Where a connection's frames go out.
-pub(super) type Outgoing = mpsc::UnboundedSender<ToClient>;
+pub(super) type Outgoing = mpsc::Sender<ToClient>;
 
 /// A session.
 pub struct Session {
@@ -152,12 +152,12 @@ impl Session {
             let sent = state
                 .connections
                 .values()
-                .filter(|outgoing| outgoing.send(ToClient::Demand(number, demand.clone())).is_ok());
+                .filter(|outgoing| outgoing.try_send(ToClient::Demand(number, demand.clone())).is_ok());
             let waiting = sent.count();
             if waiting == 0 {
                 return Err(Fault::new(
                     FaultKind::Unreachable,
-                    "the owner's process is not connected",
+                    "the owner's process is not connected, or reads nothing",
                 ));
             }
             state.demands.insert(number, Asked { waiting, answer: Some(answer) });

@@ -2,12 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use segstore::control::channel::Channel;
-use segstore::control::message::{Bytes, FaultKind, Request};
+use segstore::control::frame::{ToDaemon, encode};
+use segstore::control::message::{Bytes, FaultKind, PROTOCOL, Request};
 use segstore::{CreateOptions, Error, OpenOptions};
 use segstore_core::id::{Epoch, OwnerId, Stamp, Term};
 use segstore_core::layout::Ownership;
@@ -204,4 +206,31 @@ fn a_forked_child_does_not_keep_what_its_parent_held() {
     let opened = cluster.session(1).open("s", &OpenOptions::new().stand_by(Some(Duration::from_secs(10))));
     kill(Pid::from_raw(child), Signal::SIGKILL).unwrap();
     opened.unwrap();
+}
+
+#[test]
+fn a_client_that_reads_nothing_is_read_no_further() {
+    let cluster = Cluster::start(1, &[]);
+    let mut stream = UnixStream::connect(cluster.socket(0)).unwrap();
+    stream.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
+    let hello = Request::Hello { protocol: PROTOCOL, session: None, program: "mute".into() };
+    stream.write_all(&encode(&ToDaemon::Request(0, hello)).unwrap()).unwrap();
+    let requests = encode(&ToDaemon::Request(1, Request::Nodes)).unwrap().repeat(1000);
+    let taken = (0..200).take_while(|_| stream.write_all(&requests).is_ok()).count();
+    assert!(taken < 100, "{taken} thousand requests were read of a client that reads no answer");
+    cluster.session(0).nodes().unwrap();
+}
+
+#[test]
+fn requests_that_wait_are_bounded_by_connection() {
+    let cluster = Cluster::start(1, &[]);
+    let holder = cluster.session(0);
+    holder.acquire("s", Some(Duration::ZERO), false).unwrap();
+    let channel = Channel::open(&cluster.socket(0), "impatient", None, Box::new(|_, _| ())).unwrap();
+    let acquire = Request::Acquire { name: "s".into(), wait: None, force: false };
+    let asked: Vec<_> = (0..513).map(|_| channel.send(acquire.clone()).unwrap()).collect();
+    let refused = asked.into_iter().next_back().unwrap().wait(Some(WATCHDOG)).unwrap_err();
+    assert_eq!(refused.kind, FaultKind::NoRoom, "{refused:?}");
+    drop(channel);
+    holder.nodes().unwrap();
 }
