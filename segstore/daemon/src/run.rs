@@ -18,7 +18,7 @@ use segstored::lease::Keeper;
 use segstored::node::{Calls, Node, forget_orphans};
 use segstored::peers::tls::Identity;
 use segstored::peers::{Channels, Peers, server};
-use segstored::replicas::{Domains, Options, Replicas};
+use segstored::replicas::{Domains, Options, Replicas, SHM};
 use segstored::sessions::{self, Sessions};
 use segstored::{identity, metrics};
 use tokio::net::TcpListener;
@@ -54,7 +54,8 @@ async fn serve(config: Config) -> Result<(), Failure> {
 
     let (domains, _servers) = open_domains(&config)?;
     let providers: Vec<_> = domains.names().map(str::to_owned).collect();
-    let options = Options { directory: config.memory_dir.clone(), node: id, budget: config.memory, domains };
+    let options =
+        Options { directory: config.memory_dir.clone(), node: id, budget: config.memory, domains };
     let replicas = Arc::new(Replicas::open(options)?);
 
     let keeper = Keeper::new(directory.clone(), config.node_lease, config.data_dir.join("lease"));
@@ -171,10 +172,13 @@ fn with_port(advertise: &str, port: u16) -> String {
 fn open_domains(config: &Config) -> Result<(Domains, Vec<Server>), Failure> {
     let mut domains = Vec::new();
     let mut servers = Vec::new();
+    let mut former = None;
+    let directory = config.memory_dir.join("peers");
     if config.transport != Transport::Tcp {
-        let directory = config.memory_dir.join("peers");
         DirBuilder::new().recursive(true).mode(0o700).create(&config.memory_dir)?;
-        domains.push(("shm".to_owned(), Shm::in_directory(directory).open()?));
+        domains.push((SHM.to_owned(), Shm::in_directory(directory).open()?));
+    } else if directory.exists() {
+        former = Some(Shm::in_directory(directory).open()?);
     }
     if config.transport != Transport::Shm {
         let ended =
@@ -185,7 +189,8 @@ fn open_domains(config: &Config) -> Result<(Domains, Vec<Server>), Failure> {
         servers.push(Server::start(&tcp, &options)?);
         domains.push(("tcp".to_owned(), tcp));
     }
-    Ok((Domains::new(domains), servers))
+    let domains = Domains::new(domains);
+    Ok((former.map_or(domains.clone(), |shm| domains.with_former(shm)), servers))
 }
 
 /// The node's entry as it is now.

@@ -31,17 +31,28 @@ use crate::identity::random;
 use files::Files;
 use hosted::Hosted;
 
+/// The provider whose peers outlive the daemon.
+pub const SHM: &str = "shm";
+
 /// The transport's devices of this daemon.
 #[derive(Clone, Debug, Default)]
 pub struct Domains {
     domains: Vec<(String, Domain)>,
+    /// Shared memory, where it is not served any more, but was.
+    former: Option<(String, Domain)>,
 }
 
 impl Domains {
     /// These, the best first.
     #[must_use]
     pub fn new(domains: Vec<(String, Domain)>) -> Self {
-        Self { domains }
+        Self { domains, former: None }
+    }
+
+    /// And shared memory, over which nobody can come, but somebody may have come in a former life: that one is to be shut out.
+    #[must_use]
+    pub fn with_former(self, shm: Domain) -> Self {
+        Self { former: Some((SHM.to_owned(), shm)), ..self }
     }
 
     /// Their names.
@@ -62,7 +73,8 @@ impl Domains {
     }
 
     fn shm(&self) -> Option<(&str, &Domain)> {
-        self.domains.iter().find(|(name, _)| name == "shm").map(|(name, domain)| (name.as_str(), domain))
+        let mut all = self.domains.iter().chain(&self.former);
+        all.find(|(name, _)| name == SHM).map(|(name, domain)| (name.as_str(), domain))
     }
 }
 

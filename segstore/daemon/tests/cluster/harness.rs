@@ -103,6 +103,12 @@ impl Cluster {
         until("the daemon serves", || Session::connect_to(self.socket(node)).ok());
     }
 
+    /// The same with further options.
+    pub(super) fn restart_with(&mut self, node: usize, options: &[&str]) {
+        self.options.extend(options.iter().map(|&option| option.to_owned()));
+        self.restart(node);
+    }
+
     /// SIGKILL.
     pub(super) fn kill(&mut self, node: usize) {
         if let Some(mut daemon) = self.daemons[node].take() {

@@ -1,7 +1,7 @@
 //! What goes wrong around a cluster: wrong secrets, other users, files that are cut short or altered, full memory, old directories.
 
 use std::io::{Read, Write};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
@@ -15,6 +15,25 @@ use super::harness::{Cluster, WATCHDOG, until};
 use super::roles::{check_state, opened, options, write_state};
 
 const OVER_TCP: &[&str] = &["--transport", "tcp"];
+
+/// A tmpfs of so many KiB for a node's replicas; it goes when the cluster does.
+fn small_memory(cluster: &Cluster, node: usize, kib: usize) -> Mounted {
+    let memory = cluster.memory(node);
+    std::fs::remove_dir_all(&memory).unwrap();
+    std::fs::create_dir(&memory).unwrap();
+    let size = format!("size={kib}k");
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&memory).status().unwrap();
+    assert!(mounted.success(), "this test needs root");
+    Mounted(memory)
+}
+
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
 
 fn slots(cluster: &Cluster, node: usize) -> PathBuf {
     let files = std::fs::read_dir(cluster.memory(node)).unwrap().flatten().map(|file| file.path());
@@ -124,19 +143,24 @@ fn altered_bytes_are_found_and_another_copy_is_loaded() {
 fn full_memory_is_told_when_the_segment_is_made() {
     let mut cluster = Cluster::start(2, &[]);
     cluster.kill(1);
-    let memory = cluster.memory(1);
-    std::fs::remove_dir_all(&memory).unwrap();
-    std::fs::create_dir(&memory).unwrap();
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).arg(&memory).status().unwrap();
-    assert!(mounted.success(), "this test needs root");
+    let _memory = small_memory(&cluster, 1, 4096);
     cluster.restart(1);
     cluster.until_up(2);
     let refused = cluster.session(0).create("s", &CreateOptions::new(8 << 20));
-    let gone = Command::new("umount").arg("-l").arg(&memory).status().unwrap();
-    assert!(gone.success());
     let Err(Error::NoRoom(text)) = refused else { panic!("{refused:?}") };
     assert!(text.contains("remount,size="), "{text}");
     assert!(cluster.session(0).segments().unwrap().is_empty());
+}
+
+/// Over shared memory a writer outlives the daemon that admitted it: also one that does not serve shared memory any more.
+#[test]
+fn a_daemon_that_gives_shared_memory_up_shuts_its_writers_out() {
+    let mut cluster = Cluster::start(2, &["--transport", "shm"]);
+    let _segment = opened(&cluster.session(0), &options().replicas(1));
+    let file = |cluster: &Cluster| slots(cluster, 1).metadata().unwrap().ino();
+    let written = file(&cluster);
+    cluster.restart_with(1, OVER_TCP);
+    assert_ne!(file(&cluster), written, "the slots stand where that writer does not reach");
 }
 
 #[test]
