@@ -6,14 +6,13 @@
 
 mod error;
 mod files;
+mod former;
 mod hosted;
 mod level;
 mod repair;
 
 use std::collections::BTreeMap;
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -140,33 +139,12 @@ pub struct Replicas {
 }
 
 impl Replicas {
-    /// Takes up what a former life of this daemon kept. What is not whole is logged, and neither served nor removed.
+    /// Takes up what a former life of this daemon kept.
     ///
     /// # Errors
     /// The directory cannot be made or read.
     pub fn open(options: Options) -> Result<Self, ReplicaError> {
-        let directory = &options.directory;
-        let system = |doing| move |error| ReplicaError::System { doing, file: directory.clone(), error };
-        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(system("making"))?;
-        let mut hosted = BTreeMap::new();
-        for entry in std::fs::read_dir(directory).map_err(system("reading"))? {
-            let path = entry.map_err(system("reading"))?.path();
-            let Some(kind) = path.extension() else { continue };
-            if kind == files::HEAD {
-                match adopt(&path, &options) {
-                    Ok(replica) => {
-                        hosted.insert((replica.segment, replica.member.incarnation), Arc::new(replica));
-                    }
-                    Err(error) => tracing::error!("a replica of a former life is lost: {error}"),
-                }
-            } else if kind == files::SLOTS && !path.with_extension(files::HEAD).exists() {
-                // Its making was cut off: nobody was ever told of it.
-                let _ = std::fs::remove_file(&path);
-            }
-        }
-        if !hosted.is_empty() {
-            tracing::info!("{} replicas of a former life of this daemon are served again", hosted.len());
-        }
+        let hosted = former::take_up(&options)?;
         let used = AtomicU64::new(hosted.values().map(|replica| replica.bytes()).sum());
         Ok(Self { options, hosted: Mutex::new(hosted), used })
     }
@@ -370,17 +348,6 @@ impl Replicas {
     }
 }
 
-fn adopt(head_path: &Path, options: &Options) -> Result<Hosted, ReplicaError> {
-    let (files, head) = Files::open(head_path)?;
-    if head.node != options.node {
-        let text = format!("{}: it belongs to node {}, not to this one", head_path.display(), head.node);
-        return Err(ReplicaError::Invalid(text));
-    }
-    let replica = Hosted::new(&head, files);
-    replica.adopt(&options.domains)?;
-    Ok(replica)
-}
-
 fn summary(replica: &Hosted) -> Summary {
     let (image, problem) = match replica.heads() {
         Ok(heads) => {
@@ -402,7 +369,8 @@ mod tests {
         let place = tempfile::TempDir::new_in("/dev/shm").expect("a directory");
         let (node, budget) = (NodeId(1), 1 << 30);
         let directory = place.path().to_owned();
-        let replicas = Replicas::open(Options { directory, node, budget, domains: Domains::default() });
+        let replicas =
+            Replicas::open(Options { directory, node, budget, domains: Domains::default() });
         let replicas = replicas.expect("an empty directory");
         let geometry = Geometry::new(64 << 20, 4096, 2).expect("a geometry");
         let create = |segment| replicas.create(SegmentId(segment), geometry, Ownership::default());

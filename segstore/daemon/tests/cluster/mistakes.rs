@@ -152,6 +152,28 @@ fn full_memory_is_told_when_the_segment_is_made() {
     assert!(cluster.session(0).segments().unwrap().is_empty());
 }
 
+#[test]
+fn what_a_killed_daemon_was_making_is_removed() {
+    let mut cluster = Cluster::start(2, &[]);
+    drop(opened(&cluster.session(0), &options().replicas(1)));
+    let whole = slots(&cluster, 1);
+    cluster.kill(1);
+    let id = |n: u8| format!("{n:032x}-{n:032x}");
+    let at = |name: String| cluster.memory(1).join(name);
+    // In the middle of writing a head, as this version does and as earlier ones did; in the middle of a move.
+    let unfinished = [
+        at(id(1) + ".new-head"),
+        at(id(1) + ".slots"),
+        at(id(2) + ".head"),
+        at(id(2) + ".slots"),
+        whole.with_added_extension("moving-1"),
+    ];
+    unfinished.iter().for_each(|file| std::fs::write(file, [1; 100]).unwrap());
+    cluster.restart(1);
+    let left: Vec<_> = unfinished.into_iter().filter(|file| file.exists()).collect();
+    assert!(left.is_empty() && whole.exists(), "{left:?}");
+}
+
 /// Over shared memory a writer outlives the daemon that admitted it: also one that does not serve shared memory any more.
 #[test]
 fn a_daemon_that_gives_shared_memory_up_shuts_its_writers_out() {
