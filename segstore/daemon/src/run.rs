@@ -55,7 +55,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let (domains, _servers) = open_domains(&config)?;
     let providers: Vec<_> = domains.names().map(str::to_owned).collect();
     let options =
-        Options { directory: config.memory_dir.clone(), node: id, budget: config.memory, domains };
+        Options { directory: config.memory_dir.clone(), node: id, budget: config.memory, domains, boot: host.clone() };
     let replicas = Arc::new(Replicas::open(options)?);
 
     let keeper = Keeper::new(directory.clone(), config.node_lease, config.data_dir.join("lease"));

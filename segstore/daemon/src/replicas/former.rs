@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File};
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use segstore_core::id::{Incarnation, SegmentId};
 use segstore_core::layout::replica_head;
 
@@ -15,11 +17,15 @@ use super::error::ReplicaError;
 use super::files::{self, Files};
 use super::hosted::Hosted;
 
+/// The file that says of which boot of the machine the replicas are.
+const BOOT: &str = "boot";
+
 /// Takes up the replicas that are whole. What is not is logged, and neither served nor removed; what was being made is removed.
 pub(super) fn take_up(options: &Options) -> Result<BTreeMap<(SegmentId, Incarnation), Arc<Hosted>>, ReplicaError> {
     let directory = &options.directory;
     let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
     made.map_err(|error| system("making", directory, error))?;
+    forget_other_boot(directory, &options.boot)?;
     remove_unfinished(directory)?;
     let mut hosted = BTreeMap::new();
     for path in contents(directory)?.iter().filter(|path| path.extension() == Some(OsStr::new(files::HEAD))) {
@@ -31,6 +37,7 @@ pub(super) fn take_up(options: &Options) -> Result<BTreeMap<(SegmentId, Incarnat
     if !hosted.is_empty() {
         tracing::info!("{} replicas of a former life of this daemon are served again", hosted.len());
     }
+    check_room(options);
     Ok(hosted)
 }
 
@@ -43,6 +50,36 @@ fn adopt(head_path: &Path, options: &Options) -> Result<Hosted, ReplicaError> {
     let replica = Hosted::new(&head, files);
     replica.adopt(&options.domains)?;
     Ok(replica)
+}
+
+/// What outlived its boot lay on a disk, which may have lost the newest of it: acknowledged checkpoints are not in it for certain.
+fn forget_other_boot(directory: &Path, boot: &str) -> Result<(), ReplicaError> {
+    let file = directory.join(BOOT);
+    match std::fs::read_to_string(&file) {
+        Ok(found) if found.trim() == boot => return Ok(()),
+        Ok(found) => {
+            let gone: Vec<_> = contents(directory)?.into_iter().filter(|path| is_of_replica(path)).collect();
+            gone.iter().try_for_each(|path| remove(path))?;
+            tracing::error!(
+                "{}: {} files of replicas of another boot of this machine ({}) are removed: what a disk kept may be older than what was \
+                 acknowledged; set `memory_dir` to a directory on tmpfs",
+                directory.display(),
+                gone.len(),
+                found.trim()
+            );
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(system("reading", &file, error)),
+    }
+    // On the disk before the first replica is.
+    let beside = file.with_extension("new");
+    let written = File::create(&beside).and_then(|mut new| {
+        new.write_all(boot.as_bytes())?;
+        new.sync_all()?;
+        std::fs::rename(&beside, &file)?;
+        File::open(directory)?.sync_all()
+    });
+    written.map_err(|error| system("writing", &file, error))
 }
 
 /// Heads that were never written, slots without a head, copies that were cut off: nobody was ever told of them.
@@ -62,6 +99,22 @@ fn remove_unfinished(directory: &Path) -> Result<(), ReplicaError> {
         }
     }
     Ok(())
+}
+
+fn is_of_replica(path: &Path) -> bool {
+    let kind = path.extension().unwrap_or_default().to_string_lossy();
+    [files::HEAD, files::NEW_HEAD, files::SLOTS].contains(&&*kind) || kind.starts_with(files::MOVING)
+}
+
+/// Tells what will go wrong later.
+fn check_room(options: &Options) {
+    let directory = &options.directory;
+    if statfs(directory).is_ok_and(|about| about.filesystem_type() != TMPFS_MAGIC) {
+        tracing::warn!(
+            "memory_dir {} is not on tmpfs: its replicas count as lost when the machine starts again, and are as slow as its disk",
+            directory.display()
+        );
+    }
 }
 
 /// By rising name.

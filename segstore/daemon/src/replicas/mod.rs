@@ -88,6 +88,8 @@ pub struct Options {
     pub budget: u64,
     /// What peers can come over.
     pub domains: Domains,
+    /// What tells this boot of the machine from every other: memory does not outlive it.
+    pub boot: String,
 }
 
 /// How much is in use.
@@ -370,7 +372,7 @@ mod tests {
         let (node, budget) = (NodeId(1), 1 << 30);
         let directory = place.path().to_owned();
         let replicas =
-            Replicas::open(Options { directory, node, budget, domains: Domains::default() });
+            Replicas::open(Options { directory, node, budget, domains: Domains::default(), boot: "b".into() });
         let replicas = replicas.expect("an empty directory");
         let geometry = Geometry::new(64 << 20, 4096, 2).expect("a geometry");
         let create = |segment| replicas.create(SegmentId(segment), geometry, Ownership::default());

@@ -174,6 +174,25 @@ fn what_a_killed_daemon_was_making_is_removed() {
     assert!(left.is_empty() && whole.exists(), "{left:?}");
 }
 
+/// Memory does not outlive its boot; a file that does may be older than what was acknowledged.
+#[test]
+fn replicas_of_another_boot_count_as_lost() {
+    let mut cluster = Cluster::start(3, OVER_TCP);
+    let session = cluster.session(0);
+    let mut segment = opened(&session, &options());
+    let of_former_boot = slots(&cluster, 1);
+    cluster.kill(1);
+    std::fs::write(cluster.memory(1).join("boot"), "00000000-0000-4000-8000-000000000000").unwrap();
+    cluster.restart(1);
+    assert!(!of_former_boot.exists());
+    assert!(std::fs::read_to_string(cluster.log(1)).unwrap().contains("of another boot"));
+    write_state(&mut segment, 2);
+    segment.checkpoint().unwrap();
+    until("it is filled anew", || (session.status("s").unwrap().owner?.elsewhere == 2).then_some(()));
+    cluster.restart(1);
+    assert!(slots(&cluster, 1).exists(), "of this boot");
+}
+
 /// Over shared memory a writer outlives the daemon that admitted it: also one that does not serve shared memory any more.
 #[test]
 fn a_daemon_that_gives_shared_memory_up_shuts_its_writers_out() {
