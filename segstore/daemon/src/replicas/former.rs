@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+use nix::sys::statvfs::statvfs;
 use segstore_core::id::{Incarnation, SegmentId};
 use segstore_core::layout::replica_head;
 
@@ -37,7 +38,7 @@ pub(super) fn take_up(options: &Options) -> Result<BTreeMap<(SegmentId, Incarnat
     if !hosted.is_empty() {
         tracing::info!("{} replicas of a former life of this daemon are served again", hosted.len());
     }
-    check_room(options);
+    check_room(options, hosted.values().map(|replica| replica.bytes()).max().unwrap_or_default());
     Ok(hosted)
 }
 
@@ -47,9 +48,7 @@ fn adopt(head_path: &Path, options: &Options) -> Result<Hosted, ReplicaError> {
         let text = format!("{}: it belongs to node {}, not to this one", head_path.display(), head.node);
         return Err(ReplicaError::Invalid(text));
     }
-    let replica = Hosted::new(&head, files);
-    replica.adopt(&options.domains)?;
-    Ok(replica)
+    Ok(Hosted::of_former_life(&head, files, &options.domains))
 }
 
 /// What outlived its boot lay on a disk, which may have lost the newest of it: acknowledged checkpoints are not in it for certain.
@@ -107,11 +106,24 @@ fn is_of_replica(path: &Path) -> bool {
 }
 
 /// Tells what will go wrong later.
-fn check_room(options: &Options) {
+fn check_room(options: &Options, largest: u64) {
     let directory = &options.directory;
     if statfs(directory).is_ok_and(|about| about.filesystem_type() != TMPFS_MAGIC) {
         tracing::warn!(
             "memory_dir {} is not on tmpfs: its replicas count as lost when the machine starts again, and are as slow as its disk",
+            directory.display()
+        );
+    }
+    let Ok(about) = statvfs(directory) else { return };
+    let has = about.blocks() * about.fragment_size();
+    // Shutting a writer out of shared memory takes a copy of its replica.
+    let needs = options.budget.saturating_add(largest);
+    if needs > has {
+        tracing::warn!(
+            "memory_dir {}: its file system has {has} bytes, but `memory` allows {} for replicas, and shutting a writer out of the largest \
+             one takes {largest} more for a moment: enlarge it (mount -o remount,size=... {}), or lower `memory`",
+            directory.display(),
+            options.budget,
             directory.display()
         );
     }

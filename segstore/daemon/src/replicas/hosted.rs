@@ -40,6 +40,8 @@ struct State {
     readers: Vec<Peer>,
     /// Ends the repair that fills this replica.
     repair: Option<Arc<AtomicBool>>,
+    /// Why a writer of a former life of this daemon may still write it. Until it is shut out nobody is told anything in an owner's name.
+    haunted: Option<String>,
     is_gone: bool,
 }
 
@@ -58,6 +60,7 @@ impl Hosted {
                 writer: None,
                 readers: Vec::new(),
                 repair: None,
+                haunted: None,
                 is_gone: false,
             }),
             progress: Mutex::new(None),
@@ -78,18 +81,33 @@ impl Hosted {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a replica up again that a former life of this daemon kept: whoever could write it then is shut out.
-    pub(super) fn adopt(&self, domains: &Domains) -> Result<(), ReplicaError> {
-        let mut state = self.lock();
-        match domains.shm() {
-            Some((provider, domain)) => state.region(domain, provider).map(drop),
-            None => Ok(()),
+    /// A replica that a former life of this daemon kept: whoever could write it then is shut out, now or before the next owner is served.
+    pub(super) fn of_former_life(head: &ReplicaHead, files: Files, domains: &Domains) -> Self {
+        let replica = Self::new(head, files);
+        let mut state = replica.lock();
+        state.haunted = Some("not tried yet".to_owned());
+        if let Err(error) = state.shut_former_out(domains) {
+            tracing::error!(
+                segment = %head.segment, replica = %head.incarnation,
+                "a writer of this daemon's former life may still write it, so no owner is served until it is shut out, which is tried again \
+                 when one asks: {error}"
+            );
         }
+        drop(state);
+        replica
+    }
+
+    /// What keeps owners from being served.
+    pub(super) fn problem(&self) -> Option<String> {
+        let why = self.lock().haunted.clone()?;
+        Some(format!(
+            "it is whole, but no owner is served until a writer of the daemon's former life is shut out: {why}"
+        ))
     }
 
     /// Fences: nothing of a lower term lands from here on.
-    pub(super) fn fence(&self, request: &Request) -> Result<Vec<Head>, ReplicaError> {
-        self.lock().fence(request)
+    pub(super) fn fence(&self, request: &Request, domains: &Domains) -> Result<Vec<Head>, ReplicaError> {
+        self.lock().fence(request, domains)
     }
 
     /// What stands at the start of every slot.
@@ -106,7 +124,7 @@ impl Hosted {
         hello: &[u8],
     ) -> Result<Vec<u8>, ReplicaError> {
         let mut state = self.lock();
-        state.admit(request)?;
+        state.admit(request, domains)?;
         let (peer, reply) = state.open(domains, provider, hello, Rights::WRITE.and(Rights::READ))?;
         state.writer = Some(peer);
         Ok(reply)
@@ -137,9 +155,13 @@ impl Hosted {
 
     /// Fences it, and begins to change it in this owner's name: what stands in its slots, and what says that it is to end. In one
     /// step, so that no later owner comes between and finds nothing to end.
-    pub(super) fn begin_level(&self, request: &Request) -> Result<(Vec<Head>, Arc<AtomicBool>), ReplicaError> {
+    pub(super) fn begin_level(
+        &self,
+        request: &Request,
+        domains: &Domains,
+    ) -> Result<(Vec<Head>, Arc<AtomicBool>), ReplicaError> {
         let mut state = self.lock();
-        Ok((state.fence(request)?, state.begin_repair()))
+        Ok((state.fence(request, domains)?, state.begin_repair()))
     }
 
     /// The repair that `end` would have ended is over, well or not.
@@ -193,7 +215,8 @@ impl Hosted {
 
 impl State {
     /// Decides the request; stores, then revokes, as granted.
-    fn admit(&mut self, request: &Request) -> Result<(), ReplicaError> {
+    fn admit(&mut self, request: &Request, domains: &Domains) -> Result<(), ReplicaError> {
+        self.shut_former_out(domains)?;
         let mut decisions = self.decisions;
         let granted = decisions.decide(request)?;
         if let Some(ownership) = granted.remember {
@@ -207,9 +230,22 @@ impl State {
         Ok(())
     }
 
-    fn fence(&mut self, request: &Request) -> Result<Vec<Head>, ReplicaError> {
-        self.admit(request)?;
+    fn fence(&mut self, request: &Request, domains: &Domains) -> Result<Vec<Head>, ReplicaError> {
+        self.admit(request, domains)?;
         self.files.slot_heads()
+    }
+
+    /// Moves the slots away from writers of a former life, if they may still write them. It may want room for a copy.
+    fn shut_former_out(&mut self, domains: &Domains) -> Result<(), ReplicaError> {
+        if self.haunted.is_some()
+            && let Some((provider, domain)) = domains.shm()
+            && let Err(error) = self.region(domain, provider)
+        {
+            self.haunted = Some(error.to_string());
+            return Err(error);
+        }
+        self.haunted = None;
+        Ok(())
     }
 
     fn begin_repair(&mut self) -> Arc<AtomicBool> {

@@ -224,7 +224,7 @@ impl Replicas {
     /// # Errors
     /// It refuses, is not here, or the earlier writer cannot be shut out for certain.
     pub fn fence(&self, request: &Request) -> Result<Vec<Head>, ReplicaError> {
-        self.get(request.segment, request.incarnation)?.fence(request)
+        self.get(request.segment, request.incarnation)?.fence(request, &self.options.domains)
     }
 
     /// Opens an endpoint for the writer of a term; the reply is for it.
@@ -256,7 +256,7 @@ impl Replicas {
     /// As [`Replicas::fence`]; a later owner came.
     pub fn level(&self, request: &Request) -> Result<(), ReplicaError> {
         let replica = self.get(request.segment, request.incarnation)?;
-        let (heads, end) = replica.begin_level(request)?;
+        let (heads, end) = replica.begin_level(request, &self.options.domains)?;
         let done = level::level(&replica, &heads, &end);
         replica.end_repair(&end);
         done
@@ -354,7 +354,7 @@ fn summary(replica: &Hosted) -> Summary {
     let (image, problem) = match replica.heads() {
         Ok(heads) => {
             let views = heads.iter().map(|head| SlotView::parse(replica.segment, &replica.geometry, head));
-            (views.filter_map(|view| view.image()).max(), None)
+            (views.filter_map(|view| view.image()).max(), replica.problem())
         }
         Err(error) => (None, Some(error.to_string())),
     };

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use segstore::control::frame::{ToClient, ToDaemon, decode, encode};
 use segstore::control::message::{FaultKind, Request};
 use segstore::{CreateOptions, Error, LoadOptions, OpenOptions, Session};
@@ -150,6 +151,31 @@ fn full_memory_is_told_when_the_segment_is_made() {
     let Err(Error::NoRoom(text)) = refused else { panic!("{refused:?}") };
     assert!(text.contains("remount,size="), "{text}");
     assert!(cluster.session(0).segments().unwrap().is_empty());
+}
+
+/// A daemon is started again while an owner may write, and there is no room to move its replica away from that one.
+#[test]
+fn a_replica_that_cannot_be_moved_is_not_lost() {
+    let mut cluster = Cluster::start(2, &["--transport", "shm"]);
+    cluster.kill(1);
+    let _memory = small_memory(&cluster, 1, 2400);
+    cluster.restart(1);
+    cluster.until_up(2);
+    let session = cluster.session(0);
+    session.create("s", &options().replicas(1)).unwrap();
+    let mut owner = cluster.client(0, "writer", &["s"]);
+    owner.line("acknowledged 3").unwrap();
+    owner.signal(Signal::SIGSTOP);
+    cluster.restart(1);
+    let problem = until("what is wrong is told", || session.status("s").unwrap().replicas[0].problem.clone());
+    assert!(problem.contains("it is whole, but") && problem.contains("No space left"), "{problem}");
+    owner.kill();
+    let acknowledged = owner.last_number("acknowledged").unwrap_or(3);
+    let image = session.load("s", &LoadOptions::new()).unwrap();
+    assert!(check_state(image.bytes()) >= acknowledged);
+    cluster.session(1).open("s", &OpenOptions::new().stand_by(Some(WATCHDOG))).unwrap();
+    assert!(session.status("s").unwrap().replicas[0].problem.is_none());
+    assert!(std::fs::read_to_string(cluster.log(1)).unwrap().contains("enlarge it (mount -o remount"));
 }
 
 #[test]
