@@ -40,8 +40,8 @@ struct State {
     readers: Vec<Peer>,
     /// Ends the repair that fills this replica.
     repair: Option<Arc<AtomicBool>>,
-    /// Why a writer of a former life of this daemon may still write it. Until it is shut out nobody is told anything in an owner's name.
-    haunted: Option<String>,
+    /// Why an earlier writer, perhaps of a former life of this daemon, may still write it: no owner is served until it is shut out.
+    unfenced: Option<String>,
     is_gone: bool,
 }
 
@@ -60,7 +60,7 @@ impl Hosted {
                 writer: None,
                 readers: Vec::new(),
                 repair: None,
-                haunted: None,
+                unfenced: None,
                 is_gone: false,
             }),
             progress: Mutex::new(None),
@@ -85,7 +85,7 @@ impl Hosted {
     pub(super) fn of_former_life(head: &ReplicaHead, files: Files, domains: &Domains) -> Self {
         let replica = Self::new(head, files);
         let mut state = replica.lock();
-        state.haunted = Some("not tried yet".to_owned());
+        state.unfenced = Some("not tried yet".to_owned());
         if let Err(error) = state.shut_former_out(domains) {
             tracing::error!(
                 segment = %head.segment, replica = %head.incarnation,
@@ -99,10 +99,8 @@ impl Hosted {
 
     /// What keeps owners from being served.
     pub(super) fn problem(&self) -> Option<String> {
-        let why = self.lock().haunted.clone()?;
-        Some(format!(
-            "it is whole, but no owner is served until a writer of the daemon's former life is shut out: {why}"
-        ))
+        let why = self.lock().unfenced.clone()?;
+        Some(format!("it is whole, but no owner is served until an earlier writer is shut out: {why}"))
     }
 
     /// Fences: nothing of a lower term lands from here on.
@@ -237,14 +235,14 @@ impl State {
 
     /// Moves the slots away from writers of a former life, if they may still write them. It may want room for a copy.
     fn shut_former_out(&mut self, domains: &Domains) -> Result<(), ReplicaError> {
-        if self.haunted.is_some()
+        if self.unfenced.is_some()
             && let Some((provider, domain)) = domains.shm()
             && let Err(error) = self.region(domain, provider)
         {
-            self.haunted = Some(error.to_string());
+            self.unfenced = Some(error.to_string());
             return Err(error);
         }
-        self.haunted = None;
+        self.unfenced = None;
         Ok(())
     }
 
@@ -262,7 +260,18 @@ impl State {
     /// Shuts the writer out. One that cannot be shut out for certain stays known, so that the next request tries again.
     fn revoke(&mut self) -> Result<(), ReplicaError> {
         let Some(writer) = &self.writer else { return Ok(()) };
-        let how = writer.revoke().map_err(ReplicaError::transport("shutting the earlier writer out"))?;
+        let how = match writer.revoke() {
+            Ok(how) => how,
+            Err(error) => {
+                let error = ReplicaError::transport("shutting the earlier writer out")(error);
+                tracing::error!(
+                    replica = %self.decisions.incarnation,
+                    "no owner is served until it is done, which is tried again when one asks: {error}"
+                );
+                self.unfenced = Some(error.to_string());
+                return Err(error);
+            }
+        };
         tracing::debug!(replica = %self.decisions.incarnation, "the earlier writer is shut out: {how:?}");
         self.writer = None;
         if let Some(memory) = &self.memory {

@@ -153,9 +153,8 @@ fn full_memory_is_told_when_the_segment_is_made() {
     assert!(cluster.session(0).segments().unwrap().is_empty());
 }
 
-/// A daemon is started again while an owner may write, and there is no room to move its replica away from that one.
-#[test]
-fn a_replica_that_cannot_be_moved_is_not_lost() {
+/// There is no room to move a replica away from an owner that is only silent: it is served to nobody else, and it is not lost.
+fn a_replica_waits_for_its_writer(meanwhile: impl FnOnce(&mut Cluster)) {
     let mut cluster = Cluster::start(2, &["--transport", "shm"]);
     cluster.kill(1);
     let _memory = small_memory(&cluster, 1, 2400);
@@ -166,7 +165,7 @@ fn a_replica_that_cannot_be_moved_is_not_lost() {
     let mut owner = cluster.client(0, "writer", &["s"]);
     owner.line("acknowledged 3").unwrap();
     owner.signal(Signal::SIGSTOP);
-    cluster.restart(1);
+    meanwhile(&mut cluster);
     let problem = until("what is wrong is told", || session.status("s").unwrap().replicas[0].problem.clone());
     assert!(problem.contains("it is whole, but") && problem.contains("No space left"), "{problem}");
     owner.kill();
@@ -176,6 +175,19 @@ fn a_replica_that_cannot_be_moved_is_not_lost() {
     cluster.session(1).open("s", &OpenOptions::new().stand_by(Some(WATCHDOG))).unwrap();
     assert!(session.status("s").unwrap().replicas[0].problem.is_none());
     assert!(std::fs::read_to_string(cluster.log(1)).unwrap().contains("enlarge it (mount -o remount"));
+}
+
+#[test]
+fn a_replica_waits_for_its_writer_when_its_daemon_is_restarted() {
+    a_replica_waits_for_its_writer(|cluster| cluster.restart(1));
+}
+
+#[test]
+fn a_replica_waits_for_its_writer_when_the_segment_is_taken_over() {
+    a_replica_waits_for_its_writer(|cluster| {
+        let refused = cluster.session(1).open("s", &OpenOptions::new().take_over(true));
+        assert!(refused.is_err(), "the earlier owner may still write");
+    });
 }
 
 #[test]
