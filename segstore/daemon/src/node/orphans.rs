@@ -47,7 +47,7 @@ async fn orphans(node: &Arc<Node>) -> Result<Vec<(SegmentId, Incarnation)>, Faul
     }
     let segments = node.segments().await?;
     let mut orphans = Vec::new();
-    for Kept { segment, member, remembered, is_filling } in kept {
+    for Kept { segment, member, remembered, is_in_use } in kept {
         let entry = segments.iter().find(|(_, entry, _)| entry.segment == segment);
         let is_needed = match entry {
             Some((_, entry, _)) => {
@@ -57,7 +57,7 @@ async fn orphans(node: &Arc<Node>) -> Result<Vec<(SegmentId, Incarnation)>, Faul
             }
             None => false,
         };
-        if !is_needed && !is_filling {
+        if !is_needed && !is_in_use {
             orphans.push((segment, member.incarnation));
         }
     }

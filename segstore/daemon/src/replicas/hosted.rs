@@ -172,6 +172,11 @@ impl Hosted {
         self.report_progress(None);
     }
 
+    /// Whether it is being filled, or somebody is connected who may write it.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.progress().is_some() || self.lock().writer.as_ref().is_some_and(Peer::is_alive)
+    }
+
     pub(super) fn report_progress(&self, progress: Option<(u32, u32)>) {
         *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = progress;
     }

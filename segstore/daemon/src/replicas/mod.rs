@@ -112,8 +112,8 @@ pub struct Kept {
     pub member: Member,
     /// The highest ownership that it has seen.
     pub remembered: Ownership,
-    /// Whether it is being filled.
-    pub is_filling: bool,
+    /// Whether it is being filled, or written: an owner may be about to add it to the in-sync set.
+    pub is_in_use: bool,
 }
 
 /// A replica, for people.
@@ -333,7 +333,7 @@ impl Replicas {
             segment: replica.segment,
             member: replica.member,
             remembered: replica.remembered(),
-            is_filling: replica.progress().is_some(),
+            is_in_use: replica.is_in_use(),
         };
         let all: Vec<_> = self.lock().values().cloned().collect();
         all.iter().map(kept).collect()
@@ -363,7 +363,31 @@ fn summary(replica: &Hosted) -> Summary {
 
 #[cfg(test)]
 mod tests {
+    use segstore_core::id::{OwnerId, Term};
+    use segstore_transport::{Provider, shm::Shm};
+
     use super::*;
+
+    #[test]
+    fn a_replica_that_somebody_may_write_is_in_use() {
+        let place = tempfile::TempDir::new_in("/dev/shm").expect("a directory");
+        let domains = Domains::new(vec![(SHM.to_owned(), Shm::new().open().expect("a domain"))]);
+        let options =
+            Options { directory: place.path().into(), node: NodeId(1), budget: 1 << 30, domains, boot: "b".into() };
+        let replicas = Replicas::open(options).expect("an empty directory");
+        let (segment, geometry) = (SegmentId(1), Geometry::new(1 << 20, 4096, 2).expect("a geometry"));
+        let incarnation = replicas.create(segment, geometry, Ownership::default()).expect("room").incarnation;
+        assert!(!replicas.list()[0].is_in_use);
+        let dialing = Shm::new().open().expect("a domain").dial().expect("an endpoint");
+        let request = Request { segment, incarnation, asker: Ownership { term: Term(1), owner: OwnerId(1) } };
+        let reply = replicas.connect_writer(&request, SHM, dialing.hello()).expect("an endpoint");
+        let endpoint = dialing.complete(&reply).expect("connected");
+        assert!(replicas.list()[0].is_in_use);
+        drop(endpoint);
+        while replicas.list()[0].is_in_use {
+            std::thread::yield_now();
+        }
+    }
 
     /// The node's sign of life says how much is in use: it must not wait until a large replica is made.
     #[test]
