@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs::{DirBuilder, File};
-use std::io::{ErrorKind, Write};
+use std::fs::DirBuilder;
+use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use super::Options;
 use super::error::ReplicaError;
 use super::files::{self, Files};
 use super::hosted::Hosted;
+use crate::identity::replace;
 
 /// The file that says of which boot of the machine the replicas are.
 const BOOT: &str = "boot";
@@ -71,14 +72,7 @@ fn forget_other_boot(directory: &Path, boot: &str) -> Result<(), ReplicaError> {
         Err(error) => return Err(system("reading", &file, error)),
     }
     // On the disk before the first replica is.
-    let beside = file.with_extension("new");
-    let written = File::create(&beside).and_then(|mut new| {
-        new.write_all(boot.as_bytes())?;
-        new.sync_all()?;
-        std::fs::rename(&beside, &file)?;
-        File::open(directory)?.sync_all()
-    });
-    written.map_err(|error| system("writing", &file, error))
+    replace(&file, boot).map_err(|error| system("writing", &file, error))
 }
 
 /// Heads that were never written, slots without a head, copies that were cut off: nobody was ever told of them.
