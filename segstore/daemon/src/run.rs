@@ -44,21 +44,26 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let listener = listen(config.listen, "listen").await?;
     let address = with_port(&config.advertise, listener.local_addr()?.port());
 
-    let (directory, served): (Arc<dyn Directory>, Option<Arc<dyn Directory>>) = match &config.directory {
-        DirectoryAt::Own => {
-            let own: Arc<dyn Directory> = Arc::new(Embedded::open(&config.data_dir.join("directory.redb"))?);
-            (own.clone(), Some(own))
-        }
-        DirectoryAt::Other(address) => (Arc::new(Remote::new(&channels, address)?), None),
-    };
-
     let (domains, _servers) = open_domains(&config)?;
     let providers: Vec<_> = domains.names().map(str::to_owned).collect();
     let options =
         Options { directory: config.memory_dir.clone(), node: id, budget: config.memory, domains, boot: host.clone() };
-    let replicas = Arc::new(Replicas::open(options)?);
-
-    let keeper = Keeper::new(directory.clone(), config.node_lease, config.data_dir.join("lease"));
+    // Replicas that somebody may still write are copied, which takes seconds where they are large.
+    let opening = tokio::task::spawn_blocking(move || Replicas::open(options));
+    let keeper_in = |directory| Keeper::new(directory, config.node_lease, config.data_dir.join("lease"));
+    let (replicas, keeper, directory, served) = match &config.directory {
+        DirectoryAt::Own => {
+            // Its leases begin when it is opened: not before those who hold them can be heard.
+            let replicas = opening.await??;
+            let own: Arc<dyn Directory> = Arc::new(Embedded::open(&config.data_dir.join("directory.redb"))?);
+            (replicas, keeper_in(own.clone()), own.clone(), Some(own))
+        }
+        DirectoryAt::Other(address) => {
+            let other: Arc<dyn Directory> = Arc::new(Remote::new(&channels, address)?);
+            let keeper = keeper_in(other.clone());
+            (keeper.meanwhile(opening).await??, keeper, other, None)
+        }
+    };
     let node = Arc::new(Node {
         id,
         name: config.name.clone(),
@@ -67,7 +72,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
         providers,
         directory: directory.clone(),
         view: View::default(),
-        replicas,
+        replicas: Arc::new(replicas),
         peers: Peers::new(id, channels),
         sessions: Sessions::open(config.data_dir.join("sessions.json")),
         lease: keeper.subscribe(),
