@@ -6,10 +6,11 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, Pid, fork};
 use segstore::control::channel::Channel;
 use segstore::control::frame::{ToDaemon, encode};
-use segstore::control::message::{Bytes, FaultKind, PROTOCOL, Request};
+use segstore::control::message::{Answer, Bytes, FaultKind, PROTOCOL, Request};
 use segstore::{CreateOptions, Error, OpenOptions};
 use segstore_core::id::{Epoch, OwnerId, Stamp, Term};
 use segstore_core::layout::Ownership;
@@ -206,6 +207,26 @@ fn a_forked_child_does_not_keep_what_its_parent_held() {
     let opened = cluster.session(1).open("s", &OpenOptions::new().stand_by(Some(Duration::from_secs(10))));
     kill(Pid::from_raw(child), Signal::SIGKILL).unwrap();
     opened.unwrap();
+}
+
+#[test]
+#[expect(unsafe_code, reason = "fork")]
+fn a_forked_child_leaves_its_parents_connection_alone() {
+    let cluster = Cluster::start(1, &[]);
+    let channel = Channel::open(&cluster.socket(0), "parent", None, Box::new(|_, _| ())).unwrap();
+    let acquire = || Request::Acquire { name: "s".into(), wait: Some(0), force: false };
+    channel.ask(acquire(), Some(WATCHDOG)).unwrap();
+    // SAFETY: the child drops what it has of the channel, which takes no lock but the allocator's, and ends.
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Child => {
+            drop(channel);
+            std::process::abort();
+        }
+        ForkResult::Parent { child } => waitpid(child, None).unwrap(),
+    };
+    std::thread::sleep(Duration::from_millis(300));
+    let again = channel.ask(acquire(), Some(WATCHDOG)).unwrap();
+    assert_eq!(again, Answer::Acquired { newly: false }, "the session goes on");
 }
 
 #[test]
