@@ -80,7 +80,7 @@ impl Forgettable {
 ///
 /// # Errors
 /// It does not.
-pub fn is_owner(asker: Ownership, record: &Record) -> Result<(), Refused> {
+fn is_owner(asker: Ownership, record: &Record) -> Result<(), Refused> {
     let owner = owner_of(record);
     if asker == owner { Ok(()) } else { Err(Refused::TermOver { asked: asker, remembered: owner }) }
 }

@@ -92,13 +92,35 @@ impl Keeper {
         }
     }
 
-    /// The lease of the daemon's former life, if it stands.
+    /// The lease of the daemon's former life, unless it is over. A directory that does not answer now may have kept it.
     async fn former(&self) -> Option<LeaseId> {
-        let text = tokio::fs::read_to_string(&self.file).await.ok()?;
-        let lease = LeaseId(text.trim().parse().ok()?);
-        self.directory.keep_alive(lease).await.ok()?;
-        tracing::info!("started again within the node's lease: nothing was given up meanwhile");
+        let lease = self.written().await?;
+        match self.directory.keep_alive(lease).await {
+            Ok(()) => tracing::info!("started again within the node's lease: nothing was given up meanwhile"),
+            Err(DirectoryError::LeaseOver(_)) => return None,
+            Err(error) => tracing::warn!("whether the node's lease stands is not known yet: {error}"),
+        }
         Some(lease)
+    }
+
+    /// Keeps the lease of the daemon's former life alive until `work` is done.
+    pub async fn meanwhile<T>(&self, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        loop {
+            if let Some(lease) = self.written().await {
+                // Whether it stands is asked when the work is done.
+                let _ = self.directory.keep_alive(lease).await;
+            }
+            if let Ok(done) = tokio::time::timeout(self.time / 3, &mut work).await {
+                return done;
+            }
+        }
+    }
+
+    /// The lease of the daemon's former life.
+    async fn written(&self) -> Option<LeaseId> {
+        let text = tokio::fs::read_to_string(&self.file).await.ok()?;
+        Some(LeaseId(text.trim().parse().ok()?))
     }
 
     async fn beat(

@@ -18,7 +18,7 @@ use segstored::lease::Keeper;
 use segstored::node::{Calls, Node, forget_orphans};
 use segstored::peers::tls::Identity;
 use segstored::peers::{Channels, Peers, server};
-use segstored::replicas::{Domains, Options, Replicas};
+use segstored::replicas::{Domains, Options, Replicas, SHM};
 use segstored::sessions::{self, Sessions};
 use segstored::{identity, metrics};
 use tokio::net::TcpListener;
@@ -44,20 +44,26 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let listener = listen(config.listen, "listen").await?;
     let address = with_port(&config.advertise, listener.local_addr()?.port());
 
-    let (directory, served): (Arc<dyn Directory>, Option<Arc<dyn Directory>>) = match &config.directory {
-        DirectoryAt::Own => {
-            let own: Arc<dyn Directory> = Arc::new(Embedded::open(&config.data_dir.join("directory.redb"))?);
-            (own.clone(), Some(own))
-        }
-        DirectoryAt::Other(address) => (Arc::new(Remote::new(&channels, address)?), None),
-    };
-
     let (domains, _servers) = open_domains(&config)?;
     let providers: Vec<_> = domains.names().map(str::to_owned).collect();
-    let options = Options { directory: config.memory_dir.clone(), node: id, budget: config.memory, domains };
-    let replicas = Arc::new(Replicas::open(options)?);
-
-    let keeper = Keeper::new(directory.clone(), config.node_lease, config.data_dir.join("lease"));
+    let options =
+        Options { directory: config.memory_dir.clone(), node: id, budget: config.memory, domains, boot: host.clone() };
+    // Replicas that somebody may still write are copied, which takes seconds where they are large.
+    let opening = tokio::task::spawn_blocking(move || Replicas::open(options));
+    let keeper_in = |directory| Keeper::new(directory, config.node_lease, config.data_dir.join("lease"));
+    let (replicas, keeper, directory, served) = match &config.directory {
+        DirectoryAt::Own => {
+            // Its leases begin when it is opened: not before those who hold them can be heard.
+            let replicas = opening.await??;
+            let own: Arc<dyn Directory> = Arc::new(Embedded::open(&config.data_dir.join("directory.redb"))?);
+            (replicas, keeper_in(own.clone()), own.clone(), Some(own))
+        }
+        DirectoryAt::Other(address) => {
+            let other: Arc<dyn Directory> = Arc::new(Remote::new(&channels, address)?);
+            let keeper = keeper_in(other.clone());
+            (keeper.meanwhile(opening).await??, keeper, other, None)
+        }
+    };
     let node = Arc::new(Node {
         id,
         name: config.name.clone(),
@@ -67,7 +73,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
         providers,
         directory: directory.clone(),
         view: View::default(),
-        replicas,
+        replicas: Arc::new(replicas),
         peers: Peers::new(id, channels),
         sessions: Sessions::open(config.data_dir.join("sessions.json")),
         lease: keeper.subscribe(),
@@ -91,7 +97,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     }
     let socket = sessions::bind(&config.socket, config.socket_mode)?;
     tokio::spawn(sessions::serve(socket, node.clone()));
-    // Only now can they come back.
+    // Only from now on can they come back.
     tokio::spawn(node.sessions.clone().expect_former(node.clone(), config.node_lease));
     if let Some(file) = &config.pid_file {
         std::fs::write(file, format!("{}\n", std::process::id()))
@@ -179,10 +185,13 @@ fn with_port(advertise: &str, port: u16) -> String {
 fn open_domains(config: &Config) -> Result<(Domains, Vec<Server>), Failure> {
     let mut domains = Vec::new();
     let mut servers = Vec::new();
+    let mut former = None;
+    let directory = config.memory_dir.join("peers");
     if config.transport != Transport::Tcp {
-        let directory = config.memory_dir.join("peers");
         DirBuilder::new().recursive(true).mode(0o700).create(&config.memory_dir)?;
-        domains.push(("shm".to_owned(), Shm::in_directory(directory).open()?));
+        domains.push((SHM.to_owned(), Shm::in_directory(directory).open()?));
+    } else if directory.exists() {
+        former = Some(Shm::in_directory(directory).open()?);
     }
     if config.transport != Transport::Shm {
         let ended =
@@ -193,7 +202,8 @@ fn open_domains(config: &Config) -> Result<(Domains, Vec<Server>), Failure> {
         servers.push(Server::start(&tcp, &options)?);
         domains.push(("tcp".to_owned(), tcp));
     }
-    Ok((Domains::new(domains), servers))
+    let domains = Domains::new(domains);
+    Ok((former.map_or(domains.clone(), |shm| domains.with_former(shm)), servers))
 }
 
 /// The node's entry as it is now.

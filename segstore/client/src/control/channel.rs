@@ -52,6 +52,8 @@ pub struct Reporter {
 /// A session's connection. Closed when dropped.
 pub struct Channel {
     shared: Arc<Shared>,
+    /// The process that opened it.
+    process: u32,
 }
 
 struct Shared {
@@ -107,7 +109,7 @@ impl Line {
     fn read(&self) -> io::Result<ToClient> {
         let mut head = [0; 4];
         (&self.stream).read_exact(&mut head)?;
-        let mut json = vec![0; frame::length(head)?];
+        let mut json = vec![0; frame::length::<ToClient>(head)?];
         (&self.stream).read_exact(&mut json)?;
         frame::decode(&json)
     }
@@ -144,7 +146,7 @@ impl Channel {
         let weak = Arc::downgrade(&shared);
         let thread = std::thread::Builder::new().name("segstore-control".into());
         thread.spawn(move || keep_reading(&weak, stream))?;
-        Ok(Self { shared })
+        Ok(Self { shared, process: std::process::id() })
     }
 
     /// What the daemon said of itself when it was connected last.
@@ -208,6 +210,9 @@ impl Asked {
 
 impl Drop for Channel {
     fn drop(&mut self) {
+        if std::process::id() != self.process {
+            return; // A forked child: the connection is its parent's, and so is whoever held the lock.
+        }
         let mut state = self.shared.lock();
         state.is_closed = true;
         if let Some(stream) = state.stream.take() {

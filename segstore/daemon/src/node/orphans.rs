@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use segstore::control::message::Fault;
+use segstore::control::message::{Fault, FaultKind};
 use segstore_core::forget::{Forgettable, Local};
 use segstore_core::id::{Member, SegmentId};
 
@@ -54,13 +54,15 @@ async fn forget(node: &Node, segment: SegmentId, orphan: Forgettable) {
 
 /// What nobody needs now.
 async fn orphans(node: &Arc<Node>) -> Result<Vec<Orphan>, Fault> {
-    let kept = node.replicas.list();
+    let replicas = node.replicas.clone();
+    let listed = tokio::task::spawn_blocking(move || replicas.list()).await;
+    let kept = listed.map_err(|error| Fault::new(FaultKind::Internal, error.to_string()))?;
     if kept.is_empty() {
         return Ok(Vec::new());
     }
     let segments = node.segments().await?;
     let mut orphans = Vec::new();
-    for Kept { segment, member, remembered, is_filling } in kept {
+    for Kept { segment, member, remembered, is_in_use } in kept {
         let entry = segments.iter().find(|(_, entry, _)| entry.segment == segment);
         let orphan = match entry {
             Some((name, entry, revision)) => {
@@ -72,7 +74,7 @@ async fn orphans(node: &Arc<Node>) -> Result<Vec<Orphan>, Fault> {
             None => Some(Forgettable { by: remembered, members: vec![member] }),
         };
         let long_enough = if entry.is_some() { LONG_ENOUGH } else { UNRECORDED };
-        let orphan = orphan.filter(|_| !is_filling);
+        let orphan = orphan.filter(|_| !is_in_use);
         orphans.extend(orphan.map(|forgettable| Orphan { segment, forgettable, long_enough }));
     }
     Ok(orphans)

@@ -38,6 +38,8 @@ struct State {
     regions: HashMap<String, Region>,
     writer: Option<Peer>,
     readers: Vec<Peer>,
+    /// Why an earlier writer, perhaps of a former life of this daemon, may still write it: no owner is served until it is shut out.
+    unfenced: Option<String>,
     is_gone: bool,
 }
 
@@ -55,6 +57,7 @@ impl Hosted {
                 regions: HashMap::new(),
                 writer: None,
                 readers: Vec::new(),
+                unfenced: None,
                 is_gone: false,
             }),
             progress: Mutex::new(None),
@@ -75,13 +78,26 @@ impl Hosted {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a replica up again that a former life of this daemon kept: whoever could write it then is shut out.
-    pub(super) fn adopt(&self, domains: &Domains) -> Result<(), ReplicaError> {
-        let mut state = self.lock();
-        match domains.shm() {
-            Some((provider, domain)) => state.region(domain, provider).map(drop),
-            None => Ok(()),
+    /// A replica that a former life of this daemon kept: whoever could write it then is shut out, now or before the next owner is served.
+    pub(super) fn of_former_life(head: &ReplicaHead, files: Files, domains: &Domains) -> Self {
+        let replica = Self::new(head, files);
+        let mut state = replica.lock();
+        state.unfenced = Some("not tried yet".to_owned());
+        if let Err(error) = state.shut_former_out(domains) {
+            tracing::error!(
+                segment = %head.segment, replica = %head.incarnation,
+                "a writer of this daemon's former life may still write it, so no owner is served until it is shut out, which is tried again \
+                 when one asks: {error}"
+            );
         }
+        drop(state);
+        replica
+    }
+
+    /// What keeps owners from being served.
+    pub(super) fn problem(&self) -> Option<String> {
+        let why = self.lock().unfenced.clone()?;
+        Some(format!("it is whole, but no owner is served until an earlier writer is shut out: {why}"))
     }
 
     /// What stands at the start of every slot.
@@ -98,7 +114,7 @@ impl Hosted {
         hello: &[u8],
     ) -> Result<Vec<u8>, ReplicaError> {
         let mut state = self.lock();
-        state.admit(request)?;
+        state.admit(request, domains)?;
         let (peer, reply) = state.open(domains, provider, hello, Rights::WRITE.and(Rights::READ))?;
         state.writer = Some(peer);
         Ok(reply)
@@ -128,10 +144,15 @@ impl Hosted {
     }
 
     /// Fences it for an owner that will have it changed: what stands in its slots, and the owner's turn.
-    pub(super) fn admit(&self, request: &Request) -> Result<(Vec<Head>, Turn), ReplicaError> {
+    pub(super) fn admit(&self, request: &Request, domains: &Domains) -> Result<(Vec<Head>, Turn), ReplicaError> {
         let mut state = self.lock();
-        let turn = state.admit(request)?;
+        let turn = state.admit(request, domains)?;
         Ok((state.files.slot_heads()?, turn))
+    }
+
+    /// Whether it is being filled, or somebody is connected who may write it.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.progress().is_some() || self.lock().writer.as_ref().is_some_and(Peer::is_alive)
     }
 
     pub(super) fn report_progress(&self, progress: Option<(u32, u32)>) {
@@ -186,7 +207,8 @@ impl Hosted {
 
 impl State {
     /// Decides the request; stores, then revokes, as granted.
-    fn admit(&mut self, request: &Request) -> Result<Turn, ReplicaError> {
+    fn admit(&mut self, request: &Request, domains: &Domains) -> Result<Turn, ReplicaError> {
+        self.shut_former_out(domains)?;
         let mut decisions = self.decisions;
         let granted = decisions.decide(request)?;
         if let Some(ownership) = granted.remember {
@@ -209,10 +231,34 @@ impl State {
         self.files.remove()
     }
 
+    /// Moves the slots away from writers of a former life, if they may still write them. It may want room for a copy.
+    fn shut_former_out(&mut self, domains: &Domains) -> Result<(), ReplicaError> {
+        if self.unfenced.is_some()
+            && let Some((provider, domain)) = domains.shm()
+            && let Err(error) = self.region(domain, provider)
+        {
+            self.unfenced = Some(error.to_string());
+            return Err(error);
+        }
+        self.unfenced = None;
+        Ok(())
+    }
+
     /// Shuts the writer out. One that cannot be shut out for certain stays known, so that the next request tries again.
     fn revoke(&mut self) -> Result<(), ReplicaError> {
         let Some(writer) = &self.writer else { return Ok(()) };
-        let how = writer.revoke().map_err(ReplicaError::transport("shutting the earlier writer out"))?;
+        let how = match writer.revoke() {
+            Ok(how) => how,
+            Err(error) => {
+                let error = ReplicaError::transport("shutting the earlier writer out")(error);
+                tracing::error!(
+                    replica = %self.decisions.incarnation,
+                    "no owner is served until it is done, which is tried again when one asks: {error}"
+                );
+                self.unfenced = Some(error.to_string());
+                return Err(error);
+            }
+        };
         tracing::debug!(replica = %self.decisions.incarnation, "the earlier writer is shut out: {how:?}");
         self.writer = None;
         if let Some(memory) = &self.memory {

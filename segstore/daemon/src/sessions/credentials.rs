@@ -35,10 +35,11 @@ impl Credentials {
     pub fn of(stream: &UnixStream) -> std::io::Result<Self> {
         let peer = stream.peer_cred()?;
         let pid = peer.pid().unwrap_or_default();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         Ok(Self {
             uid: peer.uid(),
             gid: peer.gid(),
-            groups: groups(pid),
+            groups: groups(&status, peer.uid()),
             pid,
             started: started(pid).unwrap_or_default(),
         })
@@ -102,10 +103,16 @@ pub fn is_alive(pid: i32, start: u64) -> bool {
     started(pid) == Some(start)
 }
 
-fn groups(pid: i32) -> Vec<u32> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or_default();
-    line.split_whitespace().filter_map(|group| group.parse().ok()).collect()
+/// The further groups in /proc/<pid>/status, if the process still is the user that connected: it may have become another one since, with
+/// that one's groups, or another process may have its number.
+fn groups(status: &str, user: u32) -> Vec<u32> {
+    let numbers = |key| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
+        line.split_whitespace().filter_map(|number| number.parse().ok()).collect::<Vec<u32>>()
+    };
+    // Real, effective, saved, of the file system.
+    let is_same = numbers("Uid:").get(1) == Some(&user);
+    if is_same { numbers("Groups:") } else { Vec::new() }
 }
 
 /// Field 22 of /proc/<pid>/stat; the process's name before it may contain anything.
@@ -140,6 +147,14 @@ mod tests {
         assert!(somebody(10, 20, &[21]).check_giving(to(10, 22)).is_err());
         assert!(somebody(10, 20, &[]).check_giving(to(11, 20)).is_err());
         assert!(somebody(0, 0, &[]).check_giving(to(11, 20)).is_ok());
+    }
+
+    #[test]
+    fn another_users_groups_do_not_count() {
+        let status = "Name:\tsudo\nUid:\t1000\t0\t0\t0\nGid:\t5\t5\t5\t5\nGroups:\t4 27 \n";
+        assert_eq!(groups(status, 0), [4, 27]);
+        assert!(groups(status, 1000).is_empty());
+        assert!(groups("", 1000).is_empty());
     }
 
     #[test]

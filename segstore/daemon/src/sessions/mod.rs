@@ -3,8 +3,10 @@
 mod connection;
 pub mod credentials;
 mod kept;
+mod life;
 mod listener;
 mod requests;
+mod seat;
 mod session;
 
 use std::collections::HashMap;
@@ -19,6 +21,7 @@ use crate::node::Node;
 use credentials::Credentials;
 pub use listener::{bind, serve};
 pub(crate) use requests::lists::all as all_segments;
+use seat::Seats;
 use session::Left;
 pub use session::Session;
 
@@ -34,6 +37,7 @@ pub struct Sessions {
 struct Inner {
     by_token: Mutex<HashMap<String, Arc<Session>>>,
     file: PathBuf,
+    seats: Arc<Seats>,
 }
 
 impl Sessions {
@@ -46,7 +50,7 @@ impl Sessions {
             kept.claims.iter().for_each(|(name, claimed)| session.claimed(name, *claimed));
             (kept.token, session)
         });
-        Self { inner: Arc::new(Inner { by_token: Mutex::new(former.collect()), file }) }
+        Self { inner: Arc::new(Inner { by_token: Mutex::new(former.collect()), file, seats: Arc::default() }) }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Session>>> {

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::credentials::Credentials;
 
 /// Where a connection's frames go out.
-pub(super) type Outgoing = mpsc::UnboundedSender<ToClient>;
+pub(super) type Outgoing = mpsc::Sender<ToClient>;
 
 /// A session.
 pub struct Session {
@@ -23,6 +23,8 @@ pub struct Session {
     pub program: String,
     /// Its first process.
     pub credentials: Credentials,
+    /// Whoever takes a name for it, or frees one, does so alone: what it notes and what the directory says go together.
+    pub(super) names: tokio::sync::Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -62,7 +64,14 @@ struct Asked {
 
 impl Session {
     pub(super) fn new(token: String, number: u64, program: String, credentials: Credentials) -> Arc<Self> {
-        Arc::new(Self { token, number, program, credentials, state: Mutex::default() })
+        Arc::new(Self {
+            token,
+            number,
+            program,
+            credentials,
+            names: tokio::sync::Mutex::default(),
+            state: Mutex::default(),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -176,10 +185,13 @@ impl Session {
             let sent = state
                 .connections
                 .values()
-                .filter(|outgoing| outgoing.send(ToClient::Demand(number, demand.clone())).is_ok());
+                .filter(|outgoing| outgoing.try_send(ToClient::Demand(number, demand.clone())).is_ok());
             let waiting = sent.count();
             if waiting == 0 {
-                return Err(Fault::new(FaultKind::Unreachable, "the owner's process is not connected"));
+                return Err(Fault::new(
+                    FaultKind::Unreachable,
+                    "the owner's process is not connected, or reads nothing",
+                ));
             }
             state.demands.insert(number, Asked { waiting, answer: Some(answer) });
         }

@@ -125,8 +125,14 @@ impl Cluster {
     /// Starts a node's daemon (again), and waits until it serves.
     pub(super) fn restart(&mut self, node: usize) {
         self.kill(node);
-        self.daemons[node] = Some(self.command(node).spawn().unwrap());
+        self.spawn(node);
         until("the daemon serves", || Session::connect_to(self.socket(node)).ok());
+    }
+
+    /// The same with further options.
+    pub(super) fn restart_with(&mut self, node: usize, options: &[&str]) {
+        self.options.extend(options.iter().map(|&option| option.to_owned()));
+        self.restart(node);
     }
 
     /// SIGKILL.
@@ -156,6 +162,11 @@ impl Cluster {
 
     fn process(&self, node: usize) -> Pid {
         Pid::from_raw(self.daemons[node].as_ref().unwrap().id().try_into().unwrap())
+    }
+
+    /// Starts a node's daemon without waiting for it.
+    pub(super) fn spawn(&mut self, node: usize) {
+        self.daemons[node] = Some(self.command(node).spawn().unwrap());
     }
 
     /// Waits until every daemon that runs sees so many nodes.

@@ -4,6 +4,8 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use segstore::control::channel::{Asked, Channel};
+use segstore::control::message::Request;
 use segstore::{BelowMinimum, CreateOptions, Error, OpenOptions, Segment, Session};
 
 use super::harness::{Cluster, WATCHDOG, until};
@@ -128,6 +130,66 @@ fn without_its_directory_commits_go_on() {
     cluster.restart(0);
     write(&mut segment, 50);
     assert_eq!(check_state(segment.bytes()), 50);
+}
+
+/// Whoever was not heard since the directory's daemon did not listen is not dead.
+#[test]
+fn a_pause_of_the_directory_ends_no_lease() {
+    let cluster = Cluster::start(3, &[]);
+    let sessions = [cluster.session(1), cluster.session(2)];
+    sessions.iter().zip(["a", "b"]).for_each(|(session, name)| {
+        session.acquire(name, Some(Duration::ZERO), false).unwrap();
+    });
+    for _ in 0..3 {
+        cluster.pause(0);
+        std::thread::sleep(Duration::from_millis(2500));
+        cluster.resume(0);
+        std::thread::sleep(Duration::from_millis(700));
+        for (name, other) in [("a", 2), ("b", 1)] {
+            let taken = cluster.session(other).acquire(name, Some(Duration::ZERO), false);
+            assert!(matches!(taken, Err(Error::Owned { .. })), "{name}: its holder and that one's daemon live");
+        }
+    }
+}
+
+#[test]
+fn a_daemon_that_comes_back_before_the_directory_gives_nothing_up() {
+    let mut cluster = Cluster::start(3, &[]);
+    let session = cluster.session(1);
+    session.acquire("s", Some(Duration::ZERO), false).unwrap();
+    cluster.kill(0);
+    cluster.kill(1);
+    cluster.spawn(1);
+    // Longer than its lease: while there is no directory no time runs out.
+    std::thread::sleep(Duration::from_millis(1500));
+    cluster.restart(0);
+    std::thread::sleep(Duration::from_millis(2500));
+    let taken = cluster.session(2).acquire("s", Some(Duration::ZERO), false);
+    assert!(matches!(taken, Err(Error::Owned { .. })), "its holder lives, and so does that one's daemon: {taken:?}");
+}
+
+/// The directory dies while names are acquired: whoever is told that it failed does not have one, and it is not lost.
+#[test]
+fn a_name_that_was_not_acquired_is_free() {
+    let mut cluster = Cluster::start(3, &["--node-lease", "20s"]);
+    let open = |_| Channel::open(&cluster.socket(1), "asker", None, Box::new(|_, _| ()), Box::new(|| ())).unwrap();
+    let channels: Vec<_> = (0..64).map(open).collect();
+    for round in 0..8 {
+        let acquire = |n: usize| Request::Acquire { name: format!("{round}/{n}"), wait: Some(0), force: false };
+        let asked: Vec<_> = channels.iter().zip(0..).map(|(channel, n)| channel.send(acquire(n)).unwrap()).collect();
+        while !asked.iter().any(Asked::is_answered) {
+            std::hint::spin_loop();
+        }
+        cluster.kill(0);
+        let failed = asked.into_iter().map(|asked| asked.wait(None).is_err()).collect::<Vec<_>>();
+        cluster.restart(0);
+        let other = cluster.session(2);
+        for (n, _) in failed.iter().enumerate().filter(|(_, failed)| **failed) {
+            let name = format!("{round}/{n}");
+            let acquired = other.acquire(&name, Some(Duration::from_secs(5)), false);
+            assert!(acquired.is_ok(), "{name}: {acquired:?}");
+        }
+    }
 }
 
 #[test]

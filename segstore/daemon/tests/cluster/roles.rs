@@ -91,6 +91,12 @@ fn role() {
             say("short", 1);
             std::thread::sleep(Duration::from_secs(600));
         }
+        "forker" => {
+            let _segment = open(arguments[0], &OpenOptions::new());
+            say("owner", 0);
+            say("child", fork_a_sleeper().into());
+            std::thread::sleep(Duration::from_secs(600));
+        }
         "hoarder" => {
             let session = Session::connect().unwrap();
             let _held = session.hold("read", Duration::from_secs(60)).unwrap();
@@ -147,6 +153,19 @@ fn role() {
 /// What this process's clock says, in seconds since 1970.
 pub(super) fn seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// A child that has everything of this process, and sleeps for a while.
+#[expect(unsafe_code, reason = "fork")]
+fn fork_a_sleeper() -> u32 {
+    // SAFETY: the child calls nothing that another thread may have been in the middle of.
+    match unsafe { nix::unistd::fork() }.unwrap() {
+        nix::unistd::ForkResult::Parent { child } => child.as_raw().try_into().unwrap(),
+        nix::unistd::ForkResult::Child => {
+            nix::unistd::sleep(60);
+            std::process::abort();
+        }
+    }
 }
 
 fn is_refusal(error: &Error) -> bool {

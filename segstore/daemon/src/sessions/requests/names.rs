@@ -95,6 +95,7 @@ async fn take(client: &Client, name: &str, force: bool) -> Result<Result<bool, B
     if let Some((entry, _)) = found(client.node.segment(name).await)? {
         client.credentials.check(name, entry.access, Want::Write)?;
     }
+    let alone = client.session.names.lock().await;
     // Noted before the entry stands, so that nobody takes it for a stale one.
     let held_before = client.session.holds(name);
     client.session.hold(name);
@@ -104,8 +105,16 @@ async fn take(client: &Client, name: &str, force: bool) -> Result<Result<bool, B
     } else if !held_before {
         client.session.let_go(name);
     }
+    drop(alone);
     if client.session.is_over() {
         free_at_last(&client.node, client.session.number, name).await;
+    } else if !held_before && matches!(&attempted, Err(fault) if fault.kind == FaultKind::NoAnswer) {
+        // The entry may stand, or be about to: who asked is told that it failed, so nobody would ever free it.
+        let (node, session, name) = (client.node.clone(), client.session.number, name.to_owned());
+        tokio::spawn(async move {
+            tokio::time::sleep(RETRY).await;
+            free_at_last(&node, session, &name).await;
+        });
     }
     Ok(attempted?.map(|()| !held_before))
 }
@@ -247,9 +256,6 @@ pub(in crate::sessions) async fn free_at_last(node: &Arc<Node>, session: u64, na
     while let Err(fault) = free(node, session, name).await {
         tracing::warn!(segment = name, "telling the directory that it is free: {fault}; trying again");
         tokio::time::sleep(RETRY).await;
-        if node.sessions.numbered(session).is_some_and(|session| session.holds(name)) {
-            return; // It has been acquired again meanwhile.
-        }
     }
 }
 
@@ -268,8 +274,16 @@ pub(in crate::sessions) async fn free_strays(node: &Arc<Node>) -> Result<(), Fau
     Ok(())
 }
 
-/// Takes a session's entry away, if it stands.
+/// Takes a session's entry away, if it stands and the session has not acquired the name again meanwhile.
 async fn free(node: &Arc<Node>, session: u64, name: &str) -> Result<(), Fault> {
+    let living = node.sessions.numbered(session);
+    let _alone = match &living {
+        Some(living) => Some(living.names.lock().await),
+        None => None,
+    };
+    if living.as_ref().is_some_and(|living| living.holds(name)) {
+        return Ok(());
+    }
     let Some((holder, revision)) = node.holder(name).await? else { return Ok(()) };
     if holder.node != node.id || holder.session != session {
         return Ok(());

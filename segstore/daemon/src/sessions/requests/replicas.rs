@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use segstore::control::message::{Answer, Bytes, Fault, FaultKind, ReplicaInfo};
-use segstore_core::forget::{Forgettable, is_owner};
+use segstore_core::forget::Forgettable;
 use segstore_core::id::{Member, NodeId, SegmentId, Stamp};
 use segstore_core::layout::Ownership;
 use segstore_core::replica::{Refused, Request as ReplicaRequest};
 
 use super::Client;
+use crate::cluster::SegmentEntry;
 use crate::node::{LONG, Node, REPAIR, SHORT, geometry, placement, unexpected};
 use crate::peers::message::{Call, Reply};
 use crate::sessions::credentials::Want;
@@ -20,8 +21,8 @@ pub(super) async fn fence(
     member: Member,
     request: ReplicaRequest,
 ) -> Result<Answer, Fault> {
-    client.segment(name, Want::Write).await?;
-    check(member, request)?;
+    let (entry, _) = client.segment(name, Want::Write).await?;
+    check(name, &entry, member, &request)?;
     heads_of(client, member, Call::Fence { request }, LONG).await.map(Answer::Heads)
 }
 
@@ -38,17 +39,42 @@ pub(super) async fn level(
     member: Member,
     request: ReplicaRequest,
 ) -> Result<Answer, Fault> {
-    client.segment(name, Want::Write).await?;
-    check(member, request)?;
+    let (entry, _) = client.segment(name, Want::Write).await?;
+    check(name, &entry, member, &request)?;
     client.node.call(member.node, Call::Level { request }, REPAIR).await.map(|_| Answer::Done)
 }
 
-fn check(member: Member, request: ReplicaRequest) -> Result<(), Fault> {
-    if request.incarnation == member.incarnation {
+/// Whether the request is about this segment's replica, in the name of whom the record names: a claim is in the record before anybody
+/// is fenced for it. A replica believes what it is told of terms, and remembers it for good.
+fn check(name: &str, entry: &SegmentEntry, member: Member, request: &ReplicaRequest) -> Result<(), Fault> {
+    if request.segment != entry.segment {
+        let text = format!("segment {name} is {}, the request is about {}", entry.segment, request.segment);
+        return Err(Fault::new(FaultKind::Invalid, text));
+    }
+    if request.incarnation != member.incarnation {
+        let asked = request.incarnation;
+        let text = format!("the request is for replica {asked}, but was sent to {}", member.incarnation);
+        return Err(Fault::new(FaultKind::Invalid, text));
+    }
+    check_owner(name, entry, request.asker)
+}
+
+/// Whether the record names this owner, in this term.
+fn check_owner(name: &str, entry: &SegmentEntry, asked: Ownership) -> Result<(), Fault> {
+    let owner = Ownership { term: entry.term, owner: entry.owner };
+    if asked == owner {
         return Ok(());
     }
-    let text = format!("the request is for replica {}, but was sent to {}", request.incarnation, member.incarnation);
-    Err(Fault::new(FaultKind::Invalid, text))
+    let why = if asked.term < owner.term {
+        Refused::TermOver { asked, remembered: owner }
+    } else {
+        Refused::TermTaken { asked, remembered: owner }
+    };
+    let text = format!(
+        "segment {name} belongs to owner {} in term {}, not to owner {} in term {}: open it again",
+        owner.owner, owner.term, asked.owner, asked.term
+    );
+    Err(Fault::new(FaultKind::Refused(why), text))
 }
 
 pub(super) async fn heads(client: &Client, name: &str, member: Member) -> Result<Answer, Fault> {
@@ -66,8 +92,8 @@ pub(super) async fn connect(
 ) -> Result<Answer, Fault> {
     let want = if writer.is_some() { Want::Write } else { Want::Read };
     let (entry, _) = client.segment(name, want).await?;
-    if let Some(request) = writer {
-        check(member, request)?;
+    if let Some(request) = &writer {
+        check(name, &entry, member, request)?;
     }
     let call = Call::Connect { segment: entry.segment, member, writer, provider, hello };
     match client.node.call(member.node, call, LONG).await? {
@@ -87,6 +113,7 @@ pub(super) async fn local(client: &Client, name: &str, make_for: Option<Ownershi
         (Some(replica), _) => replica.member,
         (None, None) => return Err(Fault::new(FaultKind::NotFound, format!("no copy of segment {name} on this node"))),
         (None, Some(remembered)) => {
+            check_owner(name, &entry, remembered)?;
             let call = Call::Create { segment, name: name.to_owned(), shape: entry.shape, remembered };
             match node.call(node.id, call, LONG).await? {
                 Reply::Created { member } => member,
@@ -108,9 +135,8 @@ pub(super) async fn repair(
     (slot, base): (u32, Stamp),
 ) -> Result<Answer, Fault> {
     let node = &client.node;
-    let refused = |why: Refused| Fault::new(FaultKind::Refused(why), why.to_string());
-    let (entry, revision) = client.segment(name, Want::Write).await?;
-    is_owner(ownership, &entry.versioned(revision).record).map_err(refused)?;
+    let (entry, _) = client.segment(name, Want::Write).await?;
+    check_owner(name, &entry, ownership)?;
     let (segment, geometry) = (entry.segment, geometry(entry.shape)?);
     let taking_part = members.iter().chain(&entry.in_sync);
     let taken: Vec<_> = taking_part.map(|member| member.node).chain([node.id]).collect();
@@ -124,7 +150,8 @@ pub(super) async fn repair(
     // Read after that: nothing that the record comes to list is among what is kept for nothing.
     let (entry, revision) = client.segment(name, Want::Write).await?;
     let record = entry.versioned(revision).record;
-    let replaced = Forgettable::of_owner(ownership, members, &kept, &record).map_err(refused)?;
+    let replaced = Forgettable::of_owner(ownership, members, &kept, &record)
+        .map_err(|why| Fault::new(FaultKind::Refused(why), why.to_string()))?;
     let call = Call::Repair {
         segment,
         name: name.to_owned(),

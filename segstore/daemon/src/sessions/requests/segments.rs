@@ -189,6 +189,10 @@ pub(super) async fn swap(
     if entry.versioned(revision) != swap.expected || swap.new.segment != entry.segment {
         return Ok(Answer::Conflict { current: entry.versioned(revision) });
     }
+    if swap.new.term > entry.term.next() {
+        let text = format!("segment {name} is in term {}: term {} does not follow it", entry.term, swap.new.term);
+        return Err(Fault::new(FaultKind::Invalid, text));
+    }
     let who = format!("{} (process {} on node {})", client.session.program, client.credentials.pid, node.name);
     let from = client.session.taken_from(name);
     let events = node.events(name, &swap, &Change { who: &who, why, from: from.as_deref(), causes });
