@@ -22,6 +22,8 @@ pub(super) enum Life {
     Descriptor(AsyncFd<OwnedFd>),
     /// By its number and start, before Linux 6.5.
     Number(Credentials),
+    /// Not at all, as for a process of another number space.
+    Unseen,
 }
 
 impl Life {
@@ -33,7 +35,11 @@ impl Life {
             reason = "sound for a descriptor that it owns; its successor wants unsafe code, which this crate has not"
         )]
         let watched = descriptor.and_then(|fd| AsyncFd::with_interest(fd, Interest::READABLE).ok());
-        watched.map_or_else(|| Self::Number(credentials.clone()), Self::Descriptor)
+        match watched {
+            Some(descriptor) => Self::Descriptor(descriptor),
+            None if credentials.is_alive() => Self::Number(credentials.clone()),
+            None => Self::Unseen,
+        }
     }
 
     /// Waits for its end.
@@ -45,6 +51,7 @@ impl Life {
                     tokio::time::sleep(LOOK).await;
                 }
             }
+            Self::Unseen => std::future::pending().await,
         }
     }
 }
