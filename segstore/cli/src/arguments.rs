@@ -54,7 +54,7 @@ pub(crate) enum Command {
     /// end, then it is killed. With a terminal as standard input it stays in the terminal's process group, and signals that come by
     /// `kill` are passed on to it alone. Whatever it leaves behind when it ends is killed.
     ///
-    /// When the node's daemon is silent for a node's lease (3 s), another node may run the program by now: it is ended, as after TERM.
+    /// When the node's daemon is silent for two thirds of a node's lease, another node may run the program soon: it is ended, as after TERM.
     Run(Run),
     /// Remove a segment and every copy of it
     Rm {

@@ -125,6 +125,13 @@ impl Session {
         self.inner.channel.welcome().node_name
     }
 
+    /// How long the daemon of this node may be silent before the others take the node for dead, and what is held on it for free; zero
+    /// if the daemon does not say.
+    #[must_use]
+    pub fn node_lease(&self) -> Duration {
+        self.inner.channel.welcome().node_lease
+    }
+
     /// Bytes of state that loads of this session have read from replicas so far: for people who wait for one.
     #[must_use]
     pub fn pulled_bytes(&self) -> u64 {

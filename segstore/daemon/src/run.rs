@@ -76,6 +76,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
         replicas: Arc::new(replicas),
         peers: Peers::new(id, channels),
         sessions: Sessions::open(config.data_dir.join("sessions.json")),
+        lease_time: config.node_lease,
         lease: keeper.subscribe(),
         changed: keeper.bell(),
     });

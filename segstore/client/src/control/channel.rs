@@ -34,6 +34,8 @@ pub struct Welcome {
     pub session: String,
     /// The transport's providers to use, the best first.
     pub providers: Vec<String>,
+    /// How long the node may be silent before it counts as dead; zero: it does not say.
+    pub node_lease: Duration,
 }
 
 /// Serves what the daemon demands. Called on the reading thread: it must not wait.
@@ -357,8 +359,9 @@ fn greet(path: &Path, program: &str, session: Option<String>) -> io::Result<(Lin
     let answer = line.read()?;
     line.stream.set_read_timeout(None)?;
     match answer {
-        ToClient::Answer(0, Ok(Answer::Welcome { node, node_name, host, session, providers, .. })) => {
-            Ok((line, Welcome { node, node_name, host, session, providers }))
+        ToClient::Answer(0, Ok(Answer::Welcome { node, node_name, host, session, providers, node_lease_ms, .. })) => {
+            let node_lease = Duration::from_millis(node_lease_ms);
+            Ok((line, Welcome { node, node_name, host, session, providers, node_lease }))
         }
         ToClient::Answer(0, Err(fault)) => Err(io::Error::other(fault.message)),
         other => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{other:?} is no welcome"))),

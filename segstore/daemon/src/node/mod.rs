@@ -60,6 +60,8 @@ pub struct Node {
     pub peers: Peers,
     /// The clients of this node.
     pub sessions: Sessions,
+    /// How long the node may be silent before it counts as dead.
+    pub lease_time: Duration,
     /// The node's lease.
     pub lease: watch::Receiver<Option<LeaseId>>,
     /// Rung when what the node tells of itself is not true any more.

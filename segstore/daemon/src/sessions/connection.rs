@@ -108,6 +108,7 @@ fn welcome(node: &Node, credentials: &Credentials, hello: ToDaemon) -> Result<(A
         host: node.host.clone(),
         session: session.token.clone(),
         providers: node.providers.clone(),
+        node_lease_ms: u64::try_from(node.lease_time.as_millis()).unwrap_or(u64::MAX),
     };
     Ok((session, answer))
 }

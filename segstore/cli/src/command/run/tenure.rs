@@ -18,7 +18,7 @@ const PROBE: Duration = Duration::from_millis(250);
 const LOOK: Duration = Duration::from_secs(1);
 /// A daemon that takes longer for an answer is silent.
 const NOTICED: Duration = Duration::from_secs(1);
-/// The lease of a node that is not told another one: a daemon does not say its own to its clients.
+/// The lease of a node whose daemon does not say it.
 const LEASE: Duration = Duration::from_secs(3);
 
 pub(super) struct Tenure {
@@ -26,6 +26,8 @@ pub(super) struct Tenure {
     name: String,
     socket: PathBuf,
     heard: Arc<Mutex<Heard>>,
+    /// A daemon that was silent for so long may have lost its lease: its last sign of life was up to a third of the lease old.
+    limit: Duration,
     /// When this was looked at last.
     looked: Instant,
     is_told: bool,
@@ -48,10 +50,20 @@ impl Tenure {
         let heard = Arc::new(Mutex::new(Heard { at: Instant::now(), trouble: None, other: None }));
         let (socket, of_daemon) = (context.socket.clone(), heard.clone());
         std::thread::spawn(move || probe(&socket, &of_daemon));
+        let lease = Some(session.node_lease()).filter(|lease| !lease.is_zero()).unwrap_or(LEASE);
         let (session, whom, of_name) = (session.clone(), name.to_owned(), heard.clone());
         std::thread::spawn(move || look(&session, &whom, &of_name));
         let (as_json, name, socket) = (context.json, name.to_owned(), context.socket.clone());
-        Self { as_json, name, socket, heard, looked: Instant::now(), is_told: false, is_lost: false }
+        Self {
+            as_json,
+            name,
+            socket,
+            heard,
+            limit: lease * 2 / 3,
+            looked: Instant::now(),
+            is_told: false,
+            is_lost: false,
+        }
     }
 
     /// Whether the daemon answers.
@@ -82,10 +94,10 @@ impl Tenure {
         if let Some(other) = other {
             tell(self.as_json, "lost", &format!("{name} is held by {other} now: ending the program"));
             self.is_lost = true;
-        } else if silence >= LEASE {
+        } else if silence >= self.limit {
             let text = format!(
-                "the node's daemon at {socket} has not answered for {:.1} s, a node's lease: another node may run {name} \
-                 by now; ending the program",
+                "the node's daemon at {socket} has not answered for {:.1} s: with a node's lease over, another node may run \
+                 {name}; ending the program",
                 silence.as_secs_f64()
             );
             tell(self.as_json, "lost", &text);
@@ -93,7 +105,7 @@ impl Tenure {
         } else if trouble.is_some() || silence >= NOTICED {
             if !self.is_told {
                 let why = trouble.unwrap_or_else(|| "no answer so far".into());
-                let left = (LEASE - silence).as_secs_f64();
+                let left = (self.limit - silence).as_secs_f64();
                 let text = format!(
                     "the node's daemon at {socket} does not answer ({why}): in {left:.1} s the program is ended, unless the \
                      daemon answers before; start it again"

@@ -197,6 +197,9 @@ pub enum Answer {
         session: String,
         /// The transport's providers that clients should use, by name, the best first.
         providers: Vec<String>,
+        /// How long the node may be silent before it counts as dead, in milliseconds; 0: an older daemon does not say.
+        #[serde(default)]
+        node_lease_ms: u64,
     },
     /// It is done.
     Done,
