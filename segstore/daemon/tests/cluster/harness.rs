@@ -119,8 +119,17 @@ impl Cluster {
 
     /// Stops a node's daemon without ending it: it answers nobody, and breaks no connection.
     pub(super) fn pause(&self, node: usize) {
-        let daemon = self.daemons[node].as_ref().unwrap();
-        kill(Pid::from_raw(daemon.id().try_into().unwrap()), Signal::SIGSTOP).unwrap();
+        let pid = self.daemons[node].as_ref().unwrap().id();
+        kill(Pid::from_raw(pid.try_into().unwrap()), Signal::SIGSTOP).unwrap();
+        // A thread that runs stops a moment later.
+        let is_stopped = |thread: std::fs::DirEntry| {
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap();
+            stat[stat.rfind(')').unwrap()..].starts_with(") T")
+        };
+        until("every thread of the daemon stands", || {
+            let mut threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+            threads.all(is_stopped).then_some(())
+        });
     }
 
     /// Lets it go on.
