@@ -1,6 +1,8 @@
 //! Checkpoints of one changed block, by an application's own calls, to real replicas.
 
-use segstore::{CreateOptions, OpenOptions, Segment, Session};
+use std::time::Duration;
+
+use segstore::{CreateOptions, Error, OpenOptions, Segment, Session};
 
 use crate::Over;
 use crate::raw::{copy, socket};
@@ -10,6 +12,8 @@ use crate::{Bench, Result, Row, Way};
 const BLOCK: usize = 4096;
 /// So much of a segment has contents, and changes.
 const FILLED: usize = 64 << 20;
+/// How long a checkpoint may take: the first of a large segment waits for every page of its replicas, on the slowest of disks.
+const LONGEST: Duration = Duration::from_secs(600);
 
 /// Which block changes from one checkpoint to the next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,7 +44,7 @@ pub struct Case {
 pub fn row(bench: &Bench, session: &Session, name: impl Into<String>, case: &Case) -> Result<Row> {
     let segment_name = format!("perf/checkpoint-{}", std::process::id());
     let make = CreateOptions::new(case.capacity).replicas(case.replicas);
-    let segment = session.open_or_create(&segment_name, &make, &OpenOptions::new())?;
+    let segment = session.open_or_create(&segment_name, &make, &OpenOptions::new().timeout(LONGEST))?;
     let row = measure(bench, segment, name.into(), case);
     let removed = session.remove(&segment_name, true);
     let row = row?;
@@ -65,7 +69,11 @@ fn measure(bench: &Bench, mut segment: Segment, name: String, case: &Case) -> Re
     // Every slot of every replica is written once, so that no page is touched for the first time later.
     for _ in 0..2 {
         segment.bytes_mut(..capacity.min(FILLED))?.fill(1);
-        segment.checkpoint()?;
+        let elsewhere = segment.checkpoint()?.elsewhere;
+        if elsewhere < copies {
+            let text = format!("{copies} replicas need as many other nodes with room: there are {elsewhere}");
+            return Err(Error::NoRoom(text).into());
+        }
     }
     let mut next = places(case.which, capacity.min(FILLED));
     let mut count = 0_u64;

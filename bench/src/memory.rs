@@ -1,5 +1,7 @@
 //! What a segment takes, at its owner and at each replica.
 
+use std::time::Duration;
+
 use segstore::{CreateOptions, OpenOptions, Session};
 use serde::Serialize;
 
@@ -23,7 +25,8 @@ pub struct Memory {
 pub fn measure(session: &Session, length: u64) -> Result<Memory> {
     let name = format!("perf/memory-{}", std::process::id());
     let (own, kept) = (own()?, kept(session)?);
-    let mut segment = session.open_or_create(&name, &CreateOptions::new(length), &OpenOptions::new())?;
+    let how = OpenOptions::new().timeout(Duration::from_secs(120));
+    let mut segment = session.open_or_create(&name, &CreateOptions::new(length), &how)?;
     segment.set_len(segment.capacity())?;
     for _ in 0..3 {
         segment.bytes_mut(..)?.fill(1);
@@ -42,7 +45,7 @@ fn own_and_kept(session: &Session, length: u64, own_before: u64, kept_before: u6
     let of_segment = |bytes: u64| bytes as f64 / length as f64;
     let owner = of_segment(own()?.saturating_sub(own_before));
     // What a node tells of itself arrives a moment later.
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let until = std::time::Instant::now() + Duration::from_secs(10);
     loop {
         let replica = of_segment(kept(session)?.saturating_sub(kept_before));
         if replica > 0.0 {
@@ -51,7 +54,7 @@ fn own_and_kept(session: &Session, length: u64, own_before: u64, kept_before: u6
         if std::time::Instant::now() > until {
             return Err("no node tells of the replica's memory".into());
         }
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

@@ -2,38 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that meets the unexpected ends")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+mod counting;
 
+use counting::allocations;
 use segstore_transport::shm::Shm;
 use segstore_transport::tcp::Tcp;
 use segstore_transport::wrap::count::Counters;
 use segstore_transport::{
     Domain, Endpoint, Grant, Memory, Operation, Peer, Provider, Region, Rights, Server, ServerOptions,
 };
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-// SAFETY: every call goes to the system's allocator as it came; counting touches no memory of the heap.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: as the caller promised.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: as the caller promised.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
 
 /// The same batches over any provider: writes, a notification, a compare and swap, a read, a flush.
 struct Setting {
@@ -87,10 +64,9 @@ impl Setting {
 
     fn allocates_nothing(mut self) {
         self.rounds(10);
-        let before = ALLOCATIONS.get();
-        assert!(before > 0, "allocations are counted");
+        let before = allocations();
         self.rounds(100);
-        assert_eq!(ALLOCATIONS.get(), before, "{}", self.initiator.capabilities().provider);
+        assert_eq!(allocations(), before, "{}", self.initiator.capabilities().provider);
     }
 }
 

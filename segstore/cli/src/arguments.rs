@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,10 +11,11 @@ use clap_complete::Shell;
 #[derive(Parser, Debug)]
 #[command(name = "segctl", version, after_help = crate::exit::HELP, arg_required_else_help = true)]
 pub(crate) struct Arguments {
-    /// Socket of the node's daemon
-    #[arg(long, global = true, env = "SEGSTORE_SOCKET", value_name = "PATH", default_value = segstore::DEFAULT_SOCKET)]
-    pub(crate) socket: PathBuf,
-    /// Say it as JSON, for programs
+    /// Socket of the node's daemon [default: what SEGSTORE_SOCKET says, or /run/segstore/segstored.sock]
+    // The variable is read elsewhere: clap would show the option as one that must be given wherever the variable is set.
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Say it as JSON, for programs; errors too, as one object on standard error
     #[arg(long, global = true)]
     pub(crate) json: bool,
     #[command(subcommand)]
@@ -25,7 +27,11 @@ pub(crate) enum Command {
     /// List segments: who owns them, how they are kept
     Ls,
     /// List the nodes of the cluster
-    Nodes,
+    Nodes {
+        /// First name a node no longer that is down for good, and keeps no replica in sync
+        #[arg(long, value_name = "NAME")]
+        forget: Option<String>,
+    },
     /// Say how the cluster is, or a segment: what is safe, and where
     Status {
         /// The segment; without it, the cluster
@@ -41,6 +47,14 @@ pub(crate) enum Command {
     /// Load the newest acknowledged checkpoint into a file, without disturbing its owner
     Get(Get),
     /// Hold a segment and run a program under it; stand by while another holds it
+    ///
+    /// The program is in the session that holds the name: it may open the segment, and in a script so may `segctl put` and `get`.
+    ///
+    /// TERM, INT, HUP, QUIT, USR1, USR2 and WINCH are passed on to its whole process group; after TERM and INT it has its time to
+    /// end, then it is killed. With a terminal as standard input it stays in the terminal's process group, and signals that come by
+    /// `kill` are passed on to it alone. Whatever it leaves behind when it ends is killed.
+    ///
+    /// When the node's daemon is silent for two thirds of a node's lease, another node may run the program soon: it is ended, as after TERM.
     Run(Run),
     /// Remove a segment and every copy of it
     Rm {
@@ -67,14 +81,6 @@ pub(crate) enum Command {
         /// The directory
         directory: PathBuf,
     },
-    /// What `run` becomes in its child
-    #[command(hide = true)]
-    ExecChild {
-        #[arg(long)]
-        parent: i32,
-        #[arg(last = true, required = true)]
-        command: Vec<String>,
-    },
 }
 
 #[derive(Args, Debug)]
@@ -83,15 +89,21 @@ pub(crate) struct Put {
     pub(crate) name: String,
     /// The file; `-` for standard input
     pub(crate) file: PathBuf,
-    /// Nodes that keep a replica, besides this one, when it is made
-    #[arg(long, default_value_t = 1)]
-    pub(crate) replicas: u32,
-    /// Bytes of a block when it is made: a power of two, such as 4096 or 64K
-    #[arg(long, default_value = "4K", value_parser = crate::output::units::parse_size)]
-    pub(crate) block_size: u64,
-    /// Bytes that it may grow to when it is made, such as 1G [default: twice the file, at least 1 MiB]
+    /// Nodes that keep a replica, besides this one: said when it is made [default: 1]
+    #[arg(long)]
+    pub(crate) replicas: Option<u32>,
+    /// Bytes of a block: a power of two, such as 4096 or 64K; said when it is made [default: 4K]
+    #[arg(long, value_parser = crate::output::units::parse_size)]
+    pub(crate) block_size: Option<u64>,
+    /// Bytes that it may grow to, such as 1G; said when it is made [default: twice the file, at least 1 MiB]
     #[arg(long, value_parser = crate::output::units::parse_size)]
     pub(crate) capacity: Option<u64>,
+    /// How long to wait for another owner to let it go: another put, or a reader's takeover
+    #[arg(long, default_value = "5s", value_name = "TIME", value_parser = parse_time)]
+    pub(crate) wait: Duration,
+    /// How long to wait for replicas that are missing, while a node could take one
+    #[arg(long, default_value = "30s", value_name = "TIME", value_parser = parse_time)]
+    pub(crate) wait_replicas: Duration,
     /// Take it from an owner that is not known to be gone
     #[arg(long)]
     pub(crate) takeover: bool,
@@ -101,7 +113,7 @@ pub(crate) struct Put {
 pub(crate) struct Get {
     /// The segment
     pub(crate) name: String,
-    /// The file; `-` for standard output
+    /// The file; `-` for standard output (with --json the facts are on standard error then)
     pub(crate) file: PathBuf,
     /// Take the segment from an owner that does not answer; it is fenced
     #[arg(long, conflicts_with = "pending")]
@@ -123,7 +135,7 @@ pub(crate) struct Run {
     pub(crate) grace: Duration,
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
-    pub(crate) command: Vec<String>,
+    pub(crate) command: Vec<OsString>,
 }
 
 #[derive(Args, Debug)]
@@ -170,15 +182,15 @@ pub(crate) struct Up {
     /// Where its files go
     #[arg(long)]
     pub(crate) dir: PathBuf,
-    /// Memory for replicas on each node
-    #[arg(long, default_value = "1GiB")]
-    pub(crate) memory: String,
-    /// What replicas are reached over: auto, shm or tcp
-    #[arg(long, default_value = "auto")]
-    pub(crate) transport: String,
-    /// After how long a silent node counts as dead
-    #[arg(long, default_value = "3s")]
-    pub(crate) node_lease: String,
+    /// Memory for replicas on each node [default: 1GiB]
+    #[arg(long)]
+    pub(crate) memory: Option<String>,
+    /// What replicas are reached over: auto, shm or tcp [default: auto]
+    #[arg(long)]
+    pub(crate) transport: Option<String>,
+    /// After how long a silent node counts as dead [default: 3s]
+    #[arg(long)]
+    pub(crate) node_lease: Option<String>,
     /// Replicas in files beside the daemon's, not in `/dev/shm`
     #[arg(skip)]
     pub(crate) on_disk: bool,

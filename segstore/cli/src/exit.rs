@@ -5,12 +5,15 @@ use std::process::ExitCode;
 use segstore::Error;
 
 pub(crate) const HELP: &str = "\
-Exit codes: 0 done; 1 something that should not happen; 2 wrong usage; 10 not found; 11 owned by another; 12 fenced; \
-13 too few replicas; 14 no good copy; 15 unreachable; 16 no room; 17 refused; 18 the name is taken. \
-`run` ends with the code of its program, or 128 and the signal that killed it; with 12 when somebody else holds the name.";
+Exit codes: 0 done; 1 something that should not happen; 2 wrong usage, or a file that cannot be opened; 10 not found; \
+11 owned by another; 12 fenced; 13 too few replicas; 14 no good copy; 15 unreachable; 16 no room; 17 refused. \
+`run` ends with the code of its program, or 128 and the signal that killed it; with 126 when the program cannot be executed, \
+with 127 when it is not found, with 12 when somebody else may hold the name: another session took it, or the node's daemon was \
+silent for the node's lease.";
 
 /// Somebody else owns it by now.
 pub(crate) const FENCED: u8 = 12;
+const REFUSED: u8 = 17;
 
 /// Why a command ended without what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -21,9 +24,15 @@ pub(crate) enum Failure {
     /// A file of the user.
     #[error("{0}")]
     File(String),
-    /// A value of the user.
+    /// A value of the user, or a file that was named and cannot be opened.
     #[error("{0}")]
     Usage(String),
+    /// What the system does not let this user do.
+    #[error("{0}")]
+    Refused(String),
+    /// A program that cannot be run, with the code that shells have for it.
+    #[error("{1}")]
+    Program(u8, String),
     /// A check of the machine that found problems.
     #[error("{0}")]
     Unwell(String),
@@ -41,23 +50,29 @@ impl Failure {
                 Error::NoGoodCopy(_) => 14,
                 Error::NoDaemon { .. } | Error::Unreachable(_) => 15,
                 Error::NoRoom(_) => 16,
-                Error::Refused(_) => 17,
-                Error::Exists(_) => 18,
+                Error::Refused(_) => REFUSED,
                 _ => 1,
             },
             Self::File(_) | Self::Unwell(_) => 1,
             Self::Usage(_) => 2,
+            Self::Refused(_) => REFUSED,
+            Self::Program(code, _) => *code,
         }
     }
 }
 
-/// The process's end.
-pub(crate) fn of(done: Result<ExitCode, Failure>) -> ExitCode {
+/// The process's end; why, on standard error.
+pub(crate) fn of(as_json: bool, done: Result<ExitCode, Failure>) -> ExitCode {
     match done {
         Ok(code) => code,
         Err(failure) => {
-            eprintln!("segctl: {failure}");
-            ExitCode::from(failure.code())
+            let code = failure.code();
+            if as_json {
+                eprintln!("{}", serde_json::json!({ "error": failure.to_string(), "code": code }));
+            } else {
+                eprintln!("segctl: {failure}");
+            }
+            ExitCode::from(code)
         }
     }
 }

@@ -105,7 +105,7 @@ impl Domains {
         if problems.is_empty() {
             problems.push(format!("no provider in common: it serves {}", place.providers.join(", ")));
         }
-        Err(DialError::OutOfReach(format!("{} on node {}: {}", place.member, place.node_name, problems.join("; "))))
+        Err(DialError::OutOfReach(format!("node {}: {}", place.node_name, problems.join("; "))))
     }
 
     fn dial_over(

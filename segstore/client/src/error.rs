@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use segstore_core::id::{Epoch, Term};
-use segstore_core::takeover::Failure;
 use segstore_transport::ErrorKind;
 
 use crate::control::message::{Fault, FaultKind, Holder};
@@ -88,17 +87,6 @@ impl Error {
             FaultKind::Denied | FaultKind::NotHeld | FaultKind::Refused(_) => Self::Refused(message),
             FaultKind::Invalid => Self::Invalid(message),
             FaultKind::Unsupported | FaultKind::Internal => Self::Internal(message),
-        }
-    }
-
-    /// Why a takeover of the segment `name` ended without it.
-    pub(crate) fn of_takeover(name: &str, failure: &Failure) -> Self {
-        let text = format!("segment {name}: {failure}");
-        match failure {
-            Failure::Overtaken(by) => Self::Fenced { name: name.to_owned(), term: by.term },
-            Failure::NoneInReach(_) => Self::Unreachable(text),
-            Failure::NoGoodCopy { .. } | Failure::Hidden { .. } => Self::NoGoodCopy(text),
-            Failure::DirectoryWentBack { .. } | Failure::TermsUsedUp(_) => Self::Refused(text),
         }
     }
 

@@ -24,6 +24,7 @@
 //! and polls for their completion.
 #![deny(unsafe_code)]
 
+mod causes;
 mod compare;
 pub mod control;
 mod domains;
@@ -44,7 +45,7 @@ mod ticket;
 mod time;
 mod working;
 
-pub use control::message::{Event, Holder, NodeInfo, OwnerState, ReplicaInfo, SegmentInfo, Status};
+pub use control::message::{Event, HeldName, Holder, NodeInfo, OwnerState, Place, ReplicaInfo, SegmentInfo, Status};
 pub use error::{Error, Result};
 pub use hold::Hold;
 pub use options::{BelowMinimum, CreateOptions, LoadOptions, OpenOptions, Tracking};

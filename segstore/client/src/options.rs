@@ -15,6 +15,8 @@ pub struct CreateOptions {
     pub(crate) shape: Shape,
     pub(crate) keeping: Keeping,
     pub(crate) mode: u32,
+    pub(crate) uid: Option<u32>,
+    pub(crate) gid: Option<u32>,
 }
 
 impl CreateOptions {
@@ -26,6 +28,8 @@ impl CreateOptions {
             shape: Shape { capacity, block_size: DEFAULT_BLOCK, slots: 2 },
             keeping: Keeping { replicas: 1, minimum: 1, below_minimum: BelowMinimum::Continue, local: false },
             mode: 0o600,
+            uid: None,
+            gid: None,
         }
     }
 
@@ -66,10 +70,24 @@ impl CreateOptions {
         self
     }
 
-    /// Who may load it (read) and own it (write), as for a file of this user and group.
+    /// Who may load it (read) and own it (write), as for a file of its user and group.
     #[must_use]
     pub fn mode(mut self, mode: u32) -> Self {
         self.mode = mode;
+        self
+    }
+
+    /// The user that it belongs to, if not this process's: only root may say so.
+    #[must_use]
+    pub fn owner(mut self, uid: u32) -> Self {
+        self.uid = Some(uid);
+        self
+    }
+
+    /// The group that it belongs to, if not this process's first one: another one of this process, or, for root, any.
+    #[must_use]
+    pub fn group(mut self, gid: u32) -> Self {
+        self.gid = Some(gid);
         self
     }
 }

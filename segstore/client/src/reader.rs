@@ -16,6 +16,7 @@ use segstore_core::slot::{Damage, SlotView, verify_table};
 use segstore_core::takeover::Unusable;
 use segstore_transport::{Error as TransportError, Memory};
 
+use crate::causes::Causes;
 use crate::control::message::{Answer, Fault, FaultKind, Held, Place, Request, SegmentInfo};
 use crate::error::{Error, Result};
 use crate::load::clear_beyond;
@@ -74,6 +75,7 @@ struct Copy {
     working: Working,
     scratch: Memory,
     entries: Vec<Entry>,
+    causes: Causes,
 }
 
 /// Loads the checkpoint that `options` ask for.
@@ -99,7 +101,8 @@ pub(crate) fn load(session: &Arc<Session>, name: &str, options: &LoadOptions) ->
                 other => other,
             },
             _ if options.pending => of_anybody(session, &info),
-            _ => by_takeover(session, name, options.take_over),
+            // Nothing is to be forced where nobody holds it.
+            _ => by_takeover(session, name, false),
         };
         match result {
             Ok(image) => return Ok(image),
@@ -109,9 +112,11 @@ pub(crate) fn load(session: &Arc<Session>, name: &str, options: &LoadOptions) ->
             }
             Err(Failure::Passing(why)) => return Err(Error::Unreachable(format!("segment {name}: {why}"))),
             Err(Failure::Owner(fault)) => return Err(silent_owner(&info, &fault)),
-            Err(Failure::Unreadable(replicas)) => {
-                let text = format!("segment {name}: {}", Unread::Unreadable(replicas));
-                return Err(Error::NoGoodCopy(text));
+            Err(Failure::Unreadable(replicas, causes)) => {
+                let why = causes.describe(&info.places, &replicas);
+                let text = format!("segment {name}: no replica holds an image that can be read: {why}");
+                let is_lost = causes.are_lost(&replicas);
+                return Err(if is_lost { Error::NoGoodCopy(text) } else { Error::Unreachable(text) });
             }
             Err(Failure::Final(error)) => return Err(error),
         }
@@ -123,8 +128,8 @@ enum Failure {
     Passing(String),
     /// The owner does not answer.
     Owner(Fault),
-    /// No good copy is left.
-    Unreadable(Vec<(Member, Unusable)>),
+    /// No good copy is left, and what is known of why.
+    Unreadable(Vec<(Member, Unusable)>, Causes),
     Final(Error),
 }
 
@@ -153,8 +158,7 @@ fn by_takeover(session: &Arc<Session>, name: &str, force: bool) -> std::result::
     };
     let info = session.lookup(name)?;
     let geometry = session::geometry(&info)?;
-    let why = if force { "taken over by force, to be read" } else { "read; nobody held it" };
-    let taken = takeover::take_over(session, info, geometry, why)?;
+    let taken = takeover::take_over(session, info, geometry, "read")?;
     // Where it is not known to be done, the end of the session does it.
     let _ = held.release();
     let (stamp, length) = (taken.start.loaded, in_memory(taken.changes.length()));
@@ -178,7 +182,7 @@ fn of_owner(
         // It let go meanwhile.
         Err(fault) if fault.kind == FaultKind::NotFound => return Err(Failure::Passing(fault.message)),
         Err(fault) if fault.kind == FaultKind::Unreachable && is_damage_among(passed_over) => {
-            return Err(Failure::Unreadable(std::mem::take(passed_over)));
+            return Err(Failure::Unreadable(std::mem::take(passed_over), Causes::default()));
         }
         Err(fault) => return Err(Failure::Owner(fault)),
     };
@@ -186,7 +190,7 @@ fn of_owner(
     // A hold that is not ended now ends by itself.
     let _ = session.channel.ask(Request::EndHold { name: info.name.clone(), number: held.number }, Some(ANSWER));
     match read {
-        Err(Failure::Unreadable(wrong)) => {
+        Err(Failure::Unreadable(wrong, _)) => {
             passed_over.extend(wrong);
             Err(Failure::Passing(format!("{} holds it damaged; another replica is asked", held.member)))
         }
@@ -208,19 +212,20 @@ fn of_hold(session: &Session, info: &SegmentInfo, copy: Copy, held: Held) -> std
     let mut source = copy.open(session, info, place, slot).map_err(passing)?;
     let head = source.pull_head(&copy.geometry, info.record.record.segment).map_err(|error| passing(&error))?;
     let hold = Hold { number, member, slot, image };
-    let reader = Reader::of_hold(info.record.clone(), ownership, hold, head).map_err(unread)?;
+    let reader = Reader::of_hold(info.record.clone(), ownership, hold, head).map_err(unread(&copy.causes))?;
     copy.read(session, info, reader, Some(source), true)
 }
 
 /// The newest checkpoint that verifies on any replica that answers: it may be pending.
 fn of_anybody(session: &Session, info: &SegmentInfo) -> std::result::Result<Image, Failure> {
-    let reader = Reader::of_heads(info.record.clone(), heads(session, info)).map_err(unread)?;
-    Copy::new(info)?.read(session, info, reader, None, false)
+    let (heads, causes) = heads(session, info);
+    let reader = Reader::of_heads(info.record.clone(), heads).map_err(unread(&causes))?;
+    Copy { causes, ..Copy::new(info)? }.read(session, info, reader, None, false)
 }
 
 /// The checkpoint of this number, while it stands somewhere.
 fn of_epoch(session: &Session, info: &SegmentInfo, epoch: Epoch) -> std::result::Result<Image, Failure> {
-    let mut answers = heads(session, info);
+    let (mut answers, causes) = heads(session, info);
     for slots in answers.iter_mut().filter_map(|(_, answer)| answer.as_mut().ok()) {
         let is_other = |view: &SlotView| view.image().is_none_or(|image| image.epoch != epoch);
         slots.iter_mut().filter(|view| is_other(view)).for_each(|view| *view = SlotView::Blank);
@@ -233,26 +238,33 @@ fn of_epoch(session: &Session, info: &SegmentInfo, epoch: Epoch) -> std::result:
             format!("epoch {epoch} of segment {} stands in no replica: hold it while it is the newest", info.name);
         return Err(Error::NotFound(text).into());
     }
-    let reader = Reader::of_heads(info.record.clone(), answers).map_err(unread)?;
-    Copy::new(info)?.read(session, info, reader, None, false)
+    let reader = Reader::of_heads(info.record.clone(), answers).map_err(unread(&causes))?;
+    Copy { causes, ..Copy::new(info)? }.read(session, info, reader, None, false)
 }
 
 type Heads = Vec<(Member, std::result::Result<Vec<SlotView>, Unusable>)>;
 
-/// The heads of every member in sync, those on this machine first.
-fn heads(session: &Session, info: &SegmentInfo) -> Heads {
+/// The heads of every member in sync, those on this machine first, and what was said instead.
+fn heads(session: &Session, info: &SegmentInfo) -> (Heads, Causes) {
     let host = session.channel.welcome().host;
     let mut places: Vec<_> = info.places.iter().collect();
     places.sort_by_key(|place| place.host != host);
     let geometry = session::geometry(info).ok();
-    let ask = |place: &Place| {
+    let mut causes = Causes::default();
+    let mut ask = |place: &Place| {
         let request = Request::Heads { name: info.name.clone(), member: place.member };
         match (session.channel.ask(request, Some(ANSWER)), geometry) {
             (Ok(Answer::Heads(heads)), Some(geometry)) => Ok(views(info.record.record.segment, &geometry, &heads)),
-            _ => Err(Unusable::OutOfReach),
+            (answer, _) => {
+                if let Err(fault) = answer {
+                    causes.note(place.member, &fault);
+                }
+                Err(Unusable::OutOfReach)
+            }
         }
     };
-    places.into_iter().map(|place| (place.member, ask(place))).collect()
+    let heads = places.into_iter().map(|place| (place.member, ask(place))).collect();
+    (heads, causes)
 }
 
 fn place(info: &SegmentInfo, member: Member) -> std::result::Result<&Place, Failure> {
@@ -264,10 +276,10 @@ fn passing(error: impl std::fmt::Display) -> Failure {
     Failure::Passing(error.to_string())
 }
 
-fn unread(unread: Unread) -> Failure {
-    match unread {
-        Unread::Unreadable(replicas) => Failure::Unreadable(replicas),
-        passing => Failure::Passing(passing.to_string()),
+fn unread(causes: &Causes) -> impl Fn(Unread) -> Failure {
+    move |unread| match unread {
+        Unread::Unreadable(replicas) => Failure::Unreadable(replicas, causes.clone()),
+        unread => Failure::Passing(unread.to_string()),
     }
 }
 
@@ -275,7 +287,7 @@ impl Copy {
     fn new(info: &SegmentInfo) -> Result<Self> {
         let geometry = session::geometry(info)?;
         let (working, scratch) = (Working::new(&geometry)?, source::scratch(&geometry)?);
-        Ok(Self { geometry, working, scratch, entries: Vec::new() })
+        Ok(Self { geometry, working, scratch, entries: Vec::new(), causes: Causes::default() })
     }
 
     fn open(&self, session: &Session, info: &SegmentInfo, place: &Place, slot: u32) -> Result<Source> {
@@ -284,7 +296,7 @@ impl Copy {
 
     /// Copies whatever stands in the nearest replica, unverified: most of it will still be right under the hold.
     fn beforehand(&mut self, session: &Session, info: &SegmentInfo) {
-        let Ok(reader) = Reader::of_heads(info.record.clone(), heads(session, info)) else { return };
+        let Ok(reader) = Reader::of_heads(info.record.clone(), heads(session, info).0) else { return };
         let place = reader.place();
         let Ok(at) = self::place(info, place.member) else { return };
         let Ok(mut source) = self.open(session, info, at, place.slot) else { return };
@@ -314,16 +326,20 @@ impl Copy {
             let copied = self.pull(&mut from, &place.header).map_err(|error| passing(&error))?;
             let head = from.pull_head(&self.geometry, place.header.segment).map_err(|error| passing(&error))?;
             let record = session.lookup(&info.name)?.record;
-            match reader.copied(copied, &head, &record).map_err(unread)? {
+            match reader.copied(copied, &head, &record).map_err(unread(&self.causes))? {
                 Verdict::Accepted => {
                     clear_beyond(&mut self.working, place.header.length);
                     let passed_over = reader.passed_over().iter();
+                    let warning = |(member, why): &(Member, Unusable)| {
+                        self.causes.describe(&info.places, &[(*member, why.clone())])
+                    };
+                    let warnings = passed_over.map(warning).collect();
                     return Ok(Image {
                         working: self.working,
                         stamp: place.header.image,
                         length: in_memory(place.header.length),
                         is_acknowledged,
-                        warnings: passed_over.map(|(member, why)| format!("{member}: {why}")).collect(),
+                        warnings,
                     });
                 }
                 Verdict::Elsewhere => {}

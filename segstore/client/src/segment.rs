@@ -73,8 +73,7 @@ impl Segment {
         let began = Instant::now();
         let session = held.session();
         let geometry = session::geometry(&info)?;
-        let why = if options.force { "taken over by force" } else { "opened; nobody held it" };
-        let taken = takeover::take_over(session, info, geometry, why)?;
+        let taken = takeover::take_over(session, info, geometry, "opened")?;
         let keeping = taken.info.keeping;
         let policy = Policy {
             minimum: keeping.minimum as usize,

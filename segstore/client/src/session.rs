@@ -125,6 +125,13 @@ impl Session {
         self.inner.channel.welcome().node_name
     }
 
+    /// How long the daemon of this node may be silent before the others take the node for dead, and what is held on it for free; zero
+    /// if the daemon does not say.
+    #[must_use]
+    pub fn node_lease(&self) -> Duration {
+        self.inner.channel.welcome().node_lease
+    }
+
     /// Bytes of state that loads of this session have read from replicas so far: for people who wait for one.
     #[must_use]
     pub fn pulled_bytes(&self) -> u64 {
@@ -138,8 +145,8 @@ impl Session {
     /// # Errors
     /// [`Error::Exists`]; [`Error::Invalid`] names the value that is wrong; [`Error::NoRoom`] where it does not fit.
     pub fn create(&self, name: &str, options: &CreateOptions) -> Result<SegmentInfo> {
-        let CreateOptions { shape, keeping, mode } = *options;
-        let request = Request::Create { name: name.to_owned(), shape, keeping, mode };
+        let CreateOptions { shape, keeping, mode, uid, gid } = *options;
+        let request = Request::Create { name: name.to_owned(), shape, keeping, mode, uid, gid };
         self.inner.segment(name, request)
     }
 
@@ -249,6 +256,25 @@ impl Session {
         }
     }
 
+    /// Every name that is held in the cluster, whether there is a segment of that name or not.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`].
+    pub fn holds(&self) -> Result<Vec<crate::control::message::HeldName>> {
+        match self.inner.ask("", Request::Holds, Some(ANSWER))? {
+            Answer::Holds(holds) => Ok(holds),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Has every daemon name a node no longer that is down for good.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Refused`]: it is up, or keeps a replica in sync.
+    pub fn forget_node(&self, name: &str) -> Result<()> {
+        self.inner.done(name, Request::ForgetNode { name: name.to_owned() }, Some(ANSWER))
+    }
+
     /// Every node of the cluster, by name.
     ///
     /// # Errors
@@ -342,7 +368,14 @@ impl Inner {
 
     fn own_place(&self, member: Member) -> Place {
         let welcome = self.channel.welcome();
-        Place { member, node_name: welcome.node_name, host: welcome.host, providers: welcome.providers, up: true }
+        Place {
+            member,
+            node_name: welcome.node_name,
+            host: welcome.host,
+            providers: welcome.providers,
+            up: true,
+            problem: None,
+        }
     }
 
     /// Directs what the daemon demands of this segment to its owner here.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::control::message::Histogram;
 
+/// The last but one ends at 18 minutes, the last nowhere.
 const BUCKETS: usize = 32;
 
 /// Durations by powers of two of a microsecond. Recording allocates nothing.
@@ -28,9 +29,8 @@ impl Durations {
     }
 
     pub(crate) fn histogram(&self) -> Histogram {
-        let used = self.counts.iter().rposition(|count| *count > 0).map_or(0, |last| last + 1);
         let sum = u64::try_from(self.sum.as_nanos()).unwrap_or(u64::MAX);
-        Histogram { counts: self.counts[..used].to_vec(), sum }
+        Histogram { counts: self.counts.to_vec(), sum }
     }
 }
 
@@ -44,6 +44,9 @@ mod tests {
         for micros in [0, 1, 2, 3, 4] {
             durations.record(Duration::from_micros(micros));
         }
-        assert_eq!(durations.histogram(), Histogram { counts: vec![1, 1, 2, 1], sum: 10_000 });
+        let Histogram { counts, sum } = durations.histogram();
+        assert_eq!((&counts[..5], sum), (&[1, 1, 2, 1, 0][..], 10_000));
+        durations.record(Duration::from_secs(7200));
+        assert_eq!(durations.histogram().counts.last(), Some(&1), "what takes longer than all bounds");
     }
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use segstore_core::changes::Changes;
-use segstore_core::id::{Member, OwnerId};
+use segstore_core::id::{Member, OwnerId, Stamp};
 use segstore_core::layout::geometry::SLOT_HEAD;
 use segstore_core::layout::{Geometry, SlotHeader};
 use segstore_core::owner::Start;
@@ -11,6 +11,7 @@ use segstore_core::replica::Request as ReplicaRequest;
 use segstore_core::slot::SlotView;
 use segstore_core::takeover::{Action, Takeover, Unusable};
 
+use crate::causes::Causes;
 use crate::control::channel::Asked;
 use crate::control::message::{Answer, Bytes, Fault, FaultKind, Request, SegmentInfo};
 use crate::error::{Error, Result};
@@ -59,6 +60,12 @@ struct Driver<'s> {
     loaded: Option<(Working, Loaded)>,
     until: Instant,
     why: &'s str,
+    causes: Causes,
+    /// Of each replica that was fenced, the newest whole image.
+    newest: Vec<(Member, Option<Stamp>)>,
+    /// The image that was chosen.
+    image: Stamp,
+    damaged: Vec<(Member, Unusable)>,
 }
 
 /// Takes the segment over. The session must hold its name, and `info` is what was read since.
@@ -66,7 +73,9 @@ pub(crate) fn take_over(session: &Session, info: SegmentInfo, geometry: Geometry
     let owner = OwnerId(session.random()?);
     let takeover = Takeover::new(owner);
     let until = Instant::now() + PATIENCE;
-    Driver { session, info, is_fresh: true, geometry, takeover, loaded: None, until, why }.run()
+    let (causes, newest, image, damaged) = (Causes::default(), Vec::new(), Stamp::default(), Vec::new());
+    let (is_fresh, loaded) = (true, None);
+    Driver { session, info, is_fresh, geometry, takeover, loaded, until, why, causes, newest, image, damaged }.run()
 }
 
 impl Driver<'_> {
@@ -84,9 +93,11 @@ impl Driver<'_> {
             match action {
                 Action::ReadRecord => self.read_record()?,
                 Action::Swap(swap) => {
-                    let is_seal = self.loaded.is_some();
-                    let why = if is_seal { "the replicas that hold what was loaded" } else { self.why };
-                    self.swap(&Request::Swap { name: self.info.name.clone(), swap, why: why.to_owned() })?;
+                    let (old, new) = (&swap.expected.record.in_sync, &swap.new.in_sync);
+                    let removed = old.iter().filter(|member| !new.contains(member));
+                    let causes = removed.map(|member| (*member, self.why_removed(*member))).collect();
+                    let why = self.why.to_owned();
+                    self.swap(&Request::Swap { name: self.info.name.clone(), swap, why, causes })?;
                 }
                 Action::Fence { member, request } => {
                     lap(&mut times.claimed);
@@ -98,7 +109,9 @@ impl Driver<'_> {
                     lap(&mut times.loaded);
                 }
                 Action::Done(start) => break start,
-                Action::Failed(failure) => return Err(Error::of_takeover(&self.info.name, &failure)),
+                Action::Failed(failure) => {
+                    return Err(self.causes.of_takeover(&self.info.name, &self.info.places, &failure));
+                }
             }
         };
         lap(&mut times.sealed);
@@ -177,10 +190,22 @@ impl Driver<'_> {
             let left = until.saturating_duration_since(Instant::now());
             match answer.and_then(|asked| asked.wait(Some(left))) {
                 Ok(Answer::Heads(heads)) => {
-                    self.takeover.fenced(member, views(self.info.record.record.segment, &self.geometry, &heads));
+                    let views = views(self.info.record.record.segment, &self.geometry, &heads);
+                    self.newest.push((member, views.iter().filter_map(SlotView::image).max()));
+                    self.takeover.fenced(member, views);
                 }
-                Err(Fault { kind: FaultKind::Refused(why), .. }) => self.takeover.not_fenced(member, why.into()),
-                Ok(_) | Err(_) => self.takeover.not_fenced(member, Unusable::OutOfReach),
+                Err(Fault { kind: FaultKind::Refused(why), .. }) => {
+                    self.causes.note_unreached(member, why.to_string());
+                    self.takeover.not_fenced(member, why.into());
+                }
+                Err(fault) => {
+                    self.causes.note(member, &fault);
+                    self.takeover.not_fenced(member, Unusable::OutOfReach);
+                }
+                Ok(other) => {
+                    self.causes.note_unreached(member, unexpected(&other).to_string());
+                    self.takeover.not_fenced(member, Unusable::OutOfReach);
+                }
             }
         }
     }
@@ -189,9 +214,27 @@ impl Driver<'_> {
         self.session.channel.send(Request::Fence { name: self.info.name.clone(), member, request })
     }
 
+    /// Why the seal leaves a replica out.
+    fn why_removed(&self, member: Member) -> String {
+        if let Some((_, damage)) = self.damaged.iter().find(|(damaged, _)| *damaged == member) {
+            return self.causes.why(member, damage);
+        }
+        let is_beside = member.node == self.session.channel.welcome().node;
+        match self.newest.iter().find(|(fenced, _)| *fenced == member) {
+            Some((_, Some(newest))) if *newest < self.image => {
+                format!("its newest whole image is {newest}, {} was loaded", self.image)
+            }
+            Some((_, Some(_))) if is_beside => "it is on the new owner's own node, and would die with it".to_owned(),
+            Some((_, Some(newest))) => format!("it holds {newest}, {} was loaded", self.image),
+            Some((_, None)) => Unusable::NoImage.to_string(),
+            None => self.causes.why(member, &Unusable::OutOfReach),
+        }
+    }
+
     // ---- the image ----
 
     fn load(&mut self, header: &SlotHeader, sources: &[(Member, u32)]) -> Result<()> {
+        self.image = header.image;
         let local = self.local_copy();
         let places = |(member, slot): &(Member, u32)| {
             let place = self.info.places.iter().find(|place| place.member == *member)?;
@@ -206,7 +249,9 @@ impl Driver<'_> {
         let loaded = loader.load(header, &mut working)?;
         for (member, slot, problem) in loader.problems() {
             self.takeover.damaged(*member, *slot, problem);
+            self.damaged.push((*member, problem.clone()));
         }
+        self.causes.add(loader.take_causes());
         match loaded {
             Some(loaded) => {
                 self.loaded = Some((working, loaded));

@@ -19,6 +19,8 @@
 //! | [`takeover`] | claim, fence, choose, load, seal |
 //! | [`reader`] | reading without ownership |
 //! | [`repair`] | filling a fresh replica while the owner goes on |
+//! | [`level`] | bringing a replica's stale slots to its newest image |
+//! | [`forget`] | who may have a replica forgotten |
 //! | [`rule`] | the protocol's rules by name, so that a test build can leave one out |
 //!
 //! State machines take events as method calls and hand out actions by `poll`: whoever drives them performs the actions and
@@ -26,8 +28,10 @@
 #![forbid(unsafe_code)]
 
 pub mod changes;
+pub mod forget;
 pub mod id;
 pub mod layout;
+pub mod level;
 pub mod lineage;
 pub mod owner;
 pub mod push;

@@ -1,4 +1,4 @@
-//! Repair: a replica is filled from one in the in-sync set while the owner goes on.
+//! Repair: a replica that was made for it is filled from one in the in-sync set while the owner goes on.
 //!
 //! The copy may be fuzzy: while it runs, the owner writes the source's slots. It need only be true that every block stands at the
 //! base image or later, because the owner then pushes every block modified since the base, and only that push makes a slot
@@ -15,8 +15,6 @@ use crate::slot::{SlotView, stood_still};
 /// The next thing to do, in this order. The target's own memory is meant unless the source is named.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Step {
-    /// Overwrite the heads of all slots, so that nothing that stood there is taken for an image.
-    Invalidate,
     /// Read the head of the source's slot; then call [`Repair::source_head`].
     ReadHead,
     /// Read these table entries of the source.
@@ -63,7 +61,6 @@ pub struct Repair {
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Stage {
-    Invalidate,
     Head,
     Entries(BlockIndex),
     Blocks(BlockIndex),
@@ -78,7 +75,7 @@ impl Repair {
     /// Copies the image `base`, or what follows it, in pieces of `chunk` blocks.
     #[must_use]
     pub fn new(geometry: Geometry, base: Stamp, chunk: u32) -> Self {
-        Self { geometry, base, chunk: chunk.max(1), stage: Stage::Invalidate, head: None }
+        Self { geometry, base, chunk: chunk.max(1), stage: Stage::Head, head: None }
     }
 
     /// What the copy is at least.
@@ -91,7 +88,7 @@ impl Repair {
     #[must_use]
     pub fn progress(&self) -> (u32, u32) {
         match self.stage {
-            Stage::Invalidate | Stage::Head => (0, self.blocks()),
+            Stage::Head => (0, self.blocks()),
             Stage::Entries(first) | Stage::Blocks(first) | Stage::Store(first) => (first, self.blocks()),
             _ => (self.blocks(), self.blocks()),
         }
@@ -102,7 +99,6 @@ impl Repair {
     pub fn step(&self) -> Step {
         let entries_first = rule::holds(Rule::RepairEntryFirst);
         match self.stage {
-            Stage::Invalidate => Step::Invalidate,
             Stage::Head | Stage::HeadAgain => Step::ReadHead,
             Stage::Entries(first) if entries_first => Step::ReadEntries { first, count: self.count(first) },
             Stage::Blocks(first) if !entries_first => Step::ReadEntries { first, count: self.count(first) },
@@ -123,7 +119,6 @@ impl Repair {
     /// The step was performed.
     pub fn advance(&mut self) {
         self.stage = match self.stage {
-            Stage::Invalidate => Stage::Head,
             Stage::Entries(first) => Stage::Blocks(first),
             Stage::Blocks(first) => Stage::Store(first),
             Stage::Store(first) => self.copy_from(first + self.count(first)),

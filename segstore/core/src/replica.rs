@@ -18,9 +18,16 @@ pub struct Replica {
     pub incarnation: Incarnation,
     /// The highest term seen, and whose it is.
     pub remembered: Ownership,
+    /// Whoever changes it now.
+    pub turn: Turn,
 }
 
-/// A request to a replica: to be fenced, to open an endpoint for writing, or to begin a repair.
+/// Leave to change a replica in an owner's name: to push to it, to fill it, to level its slots. It ends with the next request that
+/// is granted, in the same step in which that one's asker is admitted.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Turn(u64);
+
+/// A request to a replica: to be fenced, to open an endpoint for writing, or to have its slots levelled.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Request {
     /// Which life of the segment is meant.
@@ -36,8 +43,10 @@ pub struct Request {
 pub struct Granted {
     /// Store this in replica memory first.
     pub remember: Option<Ownership>,
-    /// Then revoke every write endpoint and end every repair that was there before.
+    /// Then revoke every write endpoint that was there before.
     pub revoke: bool,
+    /// What the asker may do ends when this does.
+    pub turn: Turn,
 }
 
 /// Why a replica refuses.
@@ -79,6 +88,18 @@ pub enum Refused {
 }
 
 impl Replica {
+    /// A replica as it was made, or taken up again by a daemon that restarted: whoever was changing it then does so no more.
+    #[must_use]
+    pub fn new(segment: SegmentId, incarnation: Incarnation, remembered: Ownership) -> Self {
+        Self { segment, incarnation, remembered, turn: Turn::default() }
+    }
+
+    /// Whether what was begun in `turn` may go on.
+    #[must_use]
+    pub fn allows(&self, turn: Turn) -> bool {
+        turn == self.turn || !rule::holds(Rule::EndTurns)
+    }
+
     /// Decides a request, and remembers the asker if it is granted. The caller carries out what is granted.
     ///
     /// # Errors
@@ -100,7 +121,10 @@ impl Replica {
         let store = asked != remembered && rule::holds(Rule::RememberTerm);
         let revoke = asked.term != remembered.term || rule::holds(Rule::RevokeEarlier);
         self.remembered = asked;
-        Ok(Granted { remember: store.then_some(asked), revoke })
+        if revoke {
+            self.turn = Turn(self.turn.0 + 1);
+        }
+        Ok(Granted { remember: store.then_some(asked), revoke, turn: self.turn })
     }
 }
 
@@ -114,7 +138,7 @@ mod tests {
     }
 
     const REPLICA: Replica =
-        Replica { segment: SegmentId(1), incarnation: Incarnation(2), remembered: ownership(5, 50) };
+        Replica { segment: SegmentId(1), incarnation: Incarnation(2), remembered: ownership(5, 50), turn: Turn(7) };
 
     fn request(asker: Ownership) -> Request {
         Request { segment: SegmentId(1), incarnation: Incarnation(2), asker }
@@ -123,12 +147,13 @@ mod tests {
     #[test]
     fn a_higher_term_is_stored_and_revokes() {
         let granted = { REPLICA }.decide(&request(ownership(6, 60)));
-        assert_eq!(granted, Ok(Granted { remember: Some(ownership(6, 60)), revoke: true }));
+        assert_eq!(granted, Ok(Granted { remember: Some(ownership(6, 60)), revoke: true, turn: Turn(8) }));
     }
 
     #[test]
     fn the_same_owner_revokes_its_own_earlier_endpoints() {
-        assert_eq!({ REPLICA }.decide(&request(ownership(5, 50))), Ok(Granted { remember: None, revoke: true }));
+        let granted = { REPLICA }.decide(&request(ownership(5, 50)));
+        assert_eq!(granted, Ok(Granted { remember: None, revoke: true, turn: Turn(8) }));
     }
 
     #[test]

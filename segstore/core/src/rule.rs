@@ -88,6 +88,14 @@ rules! {
     Minimum = "minimum",
     /// A replica on the owner's own node does not count towards the minimum.
     OwnNode = "own-node",
+    /// A replica is forgotten only if the request names it.
+    NameTheForgotten = "name-the-forgotten",
+    /// A replica is forgotten only in the name of an owner that is not older than the highest it remembers.
+    ForgetByTheLatest = "forget-by-the-latest",
+    /// A replica is not forgotten while the record lists it.
+    KeepTheListed = "keep-the-listed",
+    /// What changes a replica in an owner's name ends in the step in which the next owner is admitted.
+    EndTurns = "end-turns",
 }
 
 #[cfg(feature = "sabotage")]

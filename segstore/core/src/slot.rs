@@ -17,7 +17,7 @@ pub enum SlotView {
     Closed(SlotHeader),
     /// A push began and did not end.
     Open(Mark),
-    /// Nothing was ever written here, or a repair has invalidated it.
+    /// Nothing was ever written here.
     Blank,
     /// Written by a version of this software whose format is another one: of this version.
     OtherVersion(u32),

@@ -1,8 +1,9 @@
 //! A checkpoint of one changed block allocates nothing, and costs the same in a small and in a large segment.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
+#[path = "../../../transport/tests/counting/mod.rs"]
+mod counting;
 
+use counting::allocations;
 use segstore_core::changes::Changes;
 use segstore_core::id::{Incarnation, Member, NodeId, OwnerId, SegmentId, Stamp, Term};
 use segstore_core::layout::{Geometry, Key};
@@ -10,27 +11,6 @@ use segstore_core::lineage::Lineage;
 use segstore_core::owner::{Action, BelowMinimum, Owner, Policy, Start};
 use segstore_core::push::{Checkpoint, Source};
 use segstore_core::record::{Record, RecordVersion, Versioned};
-
-struct Counting;
-
-static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: it counts and leaves the work to the system's allocator, whose promises hold unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
 
 const SEGMENT: SegmentId = SegmentId(1);
 const BLOCK: [u8; 4096] = [7; 4096];
@@ -96,13 +76,13 @@ fn a_checkpoint_of_one_block() {
         small.checkpoint(round % 3);
         large.checkpoint(round % 3);
     }
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    let before = allocations();
     let (mut of_small, mut of_large) = ((0, 0), (0, 0));
     for round in 0..1000 {
         of_small = small.checkpoint(round % 3);
         of_large = large.checkpoint(round % 3);
     }
-    let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+    let allocated = allocations() - before;
     assert_eq!(of_small, of_large, "what is sent depends on what changed, not on the segment");
-    assert_eq!(allocations, 0, "in 2000 checkpoints");
+    assert_eq!(allocated, 0, "in 2000 checkpoints");
 }

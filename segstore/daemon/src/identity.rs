@@ -1,5 +1,7 @@
 //! Who this node is, and which machine it is on.
 
+use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 
 use segstore::control::message::{Fault, FaultKind};
@@ -16,13 +18,24 @@ pub fn node_id(data_dir: &Path) -> Result<NodeId, String> {
         Ok(text) => text.trim().parse().map_err(|error| saying(&error)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let node = NodeId(random().map_err(|error| saying(&error))?);
-            let beside = file.with_extension("new");
-            std::fs::write(&beside, format!("{node}\n")).map_err(|error| saying(&error))?;
-            std::fs::rename(&beside, &file).map_err(|error| saying(&error))?;
+            replace(&file, &format!("{node}\n")).map_err(|error| saying(&error))?;
             Ok(node)
         }
         Err(error) => Err(saying(&error)),
     }
+}
+
+/// Replaces a file: whatever happens, the old or the new text is in it, and after this the new one.
+///
+/// # Errors
+/// What the system said.
+pub(crate) fn replace(file: &Path, text: &str) -> std::io::Result<()> {
+    let beside = file.with_extension("new");
+    let mut new = File::create(&beside)?;
+    new.write_all(text.as_bytes())?;
+    new.sync_all()?;
+    std::fs::rename(&beside, file)?;
+    file.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
 }
 
 /// What tells one boot of one machine from every other: processes with the same can share memory.

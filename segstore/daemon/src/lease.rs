@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
-use crate::cluster::{NodeEntry, node_key};
+use crate::cluster::{NODES, NodeEntry, node_key};
 use crate::directory::{Directory, DirectoryError, LeaseId, Swapped, Value};
+use crate::node::parse;
 
 /// Keeps the node alive in the directory.
 pub struct Keeper {
@@ -39,16 +40,29 @@ impl Keeper {
         self.current.subscribe()
     }
 
-    /// Keeps the lease alive, and the entry up to date, until the process ends.
-    pub async fn run(self, describe: impl Fn() -> NodeEntry + Send) {
+    /// Keeps the lease alive, and the entry up to date, until the process ends, or another node has this one's name: that is returned.
+    pub async fn run(self, describe: impl Fn() -> NodeEntry + Send) -> String {
+        let mut namesake_since: Option<Instant> = None;
         let mut written: Option<NodeEntry> = None;
         let mut lease = self.former().await;
         let mut troubles = 0;
         loop {
             let entry = describe();
             match self.beat(&mut lease, written.as_ref(), &entry).await {
-                Ok(()) => {
-                    written = Some(entry);
+                Ok(Some(other)) => {
+                    // This very machine, with its data lost, has another number and waits for its former lease to end.
+                    if namesake_since.get_or_insert_with(Instant::now).elapsed() > 2 * self.time {
+                        if let Some(lease) = lease {
+                            let _ = self.directory.end(lease).await;
+                        }
+                        return format!(
+                            "another node is called {}: its daemon is at {}; give this one another `name`, or stop that one",
+                            other.name, other.address
+                        );
+                    }
+                }
+                Ok(None) => {
+                    (written, namesake_since) = (Some(entry), None);
                     if troubles > 0 {
                         tracing::info!("the directory answers again");
                     }
@@ -78,13 +92,35 @@ impl Keeper {
         }
     }
 
-    /// The lease of the daemon's former life, if it stands.
+    /// The lease of the daemon's former life, unless it is over. A directory that does not answer now may have kept it.
     async fn former(&self) -> Option<LeaseId> {
-        let text = tokio::fs::read_to_string(&self.file).await.ok()?;
-        let lease = LeaseId(text.trim().parse().ok()?);
-        self.directory.keep_alive(lease).await.ok()?;
-        tracing::info!("started again within the node's lease: nothing was given up meanwhile");
+        let lease = self.written().await?;
+        match self.directory.keep_alive(lease).await {
+            Ok(()) => tracing::info!("started again within the node's lease: nothing was given up meanwhile"),
+            Err(DirectoryError::LeaseOver(_)) => return None,
+            Err(error) => tracing::warn!("whether the node's lease stands is not known yet: {error}"),
+        }
         Some(lease)
+    }
+
+    /// Keeps the lease of the daemon's former life alive until `work` is done.
+    pub async fn meanwhile<T>(&self, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        loop {
+            if let Some(lease) = self.written().await {
+                // Whether it stands is asked when the work is done.
+                let _ = self.directory.keep_alive(lease).await;
+            }
+            if let Ok(done) = tokio::time::timeout(self.time / 3, &mut work).await {
+                return done;
+            }
+        }
+    }
+
+    /// The lease of the daemon's former life.
+    async fn written(&self) -> Option<LeaseId> {
+        let text = tokio::fs::read_to_string(&self.file).await.ok()?;
+        Some(LeaseId(text.trim().parse().ok()?))
     }
 
     async fn beat(
@@ -92,7 +128,7 @@ impl Keeper {
         lease: &mut Option<LeaseId>,
         written: Option<&NodeEntry>,
         entry: &NodeEntry,
-    ) -> Result<(), DirectoryError> {
+    ) -> Result<Option<NodeEntry>, DirectoryError> {
         let held = match *lease {
             Some(held) => {
                 self.directory.keep_alive(held).await?;
@@ -107,13 +143,25 @@ impl Keeper {
             }
         };
         *lease = Some(held);
+        if written.is_none()
+            && let Some(other) = self.namesake(entry).await?
+        {
+            return Ok(Some(other));
+        }
         if written != Some(entry) {
             self.write(held, entry).await?;
         }
         if *self.current.borrow() != Some(held) {
             self.current.send_replace(Some(held));
         }
-        Ok(())
+        Ok(None)
+    }
+
+    /// Another node that is up and has this one's name.
+    async fn namesake(&self, own: &NodeEntry) -> Result<Option<NodeEntry>, DirectoryError> {
+        let listing = self.directory.list(NODES).await?;
+        let others = listing.entries.iter().filter_map(|entry| parse::<NodeEntry>(entry).ok());
+        Ok(others.into_iter().find(|other| other.name == own.name && other.node != own.node))
     }
 
     /// The node's entry has one writer: this.

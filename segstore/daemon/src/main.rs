@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use segstored::config::{Config, LogFormat, Settings};
+use segstored::peers::tls::Identity;
 use tracing_subscriber::EnvFilter;
 
 /// The checkpoint service's daemon: keeps replicas of segments in memory, and serves the applications of this node
@@ -22,7 +23,7 @@ struct Arguments {
     /// Configuration file (TOML)
     #[arg(long, env = "SEGSTORED_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Check the configuration, say what it comes to, and stop
+    /// Check the configuration and the secret's file, say as TOML what is in effect, and stop
     #[arg(long)]
     check_config: bool,
     #[command(flatten)]
@@ -40,7 +41,11 @@ fn main() -> ExitCode {
         }
     };
     if arguments.check_config {
-        println!("{config:#?}");
+        print!("{}", config.to_toml());
+        if let Err(error) = Identity::from_file(&config.secret_file) {
+            eprintln!("segstored: secret_file: {error}");
+            return ExitCode::from(2);
+        }
         return ExitCode::SUCCESS;
     }
     if let Err(error) = log(&config) {

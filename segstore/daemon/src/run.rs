@@ -18,7 +18,7 @@ use segstored::lease::Keeper;
 use segstored::node::{Calls, Node, forget_orphans};
 use segstored::peers::tls::Identity;
 use segstored::peers::{Channels, Peers, server};
-use segstored::replicas::{Domains, Options, Replicas};
+use segstored::replicas::{Domains, Options, Replicas, SHM};
 use segstored::sessions::{self, Sessions};
 use segstored::{identity, metrics};
 use tokio::net::TcpListener;
@@ -44,50 +44,62 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let listener = listen(config.listen, "listen").await?;
     let address = with_port(&config.advertise, listener.local_addr()?.port());
 
-    let (directory, served): (Arc<dyn Directory>, Option<Arc<dyn Directory>>) = match &config.directory {
-        DirectoryAt::Own => {
-            let own: Arc<dyn Directory> = Arc::new(Embedded::open(&config.data_dir.join("directory.redb"))?);
-            (own.clone(), Some(own))
-        }
-        DirectoryAt::Other(address) => (Arc::new(Remote::new(&channels, address)?), None),
-    };
-
     let (domains, _servers) = open_domains(&config)?;
     let providers: Vec<_> = domains.names().map(str::to_owned).collect();
-    let options = Options { directory: config.memory_dir.clone(), node: id, budget: config.memory, domains };
-    let replicas = Arc::new(Replicas::open(options)?);
-
-    let keeper = Keeper::new(directory.clone(), config.node_lease, config.data_dir.join("lease"));
+    let options =
+        Options { directory: config.memory_dir.clone(), node: id, budget: config.memory, domains, boot: host.clone() };
+    // Replicas that somebody may still write are copied, which takes seconds where they are large.
+    let opening = tokio::task::spawn_blocking(move || Replicas::open(options));
+    let keeper_in = |directory| Keeper::new(directory, config.node_lease, config.data_dir.join("lease"));
+    let (replicas, keeper, directory, served) = match &config.directory {
+        DirectoryAt::Own => {
+            // Its leases begin when it is opened: not before those who hold them can be heard.
+            let replicas = opening.await??;
+            let own: Arc<dyn Directory> = Arc::new(Embedded::open(&config.data_dir.join("directory.redb"))?);
+            (replicas, keeper_in(own.clone()), own.clone(), Some(own))
+        }
+        DirectoryAt::Other(address) => {
+            let other: Arc<dyn Directory> = Arc::new(Remote::new(&channels, address)?);
+            let keeper = keeper_in(other.clone());
+            (keeper.meanwhile(opening).await??, keeper, other, None)
+        }
+    };
     let node = Arc::new(Node {
         id,
         name: config.name.clone(),
         host,
         storage: config.storage,
+        keeps_directory: served.is_some(),
         providers,
         directory: directory.clone(),
         view: View::default(),
-        replicas,
+        replicas: Arc::new(replicas),
         peers: Peers::new(id, channels),
         sessions: Sessions::open(config.data_dir.join("sessions.json")),
+        lease_time: config.node_lease,
         lease: keeper.subscribe(),
         changed: keeper.bell(),
     });
 
     let calls = Arc::new(Calls::new(node.clone()));
-    let keeps_directory = served.is_some();
     let serving = tokio::spawn(server::run(listener, secret, calls, served));
-    let entry = describe(node.clone(), id, address, keeps_directory);
-    tokio::spawn(keeper.run(entry));
+    let entry = describe(node.clone(), id, address);
+    let mut keeping = tokio::spawn(keeper.run(entry));
     tokio::spawn(node.view.clone().follow(directory));
     tokio::spawn(forget_orphans(node.clone()));
-    tokio::spawn(node.sessions.clone().expect_former(node.clone(), config.node_lease));
+    tokio::spawn(node.sessions.clone().hold_again(node.clone()));
 
     if let Some(address) = config.metrics {
         tokio::spawn(metrics::serve(listen(address, "metrics").await?, node.clone()));
     }
-    join(&node, &config).await;
+    tokio::select! {
+        () = join(&node, &config) => {}
+        ended = &mut keeping => return Err(ended.unwrap_or_else(|error| error.to_string()).into()),
+    }
     let socket = sessions::bind(&config.socket, config.socket_mode)?;
     tokio::spawn(sessions::serve(socket, node.clone()));
+    // Only from now on can they come back.
+    tokio::spawn(node.sessions.clone().expect_former(node.clone(), config.node_lease));
     if let Some(file) = &config.pid_file {
         std::fs::write(file, format!("{}\n", std::process::id()))
             .map_err(|error| format!("{}: {error}", file.display()))?;
@@ -95,7 +107,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     tracing::info!(node = config.name, %id, socket = %config.socket.display(), "serving");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 
-    let ended = until_asked(serving).await;
+    let ended = until_asked(serving, keeping).await;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     let _ = std::fs::remove_file(&config.socket);
     if let Some(file) = &config.pid_file {
@@ -120,11 +132,15 @@ async fn join(node: &Node, config: &Config) {
     let _ = lease.wait_for(Option::is_some).await;
 }
 
-async fn until_asked(serving: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>) -> Result<(), Failure> {
+async fn until_asked(
+    serving: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
+    keeping: tokio::task::JoinHandle<String>,
+) -> Result<(), Failure> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
+        ended = keeping => Err(ended.unwrap_or_else(|error| error.to_string()).into()),
         ended = serving => Err(match ended {
             Ok(Ok(())) => "the server for other daemons has ended".into(),
             Ok(Err(error)) => format!("the server for other daemons: {error}").into(),
@@ -170,10 +186,13 @@ fn with_port(advertise: &str, port: u16) -> String {
 fn open_domains(config: &Config) -> Result<(Domains, Vec<Server>), Failure> {
     let mut domains = Vec::new();
     let mut servers = Vec::new();
+    let mut former = None;
+    let directory = config.memory_dir.join("peers");
     if config.transport != Transport::Tcp {
-        let directory = config.memory_dir.join("peers");
         DirBuilder::new().recursive(true).mode(0o700).create(&config.memory_dir)?;
-        domains.push(("shm".to_owned(), Shm::in_directory(directory).open()?));
+        domains.push((SHM.to_owned(), Shm::in_directory(directory).open()?));
+    } else if directory.exists() {
+        former = Some(Shm::in_directory(directory).open()?);
     }
     if config.transport != Transport::Shm {
         let ended =
@@ -184,11 +203,12 @@ fn open_domains(config: &Config) -> Result<(Domains, Vec<Server>), Failure> {
         servers.push(Server::start(&tcp, &options)?);
         domains.push(("tcp".to_owned(), tcp));
     }
-    Ok((Domains::new(domains), servers))
+    let domains = Domains::new(domains);
+    Ok((former.map_or(domains.clone(), |shm| domains.with_former(shm)), servers))
 }
 
 /// The node's entry as it is now.
-fn describe(node: Arc<Node>, id: NodeId, address: String, directory: bool) -> impl Fn() -> NodeEntry + Send {
+fn describe(node: Arc<Node>, id: NodeId, address: String) -> impl Fn() -> NodeEntry + Send {
     move || {
         let usage = node.replicas.usage();
         NodeEntry {
@@ -202,7 +222,7 @@ fn describe(node: Arc<Node>, id: NodeId, address: String, directory: bool) -> im
             budget: usage.budget,
             replicas: usage.replicas,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            directory,
+            directory: node.keeps_directory,
         }
     }
 }

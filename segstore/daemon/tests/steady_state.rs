@@ -6,34 +6,12 @@
 #[expect(dead_code, reason = "the cluster's tests use the rest")]
 mod harness;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "../../../transport/tests/counting/mod.rs"]
+mod counting;
 
+use counting::allocations;
 use harness::Cluster;
 use segstore::{CreateOptions, OpenOptions, Segment};
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-// SAFETY: every call goes to the system's allocator as it came; counting touches no memory of the heap.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: as the caller promised.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: as the caller promised.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
 
 /// Each time another block: none of what is pushed is as it was the time before.
 fn checkpoints(segment: &mut Segment, count: usize) {
@@ -50,9 +28,9 @@ fn nothing_is_allocated(transport: &str) {
     let mut segment = cluster.session(0).open_or_create("s", &make, &OpenOptions::new()).unwrap();
     segment.set_len(1 << 20).unwrap();
     checkpoints(&mut segment, 1000);
-    let before = ALLOCATIONS.get();
+    let before = allocations();
     checkpoints(&mut segment, 5000);
-    assert_eq!(ALLOCATIONS.get() - before, 0, "over {transport}");
+    assert_eq!(allocations() - before, 0, "over {transport}");
 }
 
 #[test]
@@ -63,12 +41,4 @@ fn nothing_is_allocated_over_shm() {
 #[test]
 fn nothing_is_allocated_over_tcp() {
     nothing_is_allocated("tcp");
-}
-
-/// The count counts.
-#[test]
-fn an_allocation_is_seen() {
-    let before = ALLOCATIONS.get();
-    drop(std::hint::black_box(vec![1_u8; 100]));
-    assert_eq!(ALLOCATIONS.get() - before, 1);
 }

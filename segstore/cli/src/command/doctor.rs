@@ -42,6 +42,7 @@ pub(crate) fn run(context: &Context) -> Result<(), Failure> {
         daemon(context),
         cluster(context),
         directory(context),
+        segments(context),
         memory(context),
         kernel(),
         shared_memory(),
@@ -78,7 +79,7 @@ fn daemon(context: &Context) -> Finding {
             "daemon",
             Verdict::Problem,
             error.to_string(),
-            "start it (systemctl start segstored, or segctl dev up), or name its socket with --socket",
+            "start it (systemctl start segstored, with scripts/segstored.service; or segctl dev up), or name its socket with --socket",
         ),
     }
 }
@@ -90,6 +91,13 @@ fn cluster(context: &Context) -> Finding {
             let found = format!("{up} of {} nodes are up", nodes.len());
             if up < 2 {
                 let remedy = "start segstored on another node: on one node alone nothing survives it";
+                return Finding::bad("cluster", Verdict::Warning, found, remedy);
+            }
+            let down: Vec<_> = nodes.iter().filter(|node| !node.up).map(|node| node.name.as_str()).collect();
+            if let Some(first) = down.first() {
+                let found = format!("{found}; down: {}", down.join(", "));
+                let remedy =
+                    format!("start segstored there; of a node that is gone for good: segctl nodes --forget {first}");
                 return Finding::bad("cluster", Verdict::Warning, found, remedy);
             }
             Finding::ok("cluster", found)
@@ -108,6 +116,28 @@ fn directory(context: &Context) -> Finding {
             "start the daemon that keeps it (see `segctl nodes`): checkpoints go on, nothing can be opened or taken over",
         ),
     }
+}
+
+fn segments(context: &Context) -> Finding {
+    let Ok(segments) = context.session().and_then(|session| session.segments()) else {
+        return Finding::bad("segments", Verdict::Warning, "not known without the directory".into(), "see above");
+    };
+    let troubles = |is_lost: bool| -> Vec<String> {
+        let troubled = segments.iter().filter(|segment| segment.is_lost() == is_lost);
+        troubled.filter_map(|segment| Some(format!("{}: {}", segment.name, segment.trouble()?))).collect()
+    };
+    let (lost, short) = (troubles(true), troubles(false));
+    if !lost.is_empty() {
+        let remedy =
+            "start the nodes that keep them; a replica whose node has new memory is gone: segctl rm, and make it again";
+        return Finding::bad("segments", Verdict::Problem, lost.join("; "), remedy);
+    }
+    if !short.is_empty() {
+        let remedy =
+            "an owner that runs makes further replicas by itself, where a further node has room: see segctl nodes";
+        return Finding::bad("segments", Verdict::Warning, short.join("; "), remedy);
+    }
+    Finding::ok("segments", format!("all {} have their replicas", segments.len()))
 }
 
 fn memory(context: &Context) -> Finding {
@@ -173,7 +203,7 @@ fn locked_memory() -> Finding {
             "locked memory",
             Verdict::Warning,
             format!("limited to {}", units::size(soft)),
-            "only RDMA needs more: LimitMEMLOCK=infinity in the unit, or ulimit -l unlimited",
+            "only RDMA needs more: LimitMEMLOCK=infinity in the unit (scripts/segstored.service has it), or ulimit -l unlimited",
         ),
         Err(error) => Finding::bad("locked memory", Verdict::Warning, error.to_string(), "see ulimit -l"),
     }

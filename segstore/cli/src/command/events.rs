@@ -2,17 +2,24 @@
 
 use super::Context;
 use crate::exit::Failure;
-use crate::output::{json, table, units};
+use crate::output::{for_programs, json, table, units};
 
 pub(crate) fn run(context: &Context, name: Option<&str>) -> Result<(), Failure> {
     let events = context.session()?.events(name)?;
     if context.json {
-        json(&events);
+        json(&for_programs(&events));
         return Ok(());
     }
     let row = |event: &segstore::Event| {
         let (term, why) = (event.term.to_string(), event.why.clone());
-        vec![units::moment(event.at), event.segment.clone(), event.what.clone(), term, event.node_name.clone(), why]
+        vec![
+            units::moment(event.at),
+            units::short(&event.segment),
+            event.what.clone(),
+            term,
+            event.node_name.clone(),
+            why,
+        ]
     };
     let heading = ["at", "segment", "what", "term", "told by", "why"];
     table::print(&heading, events.iter().map(row).collect(), "Nothing has happened.");

@@ -4,18 +4,25 @@ use super::Context;
 use crate::exit::Failure;
 use crate::output::{json, table, units};
 
-pub(crate) fn run(context: &Context) -> Result<(), Failure> {
+pub(crate) fn run(context: &Context, forget: Option<&str>) -> Result<(), Failure> {
     let session = context.session()?;
+    if let Some(name) = forget {
+        session.forget_node(name)?;
+    }
     let nodes = session.nodes()?;
-    if let Err(error) = session.segments() {
-        eprintln!("segctl: the directory does not answer, so this is how it was when it last did: {error}");
+    if let Some(why) = nodes.iter().find_map(|node| node.stale.as_deref()) {
+        eprintln!("segctl: how the nodes are now nobody knows, this is how they were last: {why}");
     }
     if context.json {
         json(&nodes);
         return Ok(());
     }
     let row = |node: &segstore::NodeInfo| {
-        let mut is = vec![if node.up { "up" } else { "down" }];
+        let mut is = vec![match (&node.stale, node.up) {
+            (Some(_), _) => "unknown",
+            (None, true) => "up",
+            (None, false) => "down",
+        }];
         is.extend(node.storage.then_some("storage"));
         is.extend(node.directory.then_some("directory"));
         vec![

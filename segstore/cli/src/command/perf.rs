@@ -33,27 +33,29 @@ pub(crate) fn run(context: &Context, perf: &Perf) -> Result<(), Failure> {
         false => &[Measure::Checkpoint, Measure::Load, Measure::Memory],
     };
     let wanted = if perf.what.is_empty() { default } else { &perf.what };
-    let mut report = Report { as_json: context.json, rows: Vec::new(), memory: None };
+    let mut report = Report { as_json: context.json, rows: Vec::new(), memory: None, skipped: Vec::new() };
     if wanted.contains(&Measure::Size) && !perf.dev {
         return Err(Failure::Usage("size is measured with daemons of its own only: add --dev".into()));
     }
     if perf.dev {
         clear_when_asked_to_end()?;
     }
-    for what in wanted {
-        match (what, perf.dev) {
-            (Measure::Move, _) => move_bytes(&mut report)?,
-            (Measure::Size, _) => sizes(&mut report)?,
-            (Measure::Checkpoint, false) => checkpoint(&mut report, &context.session()?, None)?,
-            (Measure::Load, false) => load(&mut report, &context.session()?, None)?,
-            (Measure::Memory, false) => memory(&mut report, &context.session()?)?,
-            (Measure::Memory, true) => memory(&mut report, &Cluster::start(Over::Shm, "1GiB", false)?.session()?)?,
-            (Measure::Checkpoint, true) => on_each(&mut report, checkpoint)?,
-            (Measure::Load, true) => on_each(&mut report, load)?,
-        }
+    let measured = wanted.iter().try_for_each(|what| measure(context, &mut report, *what, perf.dev));
+    // What was measured before a failure is said all the same.
+    report.end(measured)
+}
+
+fn measure(context: &Context, report: &mut Report, what: Measure, on_own: bool) -> Result<(), Failure> {
+    match (what, on_own) {
+        (Measure::Move, _) => move_bytes(report),
+        (Measure::Size, _) => sizes(report),
+        (Measure::Checkpoint, false) => checkpoint(report, &context.session()?, None),
+        (Measure::Load, false) => load(report, &context.session()?, None),
+        (Measure::Memory, false) => memory(report, &context.session()?),
+        (Measure::Memory, true) => memory(report, &Cluster::start(Over::Shm, "1GiB", false)?.session()?),
+        (Measure::Checkpoint, true) => on_each(report, checkpoint),
+        (Measure::Load, true) => on_each(report, load),
     }
-    report.end();
-    Ok(())
 }
 
 /// The rows, said as they come.
@@ -64,32 +66,68 @@ struct Report {
     rows: Vec<Row>,
     /// Multiples of the segment.
     memory: Option<Memory>,
+    /// What does not fit here.
+    skipped: Vec<Skipped>,
+}
+
+#[derive(Serialize)]
+struct Skipped {
+    name: String,
+    why: String,
 }
 
 impl Report {
     /// Measures rows and prints them together.
     fn table(&mut self, rows: Vec<(String, Measured<'_>)>) -> Result<(), Failure> {
         let bar = progress::steps(rows.len() as u64);
-        let first = self.rows.len();
-        for (name, measure) in rows {
+        let (first, first_skipped) = (self.rows.len(), self.skipped.len());
+        let measured = rows.into_iter().try_for_each(|(name, measure)| {
             bar.set_message(name.clone());
-            self.rows.push(measure(&name).map_err(|error| failure(&name, error))?);
+            let measured = measure(&name);
             bar.inc(1);
-        }
+            if let Some(row) = self.or_skip(name, measured)? {
+                self.rows.push(row);
+            }
+            Ok(())
+        });
         bar.finish_and_clear();
         if !self.as_json {
             let heading = ["", "p50", "p99", "p99.9", "plain", "p50", "p99", "p99.9", "ratio", "line"];
-            table::print(&heading, self.rows[first..].iter().map(cells).collect(), "");
+            if self.rows.len() > first {
+                table::print(&heading, self.rows[first..].iter().map(cells).collect(), "");
+            }
+            for Skipped { name, why } in &self.skipped[first_skipped..] {
+                line(format_args!("skipped: {name}: {why}"));
+            }
             line("");
         }
-        Ok(())
+        measured
     }
 
-    fn end(self) {
+    /// What was measured; nothing where the cluster has no room for it.
+    fn or_skip<T>(&mut self, name: String, measured: segstore_bench::Result<T>) -> Result<Option<T>, Failure> {
+        match measured.map_err(|error| failure(&name, error)) {
+            Ok(measured) => Ok(Some(measured)),
+            Err(Failure::Segstore(segstore::Error::NoRoom(why))) => {
+                self.skipped.push(Skipped { name, why });
+                Ok(None)
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    fn end(self, measured: Result<(), Failure>) -> Result<(), Failure> {
+        let is_empty = self.rows.is_empty() && self.memory.is_none();
+        let skipped = self.skipped.first().map(|skipped| format!("{}: {}", skipped.name, skipped.why));
         if self.as_json {
             json(&self);
         } else if !self.rows.is_empty() {
             line(EXPLANATION.trim_start());
+        }
+        measured?;
+        match skipped {
+            Some(first) if is_empty => Err(segstore::Error::NoRoom(format!("nothing was measured; {first}")).into()),
+            _ => Ok(()),
         }
     }
 }
@@ -158,14 +196,18 @@ fn load(report: &mut Report, session: &Session, over: Option<Over>) -> Result<()
 }
 
 fn memory(report: &mut Report, session: &Session) -> Result<(), Failure> {
-    let measured = memory::measure(session, MEASURED).map_err(|error| failure("memory", error))?;
-    if !report.as_json {
-        let (owner, replica) = (measured.owner, measured.replica);
-        line(format_args!(
-            "memory of a segment of 256 MiB: {owner:.3} of it at the owner, {replica:.3} at each replica"
-        ));
+    let measured = memory::measure(session, MEASURED);
+    report.memory = report.or_skip("memory of a segment of 256 MiB".to_owned(), measured)?;
+    if report.as_json {
+        return Ok(());
     }
-    report.memory = Some(measured);
+    match (&report.memory, report.skipped.last()) {
+        (Some(Memory { owner, replica, .. }), _) => line(format_args!(
+            "memory of a segment of 256 MiB: {owner:.3} of it at the owner, {replica:.3} at each replica"
+        )),
+        (None, Some(Skipped { name, why })) => line(format_args!("skipped: {name}: {why}")),
+        (None, None) => {}
+    }
     Ok(())
 }
 
@@ -213,9 +255,9 @@ impl Cluster {
         let up = Up {
             nodes: 3,
             dir: dir.clone(),
-            memory: memory.to_owned(),
-            transport: over.name().to_owned(),
-            node_lease: "3s".to_owned(),
+            memory: Some(memory.to_owned()),
+            transport: Some(over.name().to_owned()),
+            node_lease: None,
             on_disk,
         };
         let cluster = Self { socket: dir.join("n1").join("segstored.sock"), dir };

@@ -2,18 +2,28 @@
 
 use serde::Serialize;
 
-use segstore::{NodeInfo, OwnerState, Session, Status};
+use segstore::{BelowMinimum, Error, HeldName, NodeInfo, OwnerState, Session, Status};
 
 use super::Context;
 use crate::exit::Failure;
-use crate::output::{json, table, units};
+use crate::output::{for_programs, json, table, units};
 
 pub(crate) fn run(context: &Context, name: Option<&str>) -> Result<(), Failure> {
     let session = context.session()?;
     match name {
         Some(name) => {
-            let status = session.status(name)?;
-            if context.json { json(&status) } else { print_segment(&status) }
+            match session.status(name) {
+                Err(Error::NotFound(why)) => {
+                    // It may be held without being made.
+                    let held = session.holds()?.into_iter().find(|held| held.name == name);
+                    let held = held.ok_or(Error::NotFound(why))?;
+                    if context.json { json(&for_programs(&held)) } else { print_held(&held) }
+                }
+                status => {
+                    let status = status?;
+                    if context.json { json(&for_programs(&status)) } else { print_segment(&status) }
+                }
+            }
         }
         None => {
             let cluster = Cluster::of(&session)?;
@@ -21,6 +31,13 @@ pub(crate) fn run(context: &Context, name: Option<&str>) -> Result<(), Failure> 
         }
     }
     Ok(())
+}
+
+fn print_held(HeldName { name, holder }: &HeldName) {
+    let segstore::Holder { program, pid, node_name, since, .. } = holder;
+    let since = units::ago(*since);
+    crate::output::line(format_args!("segment          {name} is not made so far"));
+    crate::output::line(format_args!("held by          {program} (process {pid} on {node_name}), since {since}"));
 }
 
 fn print_segment(status: &Status) {
@@ -46,15 +63,21 @@ fn print_segment(status: &Status) {
         None if info.holder.is_some() => line("state", "the owner does not answer".into()),
         None => {}
     }
+    if let Some(trouble) = info.trouble().filter(|_| info.is_lost() || status.owner.is_none()) {
+        line("WARNING", trouble);
+    }
     let keeping = info.keeping;
     line(
         "keeping",
         format!(
-            "{} replicas{}, at least {} in sync, else {:?}; capacity {}, blocks of {}",
+            "{} replicas{}, at least {} in sync, else {}; capacity {}, blocks of {}",
             keeping.replicas,
             if keeping.local { " and a copy beside the owner" } else { "" },
             keeping.minimum,
-            keeping.below_minimum,
+            match keeping.below_minimum {
+                BelowMinimum::Stop => "nothing is acknowledged",
+                BelowMinimum::Continue => "it goes on with what is left",
+            },
             units::size(info.shape.capacity),
             units::size(u64::from(info.shape.block_size))
         ),
@@ -98,19 +121,20 @@ struct Cluster {
     segments: usize,
     owned: usize,
     under_replicated: Vec<String>,
+    /// No replica in sync is there.
+    lost: Vec<String>,
 }
 
 impl Cluster {
     fn of(session: &Session) -> Result<Self, Failure> {
         let (nodes, segments) = (session.nodes()?, session.segments()?);
-        let is_short = |segment: &&segstore::SegmentInfo| {
-            let owner = segment.holder.as_ref().map(|holder| holder.node);
-            let good = segment.places.iter().filter(|place| place.up && Some(place.member.node) != owner).count();
-            good < segment.keeping.replicas as usize
+        let named = |is: fn(&&segstore::SegmentInfo) -> bool| {
+            segments.iter().filter(is).map(|segment| segment.name.clone()).collect()
         };
-        let under_replicated = segments.iter().filter(is_short).map(|segment| segment.name.clone()).collect();
+        let under_replicated = named(|segment| segment.trouble().is_some());
+        let lost = named(|segment| segment.is_lost());
         let owned = segments.iter().filter(|segment| segment.holder.is_some()).count();
-        Ok(Self { nodes, segments: segments.len(), owned, under_replicated })
+        Ok(Self { nodes, segments: segments.len(), owned, under_replicated, lost })
     }
 
     fn print(&self) {
@@ -127,6 +151,11 @@ impl Cluster {
                 short.len(),
                 list(": ", &short)
             ));
+        }
+        if !self.lost.is_empty() {
+            let lost: Vec<_> = self.lost.iter().map(String::as_str).collect();
+            let (count, names) = (lost.len(), list(": ", &lost));
+            crate::output::line(format_args!("WARNING: {count} of which no replica is there{names}"));
         }
         for node in self.nodes.iter().filter(|node| node.directory) {
             crate::output::line(format_args!("the directory is kept on {} alone", node.name));

@@ -1,6 +1,8 @@
 //! A cluster on this machine: daemons as processes of their own, which stay when `segctl` has gone.
 
+mod config;
 mod node;
+mod ports;
 
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -18,6 +20,8 @@ use node::Node;
 /// How long daemons may take to come up.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(20);
+/// The most nodes of a cluster.
+const MOST: usize = 64;
 
 /// A daemon that is up.
 #[derive(Serialize)]
@@ -25,46 +29,73 @@ pub(crate) struct Started {
     pub(crate) name: String,
     pub(crate) pid: i32,
     pub(crate) socket: PathBuf,
+    /// Where it serves Prometheus.
+    pub(crate) metrics: Option<String>,
 }
 
-/// Starts what is not running.
-pub(crate) fn up(up: &Up) -> Result<Vec<Started>, Failure> {
-    if !(1..=64).contains(&up.nodes) {
-        return Err(Failure::Usage(format!("--nodes {}: 1 to 64", up.nodes)));
+impl Started {
+    fn of(node: &Node) -> Option<Self> {
+        Some(Self { name: node.name(), pid: node.pid()?, socket: node.socket(), metrics: node.metrics() })
     }
-    let saying = |error: std::io::Error| Failure::File(format!("{}: {error}", up.dir.display()));
+}
+
+/// Starts what is not running. After a failure nothing runs that did not before.
+pub(crate) fn up(up: &Up) -> Result<Vec<Started>, Failure> {
+    if !(1..=MOST).contains(&up.nodes) {
+        return Err(Failure::Usage(format!("--nodes {}: 1 to {MOST}", up.nodes)));
+    }
+    config::check(up)?;
+    let saying = |error: std::io::Error| Failure::Usage(format!("--dir {}: {error}", up.dir.display()));
     std::fs::create_dir_all(&up.dir).map_err(saying)?;
     let dir = up.dir.canonicalize().map_err(saying)?;
+    let mut nodes: Vec<_> = (1..=up.nodes).map(|number| Node::new(&dir, number)).collect();
+    nodes.iter().try_for_each(Node::check_socket)?;
     secret(&dir)?;
-    let address = directory_address(&dir)?;
-    let nodes: Vec<_> = (1..=up.nodes).map(|number| Node::new(&dir, number)).collect();
-    for node in &nodes {
-        if node.pid().is_none() {
-            node.start(up, &address)?;
+    let address = ports::directory(&dir)?;
+    let mut ours = Vec::new();
+    let started = start(&mut nodes, up, &address, &mut ours);
+    if started.is_err() {
+        for at in ours {
+            if let Err(failure) = nodes[at].stop() {
+                eprintln!("segctl: {failure}");
+            }
+        }
+    }
+    started
+}
+
+/// Notes those that were started here.
+fn start(nodes: &mut [Node], up: &Up, address: &str, ours: &mut Vec<usize>) -> Result<Vec<Started>, Failure> {
+    for (at, node) in nodes.iter_mut().enumerate() {
+        if node.pid().is_some() {
+            node.tell_what_differs(up);
+        } else {
+            ours.push(at);
+            node.start(up, address)?;
         }
     }
     let spinner = progress::spinner("waiting for the nodes to see each other");
-    let started = until_up(&nodes);
+    let started = until_up(nodes);
     spinner.finish_and_clear();
     started
 }
 
 /// Stops every daemon of the directory, and removes their memory; gives how many there were.
 pub(crate) fn down(dir: &Path) -> Result<usize, Failure> {
-    let dir = dir.canonicalize().map_err(|error| Failure::File(format!("{}: {error}", dir.display())))?;
-    let nodes: Vec<_> = (1..=64).map(|number| Node::new(&dir, number)).filter(Node::exists).collect();
+    let dir = dir.canonicalize().map_err(|error| Failure::Usage(format!("--dir {}: {error}", dir.display())))?;
+    let nodes: Vec<_> = (1..=MOST).map(|number| Node::new(&dir, number)).filter(Node::exists).collect();
     if nodes.is_empty() {
         return Err(Failure::Usage(format!("{}: no cluster was started here", dir.display())));
     }
-    let stopping: Vec<_> = nodes.iter().map(|node| (node, node.terminate())).collect();
-    let stopped = stopping.iter().filter(|(_, pid)| pid.is_some()).count();
-    for (node, pid) in stopping {
-        if let Some(pid) = pid {
-            node.await_end(pid);
+    // All are asked before any is waited for.
+    let asked: Vec<_> = nodes.iter().map(Node::terminate).collect::<Result<_, _>>()?;
+    for (node, pid) in nodes.iter().zip(&asked) {
+        if let Some(pid) = *pid {
+            node.await_end(pid)?;
         }
         node.clear()?;
     }
-    Ok(stopped)
+    Ok(asked.iter().flatten().count())
 }
 
 /// The cluster's secret, made once.
@@ -83,40 +114,23 @@ fn secret(dir: &Path) -> Result<(), Failure> {
     made.and_then(|mut made| made.write_all(text.as_bytes())).map_err(saying)
 }
 
-/// Where the first node listens for the others: chosen once, so that they find it again after a restart.
-fn directory_address(dir: &Path) -> Result<String, Failure> {
-    let file = dir.join("directory-address");
-    let saying = |error: std::io::Error| Failure::File(format!("{}: {error}", file.display()));
-    if let Ok(address) = std::fs::read_to_string(&file) {
-        return Ok(address.trim().to_owned());
-    }
-    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).map_err(saying)?;
-    std::fs::write(&file, free.to_string()).map_err(saying)?;
-    Ok(free.to_string())
-}
-
 fn until_up(nodes: &[Node]) -> Result<Vec<Started>, Failure> {
-    let began = Instant::now();
-    let mut started = Vec::new();
-    for node in nodes {
-        loop {
-            if let Some(pid) = node.pid()
-                && sees(node, nodes.len())
-            {
-                started.push(Started { name: node.name(), pid, socket: node.socket() });
-                break;
-            }
-            if began.elapsed() > PATIENCE || node.has_failed() {
-                return Err(Failure::Unwell(format!(
-                    "node {} does not come up; its log ends with:\n{}",
-                    node.name(),
-                    node.last_words()
-                )));
-            }
-            std::thread::sleep(PAUSE);
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let is_late = Instant::now() > until;
+        let waits = nodes.iter().find(|node| node.pid().is_none() || !sees(node, nodes.len()));
+        let Some(waits) = waits else { break };
+        // Whoever has ended is why another one waits.
+        if let Some(failed) = nodes.iter().find(|node| node.has_failed()).or(is_late.then_some(waits)) {
+            return Err(Failure::Unwell(format!(
+                "node {} does not come up; its log ends with:\n{}",
+                failed.name(),
+                failed.last_words()
+            )));
         }
+        std::thread::sleep(PAUSE);
     }
-    Ok(started)
+    Ok(nodes.iter().filter_map(Started::of).collect())
 }
 
 fn sees(node: &Node, count: usize) -> bool {

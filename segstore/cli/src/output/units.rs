@@ -23,6 +23,20 @@ pub(crate) fn size(bytes: u64) -> String {
     indicatif::BinaryBytes(bytes).to_string()
 }
 
+/// So many of something, whose name takes an s.
+pub(crate) fn count(number: u64, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// A name that fits a table: of a long one, its ends.
+pub(crate) fn short(name: &str) -> String {
+    if name.len() <= 48 {
+        return name.to_owned();
+    }
+    let (start, end): (String, Vec<char>) = (name.chars().take(28).collect(), name.chars().rev().take(16).collect());
+    format!("{start}...{}", end.iter().rev().collect::<String>())
+}
+
 /// How long ago a time was, in milliseconds since 1970.
 pub(crate) fn ago(millis: u64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -39,6 +53,14 @@ pub(crate) fn moment(millis: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_name_is_shown_by_its_ends() {
+        assert_eq!(short("orders/eu"), "orders/eu");
+        let long = format!("a{}z", "x".repeat(253));
+        assert_eq!(short(&long).len(), 47);
+        assert!(short(&long).starts_with("ax") && short(&long).ends_with("xz"));
+    }
 
     #[test]
     fn sizes_are_read_as_people_write_them() {

@@ -34,6 +34,8 @@ pub struct Welcome {
     pub session: String,
     /// The transport's providers to use, the best first.
     pub providers: Vec<String>,
+    /// How long the node may be silent before it counts as dead; zero: it does not say.
+    pub node_lease: Duration,
 }
 
 /// Serves what the daemon demands. Called on the reading thread: it must not wait.
@@ -52,6 +54,8 @@ pub struct Reporter {
 /// A session's connection. Closed when dropped.
 pub struct Channel {
     shared: Arc<Shared>,
+    /// The process that opened it.
+    process: u32,
 }
 
 struct Shared {
@@ -107,7 +111,7 @@ impl Line {
     fn read(&self) -> io::Result<ToClient> {
         let mut head = [0; 4];
         (&self.stream).read_exact(&mut head)?;
-        let mut json = vec![0; frame::length(head)?];
+        let mut json = vec![0; frame::length::<ToClient>(head)?];
         (&self.stream).read_exact(&mut json)?;
         frame::decode(&json)
     }
@@ -144,7 +148,7 @@ impl Channel {
         let weak = Arc::downgrade(&shared);
         let thread = std::thread::Builder::new().name("segstore-control".into());
         thread.spawn(move || keep_reading(&weak, stream))?;
-        Ok(Self { shared })
+        Ok(Self { shared, process: std::process::id() })
     }
 
     /// What the daemon said of itself when it was connected last.
@@ -208,6 +212,9 @@ impl Asked {
 
 impl Drop for Channel {
     fn drop(&mut self) {
+        if std::process::id() != self.process {
+            return; // A forked child: the connection is its parent's, and so is whoever held the lock.
+        }
         let mut state = self.shared.lock();
         state.is_closed = true;
         if let Some(stream) = state.stream.take() {
@@ -352,8 +359,9 @@ fn greet(path: &Path, program: &str, session: Option<String>) -> io::Result<(Lin
     let answer = line.read()?;
     line.stream.set_read_timeout(None)?;
     match answer {
-        ToClient::Answer(0, Ok(Answer::Welcome { node, node_name, host, session, providers, .. })) => {
-            Ok((line, Welcome { node, node_name, host, session, providers }))
+        ToClient::Answer(0, Ok(Answer::Welcome { node, node_name, host, session, providers, node_lease_ms, .. })) => {
+            let node_lease = Duration::from_millis(node_lease_ms);
+            Ok((line, Welcome { node, node_name, host, session, providers, node_lease }))
         }
         ToClient::Answer(0, Err(fault)) => Err(io::Error::other(fault.message)),
         other => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{other:?} is no welcome"))),

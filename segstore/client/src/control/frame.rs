@@ -7,8 +7,21 @@ use serde::{Deserialize, Serialize};
 
 use super::message::{Answer, Demand, Fault, Report, Request};
 
-/// The longest frame, in bytes without its length.
-pub const MAX_FRAME: usize = 1 << 20;
+/// What is sent in one direction.
+pub trait Message: Serialize + DeserializeOwned {
+    /// The longest frame, in bytes without its length.
+    const LONGEST: usize;
+}
+
+/// A daemon makes room for whatever a client says.
+impl Message for ToDaemon {
+    const LONGEST: usize = 1 << 20;
+}
+
+/// A list of everything is long.
+impl Message for ToClient {
+    const LONGEST: usize = 64 << 20;
+}
 
 /// What a client sends.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -33,11 +46,11 @@ pub enum ToClient {
 /// The bytes of a message: length and JSON.
 ///
 /// # Errors
-/// The message is longer than [`MAX_FRAME`].
-pub fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
+/// The message is longer than [`Message::LONGEST`].
+pub fn encode<T: Message>(message: &T) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; 4];
     serde_json::to_writer(&mut bytes, message)?;
-    let length = check(bytes.len() - 4)?;
+    let length = check::<T>(bytes.len() - 4)?;
     bytes[..4].copy_from_slice(&length.to_le_bytes());
     Ok(bytes)
 }
@@ -45,16 +58,17 @@ pub fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
 /// How many bytes follow a frame's first four.
 ///
 /// # Errors
-/// More than [`MAX_FRAME`].
-pub fn length(head: [u8; 4]) -> io::Result<usize> {
+/// More than [`Message::LONGEST`].
+pub fn length<T: Message>(head: [u8; 4]) -> io::Result<usize> {
     let length = u32::from_le_bytes(head) as usize;
-    check(length).map(|_| length)
+    check::<T>(length).map(|_| length)
 }
 
-fn check(length: usize) -> io::Result<u32> {
-    let fits = u32::try_from(length).ok().filter(|_| length <= MAX_FRAME);
+fn check<T: Message>(length: usize) -> io::Result<u32> {
+    let longest = T::LONGEST;
+    let fits = u32::try_from(length).ok().filter(|_| length <= longest);
     fits.ok_or_else(|| {
-        let text = format!("a frame of {length} bytes: the longest has {MAX_FRAME}; this is no peer of ours");
+        let text = format!("a frame of {length} bytes: the longest has {longest}");
         io::Error::new(io::ErrorKind::InvalidData, text)
     })
 }
@@ -63,7 +77,7 @@ fn check(length: usize) -> io::Result<u32> {
 ///
 /// # Errors
 /// It is no such message.
-pub fn decode<T: DeserializeOwned>(json: &[u8]) -> io::Result<T> {
+pub fn decode<T: Message>(json: &[u8]) -> io::Result<T> {
     serde_json::from_slice(json).map_err(|error| {
         io::Error::new(io::ErrorKind::InvalidData, format!("a message that makes no sense here: {error}"))
     })

@@ -38,6 +38,8 @@ pub(crate) enum Event {
     Repaired { by: Ownership, place: Place, slots: u32, base: Stamp, closed: Option<u32> },
     /// It was not.
     NotRepaired,
+    /// A replica was filled so long ago that it should be in sync by now.
+    ShouldBeInSync(Member),
     /// The node's daemon answers again: it may be another process than before.
     DaemonIsBack,
     /// Hold the newest acknowledged image.

@@ -31,8 +31,8 @@ const TURN: Duration = Duration::from_millis(1);
 
 /// One thing to do.
 pub(crate) enum Job {
-    /// Change the record.
-    Swap(Swap),
+    /// Change the record; with what is known of replicas out of reach.
+    Swap(Swap, Vec<(Member, String)>),
     /// Read it, again until there is an answer.
     ReadRecord,
     /// Open an endpoint to a replica, again until there is one. It is told when that takes longer than `patience`, of which nothing is
@@ -40,6 +40,8 @@ pub(crate) enum Job {
     Connect { member: Member, patience: Duration },
     /// Wait before another replica is asked for.
     Rest,
+    /// Wait until a replica that was filled should be in sync.
+    Settle(Member),
     /// Open an endpoint to the copy on this node, which is made if there is none.
     Local,
     /// Have another replica placed and filled.
@@ -94,10 +96,14 @@ fn in_thread(run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
 
 fn perform(shared: &Arc<Shared>, job: Job) {
     match job {
-        Job::Swap(swap) => change_record(shared, &swap),
+        Job::Swap(swap, causes) => change_record(shared, &swap, &causes),
         Job::ReadRecord => read_record(shared),
         Job::Connect { member, patience } => connect(shared, member, patience),
         Job::Local => local(shared),
+        Job::Settle(member) => {
+            std::thread::sleep(LONGEST_PAUSE);
+            shared.bring(Event::ShouldBeInSync(member));
+        }
         Job::Rest => {
             std::thread::sleep(LONGEST_PAUSE);
             shared.bring(Event::NotRepaired);
@@ -129,11 +135,12 @@ impl Pauses {
     }
 }
 
-fn change_record(shared: &Arc<Shared>, swap: &Swap) {
+fn change_record(shared: &Arc<Shared>, swap: &Swap, causes: &[(Member, String)]) {
     let why = describe(swap);
     let mut pauses = Pauses::new();
     while !shared.is_closed() {
-        let request = Request::Swap { name: shared.name.clone(), swap: swap.clone(), why: why.clone() };
+        let (name, swap, why, causes) = (shared.name.clone(), swap.clone(), why.clone(), causes.to_vec());
+        let request = Request::Swap { name, swap, why, causes };
         let event = match shared.session.channel.ask(request, Some(DIRECTORY)) {
             Ok(Answer::Swapped { version }) => Event::Swapped(version),
             Ok(Answer::Conflict { current }) => Event::Conflicted(current),

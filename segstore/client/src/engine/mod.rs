@@ -282,7 +282,10 @@ impl Engine {
         while let Some(action) = self.owner.poll() {
             match action {
                 Action::Push { member, epoch, target } => self.push(shared, member, epoch, target),
-                Action::Swap(swap) => shared.start(Job::Swap(swap)),
+                Action::Swap(swap) => {
+                    let causes = self.warnings.clone();
+                    shared.start(Job::Swap(swap, causes));
+                }
                 Action::ReadRecord => shared.start(Job::ReadRecord),
                 Action::Committed { epoch, in_sync, elsewhere } => {
                     self.acknowledge(Committed { epoch, in_sync, elsewhere });
@@ -371,6 +374,7 @@ impl Engine {
                 if self.owner.repaired(by, member, slots, base, closed) {
                     self.repairing = false;
                     shared.start(Job::Connect { member, patience: shared.patience });
+                    shared.start(Job::Settle(member));
                 } else {
                     // It was filled for nothing; perhaps from an image of a later owner.
                     shared.start(Job::ReadRecord);
@@ -378,6 +382,13 @@ impl Engine {
                 }
             }
             Event::NotRepaired => self.repairing = false,
+            Event::ShouldBeInSync(member) => {
+                if self.owner.lags(member) {
+                    // The application rests: another copy finds nothing that changes meanwhile.
+                    self.unlink(member);
+                    self.owner.remove(member);
+                }
+            }
             Event::LocalFound { place, link, slots } => {
                 self.seeking_local = false;
                 let member = place.member;

@@ -15,6 +15,7 @@ use segstore_core::slot::{Damage, verify_table};
 use segstore_core::takeover::Unusable;
 use segstore_transport::{Error as TransportError, Memory};
 
+use crate::causes::Causes;
 use crate::control::message::Place;
 use crate::error::Result;
 use crate::session::Inner as Session;
@@ -48,16 +49,22 @@ pub(crate) struct Loader<'s> {
     geometry: Geometry,
     origins: VecDeque<Origin>,
     problems: Vec<(Member, u32, Unusable)>,
+    causes: Causes,
 }
 
 impl<'s> Loader<'s> {
     pub(crate) fn new(session: &'s Session, name: &'s str, geometry: Geometry, origins: Vec<Origin>) -> Self {
-        Self { session, name, geometry, origins: origins.into(), problems: Vec::new() }
+        Self { session, name, geometry, origins: origins.into(), problems: Vec::new(), causes: Causes::default() }
     }
 
     /// What was wrong with copies so far, and in which slots.
     pub(crate) fn problems(&self) -> &[(Member, u32, Unusable)] {
         &self.problems
+    }
+
+    /// What kept copies out of reach.
+    pub(crate) fn take_causes(&mut self) -> Causes {
+        std::mem::take(&mut self.causes)
     }
 
     /// Brings the image into `working`, which holds zeros or what an earlier attempt left; `None`: no copy is good, see the problems.
@@ -71,6 +78,7 @@ impl<'s> Loader<'s> {
                 Ok(source) => source,
                 Err(why) => {
                     tracing::warn!(segment = self.name, "a copy cannot be read: {why}");
+                    self.causes.note_unreached(member, why.to_string());
                     self.problems.push((member, slot, Unusable::OutOfReach));
                     continue;
                 }
@@ -85,7 +93,12 @@ impl<'s> Loader<'s> {
                     self.problems.push((member, slot, Unusable::Damaged(header.image, Damage::Blocks(bad.clone()))));
                     missing = bad.into_iter().map(|block| block..block + 1).collect();
                 }
-                Err(why) => self.problems.push((member, slot, why)),
+                Err(Broken::Unusable(why)) => self.problems.push((member, slot, why)),
+                Err(Broken::Lost(error)) => {
+                    tracing::warn!(segment = self.name, "the copy that was being read is out of reach: {error}");
+                    self.causes.note_unreached(member, error.to_string());
+                    self.problems.push((member, slot, Unusable::OutOfReach));
+                }
             }
         }
         Ok(None)
@@ -103,10 +116,10 @@ impl<'s> Loader<'s> {
         working: &Working,
         entries: &mut Option<Vec<Entry>>,
         missing: &[Range<BlockIndex>],
-    ) -> std::result::Result<Vec<BlockIndex>, Unusable> {
+    ) -> std::result::Result<Vec<BlockIndex>, Broken> {
         if entries.is_none() {
-            let table = source.pull_table(&self.geometry, header).map_err(|error| self.lost(&error))?;
-            verify_table(header, &table).map_err(|damage| Unusable::Damaged(header.image, damage))?;
+            let table = source.pull_table(&self.geometry, header)?;
+            verify_table(header, &table).map_err(|damage| Broken::Unusable(Unusable::Damaged(header.image, damage)))?;
             *entries = Some(table);
         }
         let table = entries.as_deref().unwrap_or_default();
@@ -115,13 +128,20 @@ impl<'s> Loader<'s> {
         let mut check = |blocks: Range<BlockIndex>| {
             bad.extend(blocks.filter(|&i| !table[i as usize].describes(key, i, working.block(i))));
         };
-        source.pull_blocks(&self.geometry, missing, &mut check).map_err(|error| self.lost(&error))?;
+        source.pull_blocks(&self.geometry, missing, &mut check)?;
         Ok(bad)
     }
+}
 
-    fn lost(&self, error: &TransportError) -> Unusable {
-        tracing::warn!(segment = self.name, "the copy that was being read is out of reach: {error}");
-        Unusable::OutOfReach
+/// Why the pulling of a copy came to nothing.
+enum Broken {
+    Unusable(Unusable),
+    Lost(TransportError),
+}
+
+impl From<TransportError> for Broken {
+    fn from(error: TransportError) -> Self {
+        Self::Lost(error)
     }
 }
 

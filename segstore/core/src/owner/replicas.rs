@@ -40,6 +40,14 @@ impl Owner {
         counts
     }
 
+    /// Whether a replica that was repaired waits for a checkpoint that nobody has asked for: another one was acknowledged while it
+    /// was filled, so it can be added by the next push only. Where none comes, it is as well removed, and filled again in peace.
+    #[must_use]
+    pub fn lags(&self, member: Member) -> bool {
+        let lags = |f: &Follower| f.role == Role::Joining && f.newest_image() != Some(self.acknowledged);
+        self.attempt.is_none() && self.followers.iter().any(|f| f.member == member && lags(f))
+    }
+
     /// Takes in a replica on the owner's own node as it was found there: `slots` are its heads, read after it had granted a request
     /// of this term. What stands on the owner's lineage is brought up to date by difference.
     pub fn add_local_as_found(&mut self, member: Member, slots: &[SlotView]) {

@@ -306,6 +306,32 @@ fn numbers_do_not_wrap() {
     assert_eq!(actions[1..], [TakeoverAction::Failed(Failure::TermsUsedUp(Term(u64::MAX)))]);
 }
 
+/// The answer is lost, the change was made: the next reading of the record says so, and nothing is sent again.
+#[test]
+fn a_change_that_was_made_is_not_made_again() {
+    let mut owner = owner(1, 1);
+    let mut directory = record(1);
+    owner.repaired(A, member(1), 2, Stamp::EMPTY, Some(0));
+    owner.connected(member(1));
+    directory.apply(swap_in(&drain(&mut owner)).unwrap()).unwrap();
+    owner.swap_unknown();
+    drain(&mut owner);
+    owner.record_read(directory);
+    assert_eq!(drain(&mut owner), [Action::Added(member(1))]);
+}
+
+/// What is older than the image that the owner named lacks blocks that nobody will push.
+#[test]
+fn a_source_that_does_not_hold_the_image_is_none() {
+    let geometry = Geometry::new(4096, 1024, 2).unwrap();
+    let older = SlotHeader { image: Stamp::new(1, 6), ..SlotHeader::of_empty_segment(SEGMENT, &geometry) };
+    for found in [SlotView::Closed(older), SlotView::Blank] {
+        let mut repair = Repair::new(geometry, Stamp::new(1, 7), 1);
+        repair.source_head(found);
+        assert_eq!(repair.step(), Step::SourceChanged);
+    }
+}
+
 /// With a checkpoint every few microseconds the source never holds just what the owner named.
 #[test]
 fn a_busy_segment_can_be_repaired() {
@@ -313,7 +339,6 @@ fn a_busy_segment_can_be_repaired() {
     let newer =
         SlotHeader { image: Stamp::new(1, 9), length: 4096, ..SlotHeader::of_empty_segment(SEGMENT, &geometry) };
     let mut repair = Repair::new(geometry, Stamp::new(1, 7), 0);
-    repair.advance();
     repair.source_head(SlotView::Closed(newer));
     assert_eq!(repair.base(), Stamp::new(1, 9));
     assert_eq!(repair.step(), Step::ReadEntries { first: 0, count: 1 }, "a piece has at least one block");

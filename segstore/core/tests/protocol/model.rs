@@ -79,7 +79,7 @@ fn small(faults: Faults) -> Config {
 
 /// A small world with one replica in sync, one to repair, and these faults.
 fn repairing(faults: Faults) -> Config {
-    Config { in_sync: 1, spare: 1, ..small(Faults { repairs: 1, ..faults }) }
+    Config { in_sync: 1, spare: 1, ..small(Faults { repairs: faults.repairs.max(1), ..faults }) }
 }
 
 configurations! {
@@ -144,6 +144,15 @@ configurations! {
     };
     /// A fresh replica is repaired while the owner goes on.
     repair: Config { commits: [2, 0, 0], ..repairing(Faults { partitions: 1, ..NONE }) };
+    /// An owner asks for a replica, hears nothing and asks again; a rival does the same. Each request arrives at any time.
+    late_repairs: repairing(Faults { repairs: 2, lost_repairs: 1, ..NONE });
+    /// A segment is released, and its replicas level their slots while others take over.
+    levelled: Config { processes: 3, in_sync: 1, commits: [1, 1, 0], ..small(Faults { releases: 1, ..NONE }) };
+    /// A daemon forgets what nobody needs.
+    orphans: quick_or(
+        small(Faults { partitions: 1, orphans: 1, ..NONE }),
+        small(Faults { partitions: 1, orphans: 1, repairs: 1, ..NONE }),
+    );
     /// A fresh replica is added by a directory whose answer is lost or late.
     late_add: quick_or(
         repairing(Faults { lost_replies: 1, ..NONE }),

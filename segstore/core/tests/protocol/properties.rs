@@ -24,7 +24,10 @@ const ANY: Faults = Faults {
     restarts: 4,
     memory_losses: 1,
     give_ups: 6,
-    repairs: 4,
+    repairs: 6,
+    lost_repairs: 4,
+    releases: 2,
+    orphans: 4,
     reads: 6,
     resizes: 6,
 };

@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::directory::Revision;
 
-/// How many events a segment keeps.
+/// How many events a segment keeps: so many claims, and so many of every other kind together.
 const EVENTS: usize = 64;
+/// The event of a claim: every load of a segment that nobody owns is one.
+const CLAIMED: &str = "claimed";
 
 /// A node, while its lease stands.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -48,6 +50,7 @@ impl NodeEntry {
             address: self.address.clone(),
             storage: self.storage,
             up,
+            stale: None,
             directory: self.directory,
             used: self.used,
             budget: self.budget,
@@ -98,10 +101,70 @@ impl SegmentEntry {
         Self { segment, term, owner, in_sync, ..self.clone() }
     }
 
-    /// Writes down what happened; the oldest events go.
+    /// Writes down what happened. The oldest events go, but no number of claims drives out what else happened; a claim takes the
+    /// place of one just like it, if its node alone has claimed the segment since.
     pub fn note(&mut self, event: Event) {
+        if event.what == CLAIMED {
+            let run = self.events.iter().rposition(|e| e.what != CLAIMED || e.node_name != event.node_name);
+            let first = run.map_or(0, |last_other| last_other + 1);
+            let like = self.events[first..].iter().position(|e| gist(&e.why).eq(gist(&event.why)));
+            like.map(|at| self.events.remove(first + at));
+        }
         self.events.push(event);
-        let surplus = self.events.len().saturating_sub(EVENTS);
-        self.events.drain(..surplus);
+        for is_claim in [true, false] {
+            let is_kind = |event: &Event| (event.what == CLAIMED) == is_claim;
+            let mut surplus = self.events.iter().filter(|event| is_kind(event)).count().saturating_sub(EVENTS);
+            self.events.retain(|event| {
+                let goes = surplus > 0 && is_kind(event);
+                surplus -= usize::from(goes);
+                !goes
+            });
+        }
+    }
+}
+
+/// A reason without its numbers: processes come and go.
+fn gist(why: &str) -> impl Iterator<Item = char> + '_ {
+    why.chars().filter(|c| !c.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(what: &str, node: &str, why: &str) -> Event {
+        let (segment, node_name) = ("s".to_owned(), node.to_owned());
+        Event { at: 0, segment, node_name, what: what.to_owned(), term: 0, why: why.to_owned() }
+    }
+
+    fn empty() -> SegmentEntry {
+        serde_json::from_value(serde_json::json!({
+            "segment": SegmentId(1), "term": Term(0), "owner": OwnerId(0), "in_sync": [],
+            "shape": { "capacity": 1, "block_size": 4096, "slots": 2 },
+            "keeping": { "replicas": 1, "minimum": 1, "below_minimum": "stop", "local": false },
+            "access": { "uid": 0, "gid": 0, "mode": 0 }, "created": 0,
+        }))
+        .expect("an entry")
+    }
+
+    #[test]
+    fn claims_drive_out_nothing_else() {
+        let mut entry = empty();
+        entry.note(event("removed", "a", "the replica on b"));
+        for process in 0..200 {
+            entry.note(event("claimed", "a", &format!("by segctl (process {process}): read")));
+            entry.note(event("claimed", "a", &format!("by segctl (process {process}): opened")));
+        }
+        let told: Vec<_> = entry.events.iter().map(|event| event.why.as_str()).collect();
+        let last = ["by segctl (process 199): read", "by segctl (process 199): opened"];
+        assert_eq!(told, [&["the replica on b"][..], &last].concat());
+        // Two nodes in turn: every one is told, and only claims go.
+        for turn in 0..200 {
+            entry.note(event("claimed", ["a", "b"][turn % 2], "by app"));
+        }
+        assert_eq!(entry.events.len(), 1 + EVENTS);
+        (0..200).for_each(|_| entry.note(event("added", "a", "another")));
+        assert_eq!(entry.events.iter().filter(|event| event.what == "claimed").count(), EVENTS);
+        assert_eq!(entry.events.len(), 2 * EVENTS);
     }
 }

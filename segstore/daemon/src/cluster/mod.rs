@@ -20,10 +20,13 @@ use segstore_core::id::NodeId;
 /// The longest name of a segment, in bytes.
 pub const MAX_NAME: usize = 255;
 
+/// Where nodes stand.
+pub const NODES: &str = "nodes/";
+
 /// Where a node stands.
 #[must_use]
 pub fn node_key(node: NodeId) -> String {
-    format!("nodes/{node}")
+    format!("{NODES}{node}")
 }
 
 /// Where a segment stands.

@@ -7,10 +7,9 @@ use std::time::Duration;
 use segstore::control::message::{Fault, FaultKind, Place};
 use segstore_core::id::{Member, NodeId};
 
-use super::NodeEntry;
+use super::{NODES, NodeEntry};
 use crate::directory::{Change, Directory, Entry};
 
-const PREFIX: &str = "nodes/";
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// A node that was seen.
@@ -30,9 +29,9 @@ impl View {
     /// Follows the directory until the process ends.
     pub async fn follow(self, directory: Arc<dyn Directory>) {
         loop {
-            if let Ok(listing) = directory.list(PREFIX).await {
+            if let Ok(listing) = directory.list(NODES).await {
                 self.replace(&listing.entries);
-                if let Ok(mut watch) = directory.watch(PREFIX, listing.revision).await {
+                if let Ok(mut watch) = directory.watch(NODES, listing.revision).await {
                     while let Some(change) = watch.recv().await {
                         self.apply(change);
                     }
@@ -62,12 +61,20 @@ impl View {
                 }
             }
             Change::Deleted { key, .. } => {
-                let node = key.strip_prefix(PREFIX).and_then(|node| node.parse().ok());
+                let node = key.strip_prefix(NODES).and_then(|node| node.parse().ok());
                 if let Some(seen) = node.and_then(|node| nodes.get_mut(&node)) {
                     tracing::warn!(node = seen.entry.name, "a node is gone: its lease is over");
                     seen.up = false;
                 }
             }
+        }
+    }
+
+    /// Names a node no longer, unless it is up.
+    pub fn forget(&self, node: NodeId) {
+        let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
+        if nodes.get(&node).is_some_and(|seen| !seen.up) {
+            nodes.remove(&node);
         }
     }
 
@@ -116,6 +123,7 @@ impl View {
                 host: entry.host.clone(),
                 providers: entry.providers.clone(),
                 up: *up,
+                problem: (!up).then(|| "its node is down: its lease is over".to_owned()),
             },
             None => Place {
                 member,
@@ -123,6 +131,7 @@ impl View {
                 host: String::new(),
                 providers: Vec::new(),
                 up: false,
+                problem: Some("its node is not in the cluster now".to_owned()),
             },
         }
     }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use settings::Settings;
+pub(crate) use units::shown;
 
 /// Where the directory is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -87,6 +88,41 @@ pub struct Config {
 impl Config {
     /// The shortest time after which a node may count as dead.
     pub const SHORTEST_LEASE: Duration = Duration::from_millis(500);
+
+    /// The values in effect, as they would stand in a file.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        let text = |value: &dyn std::fmt::Display| toml::Value::String(value.to_string());
+        let path = |path: &Path| text(&path.display());
+        let directory = match &self.directory {
+            DirectoryAt::Own => "self",
+            DirectoryAt::Other(address) => address,
+        };
+        let (transport, log_format) = (format!("{:?}", self.transport), format!("{:?}", self.log_format));
+        let keys = [
+            ("name", text(&self.name)),
+            ("data_dir", path(&self.data_dir)),
+            ("memory_dir", path(&self.memory_dir)),
+            ("memory", text(&self.memory)),
+            ("socket", path(&self.socket)),
+            ("socket_mode", text(&format_args!("{:o}", self.socket_mode))),
+            ("listen", text(&self.listen)),
+            ("advertise", text(&self.advertise)),
+            ("data_listen", text(&self.data_listen)),
+            ("data_advertise", text(&self.data_advertise)),
+            ("directory", text(&directory)),
+            ("secret_file", path(&self.secret_file)),
+            ("encrypt_data", self.encrypt_data.into()),
+            ("storage", self.storage.into()),
+            ("metrics", self.metrics.map_or_else(|| text(&"off"), |address| text(&address))),
+            ("node_lease", text(&humantime::format_duration(self.node_lease).to_string().replace(' ', ""))),
+            ("transport", text(&transport.to_lowercase())),
+            ("log", text(&self.log)),
+            ("log_format", text(&log_format.to_lowercase())),
+        ];
+        let pid_file = self.pid_file.as_deref().map(|file| ("pid_file", path(file)));
+        keys.into_iter().chain(pid_file).map(|(key, value)| format!("{key} = {value}\n")).collect()
+    }
 
     /// Reads the file, lays the other settings over it, and checks.
     ///

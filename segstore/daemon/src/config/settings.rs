@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::units::{duration, size};
 use super::{Config, DirectoryAt, LogFormat, Transport};
@@ -24,6 +24,7 @@ pub struct Settings {
     pub memory_dir: Option<PathBuf>,
     /// Memory that replicas may take, as bytes (8GiB) or as a part of the machine's (50%) [default: 50%]
     #[arg(long, env = "SEGSTORED_MEMORY", value_name = "SIZE")]
+    #[serde(default, deserialize_with = "size_or_number")]
     pub memory: Option<String>,
     /// Socket for the applications of this node [default: /run/segstore/segstored.sock]
     #[arg(long, env = "SEGSTORED_SOCKET", value_name = "PATH")]
@@ -73,6 +74,20 @@ pub struct Settings {
     /// File for the process number
     #[arg(long, env = "SEGSTORED_PID_FILE", value_name = "FILE")]
     pub pid_file: Option<PathBuf>,
+}
+
+/// A size as text, or a plain number of bytes.
+fn size_or_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "write it as a number of bytes, \"8GiB\" or \"50%\"")]
+    enum Size {
+        Text(String),
+        Bytes(u64),
+    }
+    Ok(Some(match Size::deserialize(deserializer)? {
+        Size::Text(text) => text,
+        Size::Bytes(bytes) => bytes.to_string(),
+    }))
 }
 
 macro_rules! lay_over {
@@ -258,6 +273,31 @@ mod tests {
         let file = Settings { name: Some("b".into()), log: Some("debug".into()), ..Settings::default() };
         let both = flag.over(file);
         assert_eq!((both.name.as_deref(), both.log.as_deref()), (Some("a"), Some("debug")));
+    }
+
+    #[test]
+    fn memory_may_be_a_number() {
+        let memory = |text: &str| toml::from_str::<Settings>(text).map(|settings| settings.memory);
+        assert_eq!(memory("memory = 5").unwrap_or_default().as_deref(), Some("5"));
+        assert_eq!(memory("memory = \"8GiB\"").unwrap_or_default().as_deref(), Some("8GiB"));
+        assert!(memory("memory = -5").is_err_and(|error| error.to_string().contains("a number of bytes")));
+    }
+
+    #[test]
+    fn what_is_shown_is_read_as_the_same() {
+        let some = Settings {
+            name: Some("a".into()),
+            directory: Some("self".into()),
+            advertise: Some("host:1".into()),
+            socket_mode: Some("660".into()),
+            metrics: Some("off".into()),
+            pid_file: Some("/run/a \"b\".pid".into()),
+            node_lease: Some("1500ms".into()),
+            ..Settings::default()
+        };
+        let config = check(some).expect("it is right");
+        let again = check(toml::from_str(&config.to_toml()).expect("it is TOML")).expect("it is right");
+        assert_eq!(again, config);
     }
 
     #[test]

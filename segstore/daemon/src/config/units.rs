@@ -31,6 +31,15 @@ fn machine() -> Result<u64, String> {
     Ok(about.ram_total())
 }
 
+/// Bytes for people.
+pub(crate) fn shown(bytes: u64) -> String {
+    let units = [(1_u64 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match units.into_iter().find(|(unit, _)| bytes >= *unit) {
+        Some((unit, name)) => format!("{:.2} {name}", bytes as f64 / unit as f64),
+        None => format!("{bytes} B"),
+    }
+}
+
 /// A time such as 3s or 500ms.
 pub(super) fn duration(text: &str, shortest: Duration) -> Result<Duration, String> {
     let time = humantime::parse_duration(text).map_err(|_| format!("{text:?}: write it as 3s or 500ms"))?;
@@ -48,6 +57,7 @@ mod tests {
     fn sizes() {
         assert_eq!(size("4096"), Ok(4096));
         assert_eq!(size("8GiB"), Ok(8 << 30));
+        assert_eq!((shown(1000), shown(3 << 19)), ("1000 B".into(), "1.50 MiB".into()));
         assert!(size("50%").is_ok_and(|bytes| bytes > 0));
         for wrong in ["", "GiB", "8 bananas", "200%", "99999999999TiB", "-1"] {
             assert!(size(wrong).is_err(), "{wrong}");

@@ -87,6 +87,9 @@ pub enum DirectoryError {
     /// Nothing was changed.
     #[error("the directory refused: {0}")]
     Refused(String),
+    /// It was not asked: nothing was changed.
+    #[error("the directory is out of reach: {0}")]
+    OutOfReach(String),
     /// There was no answer. A change may have been made, and may still be.
     #[error("the directory gave no answer: {0}")]
     NoAnswer(String),

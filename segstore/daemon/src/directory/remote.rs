@@ -47,8 +47,10 @@ impl Remote {
     }
 
     fn failed(&self, status: &Status) -> DirectoryError {
-        let text = format!("the daemon at {} that keeps it: {}", self.address, describe(status));
-        if was_not_sent(status) { DirectoryError::Refused(text) } else { DirectoryError::NoAnswer(text) }
+        if was_not_sent(status) {
+            return DirectoryError::OutOfReach(describe(status));
+        }
+        DirectoryError::NoAnswer(format!("the daemon at {} that keeps it: {}", self.address, describe(status)))
     }
 
     fn unexpected(&self, answer: &Answer) -> DirectoryError {

@@ -9,11 +9,12 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetri
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
-use segstore::control::message::{Demand, Histogram, OwnerState, Report};
+use segstore::control::message::{Demand, Histogram, OwnerState, Report, SegmentInfo};
 
 use crate::cluster::node_key;
 use crate::node::Node;
 use crate::replicas::Usage;
+use crate::sessions::all_segments;
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct Labels {
@@ -27,6 +28,8 @@ struct Snapshot {
     nodes_up: usize,
     is_directory_up: bool,
     segments: Vec<(String, OwnerState)>,
+    /// On the directory's host: every segment that nobody owns.
+    unowned: Vec<SegmentInfo>,
 }
 
 /// The text of one scrape.
@@ -37,12 +40,18 @@ pub(super) async fn collect(node: &Arc<Node>) -> Result<String, fmt::Error> {
             owned.push((name, *state));
         }
     }
+    let mut unowned = Vec::new();
+    if node.keeps_directory {
+        unowned = all_segments(node).await.unwrap_or_default();
+        unowned.retain(|segment| segment.holder.is_none());
+    }
     let snapshot = Snapshot {
-        usage: node.replicas.usage(),
+        usage: node.replicas.room(),
         sessions: node.sessions.count(),
         nodes_up: node.view.up().len(),
         is_directory_up: node.directory.read(&node_key(node.id)).await.is_ok(),
         segments: owned,
+        unowned,
     };
     let mut registry = Registry::with_prefix("segstore");
     registry.register_collector(Box::new(snapshot));
@@ -85,12 +94,20 @@ impl Collector for Snapshot {
             state.unsafe_bytes as f64
         })?;
         self.segment(&mut encoder, "length_bytes", "Bytes of application state", |state| state.length as f64)?;
-        self.segment(&mut encoder, "replicas_in_sync", "Replicas in sync on other nodes", |state| {
-            f64::from(state.elsewhere)
-        })?;
-        self.segment(&mut encoder, "replicas_wanted", "Replicas asked for on other nodes", |state| {
-            f64::from(state.wanted)
-        })?;
+        let in_sync = |segment: &SegmentInfo| segment.live_elsewhere().count() as f64;
+        self.replicas(
+            &mut encoder,
+            ("in_sync", "Replicas in sync on other nodes than the owner's; of a segment that nobody owns, those that are there, \
+              told by the directory's host"),
+            |state| state.elsewhere,
+            in_sync,
+        )?;
+        self.replicas(
+            &mut encoder,
+            ("wanted", "Replicas asked for on other nodes than the owner's"),
+            |state| state.wanted,
+            |segment| f64::from(segment.keeping.replicas),
+        )?;
         self.segment(&mut encoder, "pushed_bytes", "Bytes pushed to replicas by this owner", |state| {
             state.pushed_bytes as f64
         })?;
@@ -118,6 +135,25 @@ impl Snapshot {
         Ok(())
     }
 
+    /// What is told of every segment, owned or not.
+    fn replicas(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        (name, help): (&str, &str),
+        of_owned: impl Fn(&OwnerState) -> u32,
+        of_unowned: impl Fn(&SegmentInfo) -> f64,
+    ) -> fmt::Result {
+        let owned = self.segments.iter().map(|(name, state)| (name, f64::from(of_owned(state))));
+        let unowned = self.unowned.iter().map(|segment| (&segment.name, of_unowned(segment)));
+        let name = format!("segment_replicas_{name}");
+        let mut metric = encoder.encode_descriptor(&name, help, None, MetricType::Gauge)?;
+        for (segment, value) in owned.chain(unowned) {
+            let labels = Labels { segment: segment.clone() };
+            ConstGauge::new(value).encode(metric.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
     fn durations(
         &self,
         encoder: &mut DescriptorEncoder<'_>,
@@ -130,10 +166,7 @@ impl Snapshot {
         for (segment, state) in &self.segments {
             let labels = Labels { segment: segment.clone() };
             let Histogram { counts, sum } = of(state);
-            let bound = |i: usize| {
-                if i + 1 == counts.len() { f64::MAX } else { 2_f64.powi(i32::try_from(i).unwrap_or(i32::MAX)) / 1e6 }
-            };
-            let buckets: Vec<_> = counts.iter().enumerate().map(|(i, count)| (bound(i), *count)).collect();
+            let buckets = buckets(counts);
             metric.encode_family(&labels)?.encode_histogram::<prometheus_client::encoding::NoLabelSet>(
                 *sum as f64 / 1e9,
                 counts.iter().sum(),
@@ -143,4 +176,12 @@ impl Snapshot {
         }
         Ok(())
     }
+}
+
+/// The upper bounds in seconds, each with its count; the last has none.
+fn buckets(counts: &[u64]) -> Vec<(f64, u64)> {
+    let bound = |i: usize| 2_f64.powi(i32::try_from(i).unwrap_or(i32::MAX)) / 1e6;
+    let (last, bounded) = counts.split_last().map_or((0, &[][..]), |(last, bounded)| (*last, bounded));
+    let bounded = bounded.iter().enumerate().map(|(i, count)| (bound(i), *count));
+    bounded.chain([(f64::INFINITY, last)]).collect()
 }

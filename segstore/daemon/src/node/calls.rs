@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use segstore::control::message::{Bytes, Demand, Fault, FaultKind, Place, ReplicaInfo, Report, Shape};
-use segstore_core::id::{Member, NodeId, SegmentId};
-use segstore_core::layout::{Geometry, Ownership};
+use segstore_core::forget::Forgettable;
+use segstore_core::id::{NodeId, SegmentId};
+use segstore_core::layout::Geometry;
 use segstore_transport::Endpoint;
 
 use super::{LONG, Node, unexpected};
@@ -105,10 +106,11 @@ impl Serve for Calls {
             Call::Level { request } => {
                 self.blocking(move |node| node.replicas.level(&request)).await.map(|()| Reply::Done)
             }
-            Call::Repair { segment, name, shape, ownership, members, source, slot, base } => {
+            Call::Repair { segment, name, shape, ownership, replaced, source, slot, base } => {
+                let replaced = Forgettable { by: ownership, members: replaced };
                 let from = Source { segment, geometry: geometry(shape)?, slot, base };
                 tracing::info!(segment = name, "a replica is being filled here, from node {}", source.node_name);
-                let filled = self.repair(from, ownership, members, &source).await;
+                let filled = self.repair(from, replaced, &source).await;
                 match &filled {
                     Ok(_) => tracing::info!(segment = name, "the replica is filled"),
                     Err(fault) => tracing::warn!(segment = name, "the replica was not filled: {fault}"),
@@ -119,8 +121,16 @@ impl Serve for Calls {
                 let summaries = self.blocking(move |node| Ok(node.replicas.summaries(segment))).await?;
                 Ok(Reply::Replicas(summaries.into_iter().map(|summary| self.replica_info(summary)).collect()))
             }
+            Call::ForgetNode { node } => {
+                self.node.view.forget(node);
+                Ok(Reply::Done)
+            }
+            Call::Incarnations => {
+                let kept = self.node.replicas.list();
+                Ok(Reply::Incarnations(kept.iter().map(|kept| kept.member.incarnation).collect()))
+            }
             Call::Usage => {
-                let Usage { used, budget, .. } = self.node.replicas.usage();
+                let Usage { used, budget, .. } = self.node.replicas.room();
                 Ok(Reply::Usage { used, budget })
             }
             Call::Forget { segment } => {
@@ -146,11 +156,11 @@ impl Serve for Calls {
 }
 
 impl Calls {
-    async fn repair(&self, source: Source, by: Ownership, members: Vec<Member>, place: &Place) -> Result<Reply, Fault> {
+    async fn repair(&self, source: Source, replaced: Forgettable, place: &Place) -> Result<Reply, Fault> {
         let (provider, endpoint) = self.dial(source.segment, place).await?;
         let fill = move |node: &Node| {
-            node.replicas.retire_others(source.segment, &members, by)?;
-            node.replicas.fill(&source, by, &provider, endpoint)
+            node.replicas.retire(source.segment, &replaced)?;
+            node.replicas.fill(&source, replaced.by, &provider, endpoint)
         };
         let filled = self.blocking(fill).await;
         self.node.changed.notify_one();

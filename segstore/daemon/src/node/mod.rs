@@ -6,10 +6,11 @@ mod orphans;
 pub mod placement;
 mod segments;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use segstore::control::message::{Fault, FaultKind};
+use segstore::control::message::{Fault, FaultKind, Place};
 use segstore_core::id::NodeId;
 use tokio::sync::{Notify, watch};
 
@@ -23,7 +24,7 @@ use crate::sessions::Sessions;
 pub use calls::Calls;
 pub(crate) use calls::geometry;
 pub use orphans::forget_orphans;
-pub(crate) use segments::{encode, parse};
+pub(crate) use segments::{Change, encode, parse};
 
 /// How long another daemon may take for what takes no time.
 pub(crate) const SHORT: Duration = Duration::from_secs(2);
@@ -31,6 +32,9 @@ pub(crate) const SHORT: Duration = Duration::from_secs(2);
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 /// How long it may take to fill a replica.
 pub(crate) const REPAIR: Duration = Duration::from_secs(24 * 3600);
+
+/// What became of a replica whose node is up and does not keep it.
+const GONE: &str = "its node is up, its memory is new: the replica is gone";
 
 /// This node.
 pub struct Node {
@@ -42,6 +46,8 @@ pub struct Node {
     pub host: String,
     /// Whether it only keeps replicas.
     pub storage: bool,
+    /// Whether the directory is kept here.
+    pub keeps_directory: bool,
     /// What clients and peers use, the best first.
     pub providers: Vec<String>,
     /// The cluster's directory.
@@ -54,6 +60,8 @@ pub struct Node {
     pub peers: Peers,
     /// The clients of this node.
     pub sessions: Sessions,
+    /// How long the node may be silent before it counts as dead.
+    pub lease_time: Duration,
     /// The node's lease.
     pub lease: watch::Receiver<Option<LeaseId>>,
     /// Rung when what the node tells of itself is not true any more.
@@ -84,6 +92,24 @@ impl Node {
         answers
     }
 
+    /// Asks every node which replicas it keeps, and says of these places what is wrong: where a node is up with another memory, the
+    /// replica is gone.
+    pub(crate) async fn look_at(self: &Arc<Self>, places: impl Iterator<Item = &mut Place>) {
+        let kept = |(entry, reply): (NodeEntry, Reply)| match reply {
+            Reply::Incarnations(kept) => Some((entry.node, kept)),
+            _ => None,
+        };
+        let answers = self.call_all(&Call::Incarnations, SHORT).await;
+        let kept: HashMap<_, _> = answers.into_iter().filter_map(kept).collect();
+        for place in places.filter(|place| place.up) {
+            place.problem = match kept.get(&place.member.node) {
+                Some(kept) if kept.contains(&place.member.incarnation) => None,
+                Some(_) => Some(GONE.to_owned()),
+                None => Some("its node does not answer".to_owned()),
+            };
+        }
+    }
+
     /// The nodes that are up and answer, with the room that they have now: what the directory tells of them is a moment old.
     pub(crate) async fn rooms(self: &Arc<Self>) -> Vec<NodeEntry> {
         let answers = self.call_all(&Call::Usage, SHORT).await;
@@ -99,9 +125,10 @@ impl Node {
 pub(crate) fn directory_fault(error: &DirectoryError) -> Fault {
     let kind = match error {
         DirectoryError::NoAnswer(_) => FaultKind::NoAnswer,
-        DirectoryError::Refused(_) | DirectoryError::LeaseOver(_) | DirectoryError::Forgotten(_) => {
-            FaultKind::Unreachable
-        }
+        DirectoryError::Refused(_)
+        | DirectoryError::OutOfReach(_)
+        | DirectoryError::LeaseOver(_)
+        | DirectoryError::Forgotten(_) => FaultKind::Unreachable,
     };
     Fault::new(kind, error.to_string())
 }

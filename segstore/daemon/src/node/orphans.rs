@@ -4,60 +4,78 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use segstore::control::message::Fault;
-use segstore_core::id::{Incarnation, SegmentId};
+use segstore::control::message::{Fault, FaultKind};
+use segstore_core::forget::{Forgettable, Local};
+use segstore_core::id::{Member, SegmentId};
 
 use super::Node;
 use crate::replicas::Kept;
 
 /// How often to look.
-const PERIOD: Duration = Duration::from_secs(60);
+const PERIOD: Duration = Duration::from_secs(20);
 /// How long a replica must have been needed by nobody: an owner may be about to add it.
 const LONG_ENOUGH: Duration = Duration::from_secs(600);
+/// The same, of a segment of which there is no record: it was removed, or is just being made, which takes no longer than `LONG`.
+const UNRECORDED: Duration = Duration::from_secs(60);
+
+/// A replica that nobody needs now, and how long that must last.
+struct Orphan {
+    segment: SegmentId,
+    forgettable: Forgettable,
+    long_enough: Duration,
+}
 
 /// Forgets them, until the process ends. While the directory does not answer nothing is forgotten.
 pub async fn forget_orphans(node: Arc<Node>) {
-    let mut since: HashMap<(SegmentId, Incarnation), Instant> = HashMap::new();
+    let mut since: HashMap<Vec<Member>, Instant> = HashMap::new();
     loop {
         tokio::time::sleep(PERIOD).await;
         let Ok(orphans) = orphans(&node).await else { continue };
-        since.retain(|replica, _| orphans.contains(replica));
-        for replica in orphans {
-            let first = *since.entry(replica).or_insert_with(Instant::now);
-            if first.elapsed() >= LONG_ENOUGH {
-                let (segment, incarnation) = replica;
-                tracing::info!(%segment, replica = %incarnation, "a replica that nobody needs is forgotten");
-                let replicas = node.replicas.clone();
-                let done = tokio::task::spawn_blocking(move || replicas.retire(segment, incarnation)).await;
-                if let Ok(Err(error)) = done {
-                    tracing::warn!("{error}");
-                }
-                since.remove(&replica);
+        since.retain(|members, _| orphans.iter().any(|orphan| orphan.forgettable.members == *members));
+        for Orphan { segment, forgettable, long_enough } in orphans {
+            let first = *since.entry(forgettable.members.clone()).or_insert_with(Instant::now);
+            if first.elapsed() >= long_enough {
+                forget(&node, segment, forgettable).await;
             }
         }
     }
 }
 
-async fn orphans(node: &Arc<Node>) -> Result<Vec<(SegmentId, Incarnation)>, Fault> {
-    let kept = node.replicas.list();
+async fn forget(node: &Node, segment: SegmentId, orphan: Forgettable) {
+    for member in &orphan.members {
+        tracing::info!(%segment, replica = %member.incarnation, "a replica that nobody needs is forgotten");
+    }
+    let replicas = node.replicas.clone();
+    let done = tokio::task::spawn_blocking(move || replicas.retire(segment, &orphan)).await;
+    if let Ok(Err(error)) = done {
+        tracing::warn!("{error}");
+    }
+}
+
+/// What nobody needs now.
+async fn orphans(node: &Arc<Node>) -> Result<Vec<Orphan>, Fault> {
+    let replicas = node.replicas.clone();
+    let listed = tokio::task::spawn_blocking(move || replicas.list()).await;
+    let kept = listed.map_err(|error| Fault::new(FaultKind::Internal, error.to_string()))?;
     if kept.is_empty() {
         return Ok(Vec::new());
     }
     let segments = node.segments().await?;
     let mut orphans = Vec::new();
-    for Kept { segment, member, remembered, is_filling } in kept {
+    for Kept { segment, member, remembered, is_in_use } in kept {
         let entry = segments.iter().find(|(_, entry, _)| entry.segment == segment);
-        let is_needed = match entry {
-            Some((_, entry, _)) => {
-                // The copy beside the owner, or beside the last one, which may start here again.
-                let is_local = entry.keeping.local && (remembered.term, remembered.owner) == (entry.term, entry.owner);
-                entry.in_sync.contains(&member) || is_local
+        let orphan = match entry {
+            Some((name, entry, revision)) => {
+                let is_held = node.holder(name).await?.is_some();
+                let local = if entry.keeping.local { Local::Kept { is_held } } else { Local::None };
+                Forgettable::orphan(member, remembered, &entry.versioned(*revision).record, local)
             }
-            None => false,
+            // The segment was unlinked.
+            None => Some(Forgettable { by: remembered, members: vec![member] }),
         };
-        if !is_needed && !is_filling {
-            orphans.push((segment, member.incarnation));
-        }
+        let long_enough = if entry.is_some() { LONG_ENOUGH } else { UNRECORDED };
+        let orphan = orphan.filter(|_| !is_in_use);
+        orphans.extend(orphan.map(|forgettable| Orphan { segment, forgettable, long_enough }));
     }
     Ok(orphans)
 }

@@ -1,12 +1,23 @@
 //! Segments and holders in the directory.
 
 use segstore::control::message::{Event, Fault, FaultKind, Holder, SegmentInfo};
+use segstore_core::id::Member;
 use segstore_core::record::Swap;
 
 use super::{Node, directory_fault};
 use crate::cluster::{SegmentEntry, check_name, holder_key, segment_key};
 use crate::directory::{Entry, Revision, Swapped, Value};
 use crate::identity::now;
+
+/// Who changes a record, and why.
+pub(crate) struct Change<'c> {
+    pub(crate) who: &'c str,
+    pub(crate) why: &'c str,
+    /// From whom the name was taken by force.
+    pub(crate) from: Option<&'c str>,
+    /// Why these replicas leave the set, each for itself.
+    pub(crate) causes: &'c [(Member, String)],
+}
 
 impl Node {
     /// A segment, and the revision of its entry.
@@ -69,15 +80,20 @@ impl Node {
     }
 
     /// What a change of the record means, for people: one event for each thing that it does.
-    pub(crate) fn events(&self, name: &str, swap: &Swap, who: &str, why: &str) -> Vec<Event> {
+    pub(crate) fn events(&self, name: &str, swap: &Swap, change: &Change<'_>) -> Vec<Event> {
+        let Change { who, why, from, causes } = *change;
         let (old, new) = (&swap.expected.record, &swap.new);
         let mut events = Vec::new();
         let mut note = |what, text| events.push(self.note(name, what, new.term.0, text));
         if old.owner != new.owner {
-            note("claimed", format!("by {who}: {why}"));
+            match from {
+                Some(from) => note("taken_over", format!("by {who}: {why}, by force, from {from}")),
+                None => note("claimed", format!("by {who}: {why}; nobody held it")),
+            }
         }
         for member in old.in_sync.iter().filter(|member| !new.in_sync.contains(member)) {
-            note("removed", format!("the replica on {}: {why}", self.view.name(member.node)));
+            let cause = causes.iter().find(|(removed, _)| removed == member).map_or(why, |(_, cause)| cause);
+            note("removed", format!("the replica on {}: {cause}", self.view.name(member.node)));
         }
         for member in new.in_sync.iter().filter(|member| !old.in_sync.contains(member)) {
             note(

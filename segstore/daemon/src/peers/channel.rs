@@ -79,29 +79,48 @@ async fn connect(
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let name = ServerName::try_from(SERVER_NAME).map_err(io::Error::other)?;
-        TlsConnector::from(identity.client.clone()).connect(name, stream).await
+        TlsConnector::from(identity.client.clone()).connect(name, stream).await.map_err(explain)
     };
     let timed = tokio::time::timeout(CONNECT, connecting).await;
     let stream = timed.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in a second")))?;
     Ok(TokioIo::new(stream))
 }
 
-/// Whether nothing can have been done: there was no connection.
-#[must_use]
-pub fn was_not_sent(status: &Status) -> bool {
+/// What a handshake that failed most likely means.
+fn explain(error: io::Error) -> io::Error {
+    if error.get_ref().is_none() && error.kind() != io::ErrorKind::UnexpectedEof {
+        return error; // The network's.
+    }
+    let text = format!(
+        "the cluster's secret differs from the other daemon's (`secret_file`), or it is no segstored ({error})"
+    );
+    io::Error::new(error.kind(), text)
+}
+
+/// Why there was no connection, if that was it.
+fn not_connected(status: &Status) -> Option<&NotConnected> {
     let mut error: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(status);
     while let Some(cause) = error {
-        if cause.is::<NotConnected>() {
-            return true;
+        if let Some(found) = cause.downcast_ref() {
+            return Some(found);
         }
         error = cause.source();
     }
-    false
+    None
 }
 
-/// What a status says, with its causes.
+/// Whether nothing can have been done: there was no connection.
+#[must_use]
+pub fn was_not_sent(status: &Status) -> bool {
+    not_connected(status).is_some()
+}
+
+/// What a status says, with its causes; where there was no connection, only why.
 #[must_use]
 pub fn describe(status: &Status) -> String {
+    if let Some(why) = not_connected(status) {
+        return why.to_string();
+    }
     let mut text = status.message().to_owned();
     let mut error: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(status);
     while let Some(cause) = error {

@@ -1,7 +1,7 @@
 //! The messages between daemons. JSON, as between client and daemon: a newer one may add fields, each with a default.
 
 use segstore::control::message::{Bytes, Fault, Held, OwnerState, Place, ReplicaInfo, Shape};
-use segstore_core::id::{Member, NodeId, SegmentId, Stamp};
+use segstore_core::id::{Incarnation, Member, NodeId, SegmentId, Stamp};
 use segstore_core::layout::Ownership;
 use segstore_core::replica::Request as ReplicaRequest;
 use serde::{Deserialize, Serialize};
@@ -61,8 +61,9 @@ pub enum Call {
         shape: Shape,
         /// For this owner.
         ownership: Ownership,
-        /// The replicas that take part: what else this node has of the segment is replaced.
-        members: Vec<Member>,
+        /// In place of these, which take part in nothing.
+        #[serde(default)]
+        replaced: Vec<Member>,
         /// The replica to copy from, and how to reach it.
         source: Place,
         /// Its slot.
@@ -75,6 +76,13 @@ pub enum Call {
         /// The segment's life.
         segment: SegmentId,
     },
+    /// Name a node no longer that is down. Answer: [`Reply::Done`].
+    ForgetNode {
+        /// Which.
+        node: NodeId,
+    },
+    /// Which replicas the node keeps. Answer: [`Reply::Incarnations`].
+    Incarnations,
     /// How much memory replicas take here, and may take. Answer: [`Reply::Usage`].
     Usage,
     /// Forget every replica of a segment that was unlinked. Answer: [`Reply::Done`].
@@ -141,6 +149,8 @@ pub enum Reply {
     },
     /// What the node keeps of the segment.
     Replicas(Vec<ReplicaInfo>),
+    /// Every replica that the node keeps.
+    Incarnations(Vec<Incarnation>),
     /// Memory for replicas.
     Usage {
         /// Bytes in use.

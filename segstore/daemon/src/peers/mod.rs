@@ -57,8 +57,10 @@ impl Peers {
         match client.call(request).await {
             Ok(response) => response.into_inner().0,
             Err(status) => {
-                let kind = if was_not_sent(&status) { FaultKind::Unreachable } else { FaultKind::NoAnswer };
-                Err(Fault::new(kind, format!("the daemon at {address}: {}", describe(&status))))
+                if was_not_sent(&status) {
+                    return Err(Fault::new(FaultKind::Unreachable, describe(&status)));
+                }
+                Err(Fault::new(FaultKind::NoAnswer, format!("the daemon at {address}: {}", describe(&status))))
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::config::shown;
 use segstore::control::message::{Fault, FaultKind};
 use segstore_core::id::{Incarnation, SegmentId};
 use segstore_core::layout::replica_head::HeadError;
@@ -18,7 +19,7 @@ pub enum ReplicaError {
     #[error(transparent)]
     NoRandom(#[from] crate::identity::NoRandom),
     /// There is no such replica on this node.
-    #[error("this node keeps no replica {incarnation} of segment {segment}: its memory is gone, or it was replaced")]
+    #[error("its node is up, its memory is new: the replica is gone")]
     NotFound {
         /// The segment's life.
         segment: SegmentId,
@@ -27,8 +28,8 @@ pub enum ReplicaError {
     },
     /// The budget is spent.
     #[error(
-        "no room for a replica of {asked} bytes: {used} of {budget} bytes are in use; raise `memory` in the daemon's \
-         configuration, or remove segments"
+        "no room for a replica of {}: {} of {} are in use; ask for a smaller capacity, raise `memory` in the daemon's \
+         configuration, or remove segments", shown(*.asked), shown(*.used), shown(*.budget)
     )]
     NoBudget {
         /// Bytes asked for.
@@ -40,8 +41,9 @@ pub enum ReplicaError {
     },
     /// The file system is full.
     #[error(
-        "no room for a replica of {asked} bytes in {}: the file system has {free} bytes free; enlarge it \
-         (mount -o remount,size=... {}), or set `memory_dir` to another tmpfs", .directory.display(), .directory.display()
+        "no room for a replica of {} in {}: the file system has {} free; ask for a smaller capacity, enlarge it \
+         (mount -o remount,size=... {}), or set `memory_dir` to another tmpfs",
+        shown(*.asked), .directory.display(), shown(*.free), .directory.display()
     )]
     NoSpace {
         /// Bytes asked for.

@@ -19,6 +19,10 @@ use super::error::ReplicaError;
 
 /// The end of a head file's name.
 pub(super) const HEAD: &str = "head";
+/// The end of a head file's name while it is written.
+pub(super) const NEW_HEAD: &str = "new-head";
+/// How the end of a slots file's name begins while the transport copies it.
+pub(super) const MOVING: &str = "moving-";
 /// The end of a slots file's name.
 pub(super) const SLOTS: &str = "slots";
 
@@ -41,16 +45,20 @@ fn stem(segment: SegmentId, incarnation: Incarnation) -> String {
 }
 
 impl Files {
-    /// Makes the files of a fresh replica. The head comes last: without it nothing of them counts.
+    /// Makes the files of a fresh replica. The head comes last, whole: without it nothing of them counts.
     pub(super) fn create(directory: &Path, head: &ReplicaHead) -> Result<Self, ReplicaError> {
         let (geometry, stem) = (head.geometry, stem(head.segment, head.incarnation));
         let slots_path = directory.join(format!("{stem}.{SLOTS}"));
         let slots = create(&slots_path)?;
         let made = reserve(&slots, directory, slots_bytes(&geometry)).and_then(|()| {
-            let head_path = directory.join(format!("{stem}.{HEAD}"));
-            let file = create(&head_path)?;
+            let beside = directory.join(format!("{stem}.{NEW_HEAD}"));
+            let file = create(&beside)?;
             let write = file.write_all_at(&head.encode(), 0);
-            write.map_err(|error| ReplicaError::System { doing: "writing", file: head_path, error })?;
+            let write = write.and_then(|()| std::fs::rename(&beside, directory.join(format!("{stem}.{HEAD}"))));
+            write.map_err(|error| {
+                let _ = std::fs::remove_file(&beside);
+                ReplicaError::System { doing: "writing", file: beside, error }
+            })?;
             Ok(file)
         });
         match made {

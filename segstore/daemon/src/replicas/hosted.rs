@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use segstore_core::forget::Forgettable;
 use segstore_core::id::{Member, SegmentId};
 use segstore_core::layout::geometry::SLOT_HEAD;
 use segstore_core::layout::{Geometry, Ownership, ReplicaHead};
-use segstore_core::replica::{Refused, Replica, Request};
+use segstore_core::replica::{Replica, Request, Turn};
 use segstore_transport::{Domain, Grant, Memory, Peer, Region, Rights};
 
 use super::Domains;
@@ -38,14 +38,14 @@ struct State {
     regions: HashMap<String, Region>,
     writer: Option<Peer>,
     readers: Vec<Peer>,
-    /// Ends the repair that fills this replica.
-    repair: Option<Arc<AtomicBool>>,
+    /// Why an earlier writer, perhaps of a former life of this daemon, may still write it: no owner is served until it is shut out.
+    unfenced: Option<String>,
     is_gone: bool,
 }
 
 impl Hosted {
     pub(super) fn new(head: &ReplicaHead, files: Files) -> Self {
-        let decisions = Replica { segment: head.segment, incarnation: head.incarnation, remembered: head.remembered };
+        let decisions = Replica::new(head.segment, head.incarnation, head.remembered);
         Self {
             member: Member { node: head.node, incarnation: head.incarnation },
             segment: head.segment,
@@ -57,7 +57,7 @@ impl Hosted {
                 regions: HashMap::new(),
                 writer: None,
                 readers: Vec::new(),
-                repair: None,
+                unfenced: None,
                 is_gone: false,
             }),
             progress: Mutex::new(None),
@@ -78,18 +78,26 @@ impl Hosted {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a replica up again that a former life of this daemon kept: whoever could write it then is shut out.
-    pub(super) fn adopt(&self, domains: &Domains) -> Result<(), ReplicaError> {
-        let mut state = self.lock();
-        match domains.shm() {
-            Some((provider, domain)) => state.region(domain, provider).map(drop),
-            None => Ok(()),
+    /// A replica that a former life of this daemon kept: whoever could write it then is shut out, now or before the next owner is served.
+    pub(super) fn of_former_life(head: &ReplicaHead, files: Files, domains: &Domains) -> Self {
+        let replica = Self::new(head, files);
+        let mut state = replica.lock();
+        state.unfenced = Some("not tried yet".to_owned());
+        if let Err(error) = state.shut_former_out(domains) {
+            tracing::error!(
+                segment = %head.segment, replica = %head.incarnation,
+                "a writer of this daemon's former life may still write it, so no owner is served until it is shut out, which is tried again \
+                 when one asks: {error}"
+            );
         }
+        drop(state);
+        replica
     }
 
-    /// Fences: nothing of a lower term lands from here on.
-    pub(super) fn fence(&self, request: &Request) -> Result<Vec<Head>, ReplicaError> {
-        self.lock().fence(request)
+    /// What keeps owners from being served.
+    pub(super) fn problem(&self) -> Option<String> {
+        let why = self.lock().unfenced.clone()?;
+        Some(format!("it is whole, but no owner is served until an earlier writer is shut out: {why}"))
     }
 
     /// What stands at the start of every slot.
@@ -106,7 +114,7 @@ impl Hosted {
         hello: &[u8],
     ) -> Result<Vec<u8>, ReplicaError> {
         let mut state = self.lock();
-        state.admit(request)?;
+        state.admit(request, domains)?;
         let (peer, reply) = state.open(domains, provider, hello, Rights::WRITE.and(Rights::READ))?;
         state.writer = Some(peer);
         Ok(reply)
@@ -130,26 +138,21 @@ impl Hosted {
         Ok(reply)
     }
 
-    /// Begins to fill it: gives what says that it is to end.
-    pub(super) fn begin_repair(&self) -> Arc<AtomicBool> {
-        self.lock().begin_repair()
+    /// The turn of whoever had it made.
+    pub(super) fn turn(&self) -> Turn {
+        self.lock().decisions.turn
     }
 
-    /// Fences it, and begins to change it in this owner's name: what stands in its slots, and what says that it is to end. In one
-    /// step, so that no later owner comes between and finds nothing to end.
-    pub(super) fn begin_level(&self, request: &Request) -> Result<(Vec<Head>, Arc<AtomicBool>), ReplicaError> {
+    /// Fences it for an owner that will have it changed: what stands in its slots, and the owner's turn.
+    pub(super) fn admit(&self, request: &Request, domains: &Domains) -> Result<(Vec<Head>, Turn), ReplicaError> {
         let mut state = self.lock();
-        Ok((state.fence(request)?, state.begin_repair()))
+        let turn = state.admit(request, domains)?;
+        Ok((state.files.slot_heads()?, turn))
     }
 
-    /// The repair that `end` would have ended is over, well or not.
-    pub(super) fn end_repair(&self, end: &Arc<AtomicBool>) {
-        let mut state = self.lock();
-        if state.repair.as_ref().is_some_and(|present| Arc::ptr_eq(present, end)) {
-            state.repair = None;
-        }
-        drop(state);
-        self.report_progress(None);
+    /// Whether it is being filled, or somebody is connected who may write it.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.progress().is_some() || self.lock().writer.as_ref().is_some_and(Peer::is_alive)
     }
 
     pub(super) fn report_progress(&self, progress: Option<(u32, u32)>) {
@@ -173,27 +176,39 @@ impl Hosted {
         work(&state.files)
     }
 
-    /// Forgets it: every peer is shut out, the memory is given back. In the name of an owner it is forgotten only if no later one
-    /// came.
-    pub(super) fn remove(&self, by: Option<Ownership>) -> Result<(), ReplicaError> {
-        let mut state = self.lock();
-        let remembered = state.decisions.remembered;
-        if let Some(asked) = by.filter(|by| by.term < remembered.term) {
-            return Err(Refused::TermOver { asked, remembered }.into());
+    /// Changes the files in an owner's turn. Asked with the replica locked, where the next owner is admitted.
+    pub(super) fn change(
+        &self,
+        turn: Turn,
+        work: impl FnOnce(&Files) -> Result<(), ReplicaError>,
+    ) -> Result<(), ReplicaError> {
+        let state = self.lock();
+        if state.is_gone || !state.decisions.allows(turn) {
+            return Err(ReplicaError::Ended);
         }
-        state.is_gone = true;
-        state.stop_repair();
-        state.writer = None;
-        state.readers.clear();
-        state.regions.clear();
-        state.memory = None;
-        state.files.remove()
+        work(&state.files)
+    }
+
+    /// Forgets it, of a segment that was unlinked.
+    pub(super) fn remove(&self) -> Result<(), ReplicaError> {
+        self.lock().remove()
+    }
+
+    /// Forgets it if it is covered; whether it was.
+    pub(super) fn remove_if(&self, forgettable: &Forgettable) -> Result<bool, ReplicaError> {
+        let mut state = self.lock();
+        let is_covered = forgettable.covers(self.member, &state.decisions)?;
+        if is_covered {
+            state.remove()?;
+        }
+        Ok(is_covered)
     }
 }
 
 impl State {
     /// Decides the request; stores, then revokes, as granted.
-    fn admit(&mut self, request: &Request) -> Result<(), ReplicaError> {
+    fn admit(&mut self, request: &Request, domains: &Domains) -> Result<Turn, ReplicaError> {
+        self.shut_former_out(domains)?;
         let mut decisions = self.decisions;
         let granted = decisions.decide(request)?;
         if let Some(ownership) = granted.remember {
@@ -201,32 +216,49 @@ impl State {
         }
         self.decisions = decisions;
         if granted.revoke {
-            self.stop_repair();
             self.revoke()?;
         }
-        Ok(())
+        Ok(granted.turn)
     }
 
-    fn fence(&mut self, request: &Request) -> Result<Vec<Head>, ReplicaError> {
-        self.admit(request)?;
-        self.files.slot_heads()
+    /// Every peer is shut out, the memory is given back.
+    fn remove(&mut self) -> Result<(), ReplicaError> {
+        self.is_gone = true;
+        self.writer = None;
+        self.readers.clear();
+        self.regions.clear();
+        self.memory = None;
+        self.files.remove()
     }
 
-    fn begin_repair(&mut self) -> Arc<AtomicBool> {
-        self.stop_repair();
-        self.repair.insert(Arc::new(AtomicBool::new(false))).clone()
-    }
-
-    fn stop_repair(&mut self) {
-        if let Some(end) = self.repair.take() {
-            end.store(true, Ordering::Release);
+    /// Moves the slots away from writers of a former life, if they may still write them. It may want room for a copy.
+    fn shut_former_out(&mut self, domains: &Domains) -> Result<(), ReplicaError> {
+        if self.unfenced.is_some()
+            && let Some((provider, domain)) = domains.shm()
+            && let Err(error) = self.region(domain, provider)
+        {
+            self.unfenced = Some(error.to_string());
+            return Err(error);
         }
+        self.unfenced = None;
+        Ok(())
     }
 
     /// Shuts the writer out. One that cannot be shut out for certain stays known, so that the next request tries again.
     fn revoke(&mut self) -> Result<(), ReplicaError> {
         let Some(writer) = &self.writer else { return Ok(()) };
-        let how = writer.revoke().map_err(ReplicaError::transport("shutting the earlier writer out"))?;
+        let how = match writer.revoke() {
+            Ok(how) => how,
+            Err(error) => {
+                let error = ReplicaError::transport("shutting the earlier writer out")(error);
+                tracing::error!(
+                    replica = %self.decisions.incarnation,
+                    "no owner is served until it is done, which is tried again when one asks: {error}"
+                );
+                self.unfenced = Some(error.to_string());
+                return Err(error);
+            }
+        };
         tracing::debug!(replica = %self.decisions.incarnation, "the earlier writer is shut out: {how:?}");
         self.writer = None;
         if let Some(memory) = &self.memory {

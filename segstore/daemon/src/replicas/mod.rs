@@ -1,23 +1,26 @@
 //! Replica memory that this node keeps for owners elsewhere: files on tmpfs, who may write them, and how they are filled.
 //!
 //! What is allowed is decided by [`segstore_core::replica`]; here it is carried out: a term is stored before anything is done in its
-//! name, earlier writers are shut out before an answer is given. Everything blocks; nothing here knows of the directory.
+//! name, earlier writers are shut out before an answer is given. Everything blocks but [`Replicas::usage`]; nothing here knows of the
+//! directory.
 
 mod error;
 mod files;
+mod former;
 mod hosted;
 mod level;
 mod repair;
 
 use std::collections::BTreeMap;
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use nix::sys::statvfs::statvfs;
+use segstore_core::forget::Forgettable;
 use segstore_core::id::{Incarnation, Member, NodeId, SegmentId, Stamp};
 use segstore_core::layout::{Geometry, Ownership, ReplicaHead, SlotHeader};
-use segstore_core::replica::Request;
+use segstore_core::replica::{Request, Turn};
 use segstore_core::slot::SlotView;
 use segstore_transport::{Domain, Endpoint};
 
@@ -29,17 +32,28 @@ use crate::identity::random;
 use files::Files;
 use hosted::Hosted;
 
+/// The provider whose peers outlive the daemon.
+pub const SHM: &str = "shm";
+
 /// The transport's devices of this daemon.
 #[derive(Clone, Debug, Default)]
 pub struct Domains {
     domains: Vec<(String, Domain)>,
+    /// Shared memory, where it is not served any more, but was.
+    former: Option<(String, Domain)>,
 }
 
 impl Domains {
     /// These, the best first.
     #[must_use]
     pub fn new(domains: Vec<(String, Domain)>) -> Self {
-        Self { domains }
+        Self { domains, former: None }
+    }
+
+    /// And shared memory, over which nobody can come, but somebody may have come in a former life: that one is to be shut out.
+    #[must_use]
+    pub fn with_former(self, shm: Domain) -> Self {
+        Self { former: Some((SHM.to_owned(), shm)), ..self }
     }
 
     /// Their names.
@@ -60,7 +74,8 @@ impl Domains {
     }
 
     fn shm(&self) -> Option<(&str, &Domain)> {
-        self.domains.iter().find(|(name, _)| name == "shm").map(|(name, domain)| (name.as_str(), domain))
+        let mut all = self.domains.iter().chain(&self.former);
+        all.find(|(name, _)| name == SHM).map(|(name, domain)| (name.as_str(), domain))
     }
 }
 
@@ -75,6 +90,8 @@ pub struct Options {
     pub budget: u64,
     /// What peers can come over.
     pub domains: Domains,
+    /// What tells this boot of the machine from every other: memory does not outlive it.
+    pub boot: String,
 }
 
 /// How much is in use.
@@ -97,8 +114,8 @@ pub struct Kept {
     pub member: Member,
     /// The highest ownership that it has seen.
     pub remembered: Ownership,
-    /// Whether it is being filled.
-    pub is_filling: bool,
+    /// Whether it is being filled, or written: an owner may be about to add it to the in-sync set.
+    pub is_in_use: bool,
 }
 
 /// A replica, for people.
@@ -119,38 +136,21 @@ pub struct Summary {
 /// Every replica of this node.
 pub struct Replicas {
     options: Options,
+    /// Locked for a moment at a time: nothing is done to a replica or a file meanwhile.
     hosted: Mutex<BTreeMap<(SegmentId, Incarnation), Arc<Hosted>>>,
+    /// Bytes of the budget that are taken, by replicas that are being made as well.
+    used: AtomicU64,
 }
 
 impl Replicas {
-    /// Takes up what a former life of this daemon kept. What is not whole is logged, and neither served nor removed.
+    /// Takes up what a former life of this daemon kept.
     ///
     /// # Errors
     /// The directory cannot be made or read.
     pub fn open(options: Options) -> Result<Self, ReplicaError> {
-        let directory = &options.directory;
-        let system = |doing| move |error| ReplicaError::System { doing, file: directory.clone(), error };
-        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(system("making"))?;
-        let mut hosted = BTreeMap::new();
-        for entry in std::fs::read_dir(directory).map_err(system("reading"))? {
-            let path = entry.map_err(system("reading"))?.path();
-            let Some(kind) = path.extension() else { continue };
-            if kind == files::HEAD {
-                match adopt(&path, &options) {
-                    Ok(replica) => {
-                        hosted.insert((replica.segment, replica.member.incarnation), Arc::new(replica));
-                    }
-                    Err(error) => tracing::error!("a replica of a former life is lost: {error}"),
-                }
-            } else if kind == files::SLOTS && !path.with_extension(files::HEAD).exists() {
-                // Its making was cut off: nobody was ever told of it.
-                let _ = std::fs::remove_file(&path);
-            }
-        }
-        if !hosted.is_empty() {
-            tracing::info!("{} replicas of a former life of this daemon are served again", hosted.len());
-        }
-        Ok(Self { options, hosted: Mutex::new(hosted) })
+        let hosted = former::take_up(&options)?;
+        let used = AtomicU64::new(hosted.values().map(|replica| replica.bytes()).sum());
+        Ok(Self { options, hosted: Mutex::new(hosted), used })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<(SegmentId, Incarnation), Arc<Hosted>>> {
@@ -183,25 +183,48 @@ impl Replicas {
         geometry: Geometry,
         remembered: Ownership,
     ) -> Result<Member, ReplicaError> {
-        let replica = self.make(segment, geometry, remembered)?;
+        let (replica, turn) = self.make(segment, geometry, remembered)?;
         let empty = SlotHeader::of_empty_segment(segment, &geometry);
-        replica.with_files(|files| (0..geometry.slots()).try_for_each(|slot| files.close_slot(slot, &empty)))?;
+        replica.change(turn, |files| (0..geometry.slots()).try_for_each(|slot| files.close_slot(slot, &empty)))?;
         Ok(replica.member)
     }
 
-    /// Makes a replica whose slots hold nothing.
-    fn make(&self, segment: SegmentId, geometry: Geometry, remembered: Ownership) -> Result<Arc<Hosted>, ReplicaError> {
+    /// Makes a replica whose slots hold nothing. The turn is of who has it made: from before anybody else can find it.
+    fn make(
+        &self,
+        segment: SegmentId,
+        geometry: Geometry,
+        remembered: Ownership,
+    ) -> Result<(Arc<Hosted>, Turn), ReplicaError> {
         let incarnation = Incarnation(random()?);
         let head = ReplicaHead { segment, incarnation, node: self.options.node, geometry, remembered };
-        let mut hosted = self.lock();
-        let used = hosted.values().map(|replica| replica.bytes()).sum();
-        let (asked, budget) = (files::slots_bytes(&geometry), self.options.budget);
-        if used + asked > budget {
-            return Err(ReplicaError::NoBudget { asked, used, budget });
-        }
-        let replica = Arc::new(Hosted::new(&head, Files::create(&self.options.directory, &head)?));
-        hosted.insert((segment, incarnation), replica.clone());
-        Ok(replica)
+        let bytes = files::slots_bytes(&geometry);
+        self.reserve(bytes)?;
+        // The kernel clears the memory first, which takes seconds where it is much.
+        let files = Files::create(&self.options.directory, &head).inspect_err(|_| self.give_back(bytes))?;
+        let replica = Arc::new(Hosted::new(&head, files));
+        let turn = replica.turn();
+        self.lock().insert((segment, incarnation), replica.clone());
+        Ok((replica, turn))
+    }
+
+    /// Takes so much of the budget.
+    fn reserve(&self, asked: u64) -> Result<(), ReplicaError> {
+        let budget = self.options.budget;
+        let more = |used: u64| used.checked_add(asked).filter(|used| *used <= budget);
+        let reserved = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        reserved.map(drop).map_err(|used| ReplicaError::NoBudget { asked, used, budget })
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Knows a replica no longer.
+    fn take(&self, segment: SegmentId, incarnation: Incarnation) -> Option<Arc<Hosted>> {
+        let replica = self.lock().remove(&(segment, incarnation))?;
+        self.give_back(replica.bytes());
+        Some(replica)
     }
 
     /// Fences a replica, and gives the first bytes of its slots.
@@ -209,7 +232,7 @@ impl Replicas {
     /// # Errors
     /// It refuses, is not here, or the earlier writer cannot be shut out for certain.
     pub fn fence(&self, request: &Request) -> Result<Vec<Head>, ReplicaError> {
-        self.get(request.segment, request.incarnation)?.fence(request)
+        self.get(request.segment, request.incarnation)?.admit(request, &self.options.domains).map(|(heads, _)| heads)
     }
 
     /// Opens an endpoint for the writer of a term; the reply is for it.
@@ -241,10 +264,8 @@ impl Replicas {
     /// As [`Replicas::fence`]; a later owner came.
     pub fn level(&self, request: &Request) -> Result<(), ReplicaError> {
         let replica = self.get(request.segment, request.incarnation)?;
-        let (heads, end) = replica.begin_level(request)?;
-        let done = level::level(&replica, &heads, &end);
-        replica.end_repair(&end);
-        done
+        let (heads, turn) = replica.admit(request, &self.options.domains)?;
+        level::level(&replica, &heads, turn)
     }
 
     /// The first bytes of a replica's slots, as they are.
@@ -266,45 +287,43 @@ impl Replicas {
         provider: &str,
         endpoint: Endpoint,
     ) -> Result<Filled, ReplicaError> {
-        let replica = self.make(source.segment, source.geometry, by)?;
-        let end = replica.begin_repair();
-        let filled = repair::fill(&replica, self.options.domains.get(provider)?, endpoint, source, &end);
-        replica.end_repair(&end);
+        let domain = self.options.domains.get(provider)?;
+        let (replica, turn) = self.make(source.segment, source.geometry, by)?;
+        let filled = repair::fill(&replica, domain, endpoint, source, turn);
+        replica.report_progress(None);
         if let Err(error) = &filled {
             tracing::warn!(segment = %source.segment, replica = %replica.member.incarnation, "the replica is not filled: {error}");
-            self.retire(source.segment, replica.member.incarnation)?;
+            // Unless a later owner has found it, and made it its own.
+            if let Err(error) = self.retire(source.segment, &Forgettable { by, members: vec![replica.member] }) {
+                tracing::warn!("a replica that was not filled stays: {error}");
+            }
         }
         filled
     }
 
-    /// Forgets one replica. One that is not here is no error.
+    /// Forgets the replicas of a segment that may be forgotten. Those that are not here are no error.
     ///
     /// # Errors
-    /// Its files cannot be removed.
-    pub fn retire(&self, segment: SegmentId, incarnation: Incarnation) -> Result<(), ReplicaError> {
-        let replica = self.lock().remove(&(segment, incarnation));
-        replica.map_or(Ok(()), |replica| replica.remove(None))
-    }
-
-    /// Forgets the replicas of a segment that take part in nothing, as its owner says: none but `members` do.
-    ///
-    /// # Errors
-    /// A replica here has seen a later owner, to whom it may mean everything; otherwise as [`Replicas::retire`].
-    pub fn retire_others(&self, segment: SegmentId, members: &[Member], by: Ownership) -> Result<(), ReplicaError> {
-        for replica in self.of_segment(segment).iter().filter(|replica| !members.contains(&replica.member)) {
-            replica.remove(Some(by))?;
-            self.lock().remove(&(segment, replica.member.incarnation));
+    /// One has seen a later owner; its files cannot be removed.
+    pub fn retire(&self, segment: SegmentId, forgettable: &Forgettable) -> Result<(), ReplicaError> {
+        for replica in self.of_segment(segment) {
+            if replica.remove_if(forgettable)? {
+                self.take(segment, replica.member.incarnation);
+            }
         }
         Ok(())
     }
 
-    /// Forgets every replica of a segment.
+    /// Forgets every replica of a segment that was unlinked.
     ///
     /// # Errors
-    /// As [`Replicas::retire`].
+    /// Their files cannot be removed.
     pub fn forget(&self, segment: SegmentId) -> Result<(), ReplicaError> {
-        let replicas = self.of_segment(segment);
-        replicas.iter().try_for_each(|replica| self.retire(segment, replica.member.incarnation))
+        for replica in self.of_segment(segment) {
+            self.lock().remove(&(segment, replica.member.incarnation));
+            replica.remove()?;
+        }
+        Ok(())
     }
 
     /// What is kept of a segment.
@@ -320,41 +339,90 @@ impl Replicas {
             segment: replica.segment,
             member: replica.member,
             remembered: replica.remembered(),
-            is_filling: replica.progress().is_some(),
+            is_in_use: replica.is_in_use(),
         };
-        self.lock().values().map(kept).collect()
+        let all: Vec<_> = self.lock().values().cloned().collect();
+        all.iter().map(kept).collect()
     }
 
-    /// How much is in use.
+    /// How much is in use, and how much further replicas can have now: no more than the file system has free.
+    #[must_use]
+    pub fn room(&self) -> Usage {
+        let usage = self.usage();
+        let free = statvfs(&self.options.directory).map(|about| about.blocks_available() * about.fragment_size());
+        Usage { budget: usage.budget.min(usage.used.saturating_add(free.unwrap_or(u64::MAX))), ..usage }
+    }
+
+    /// How much is in use. It waits for nobody.
     #[must_use]
     pub fn usage(&self) -> Usage {
-        let hosted = self.lock();
         Usage {
-            used: hosted.values().map(|replica| replica.bytes()).sum(),
+            used: self.used.load(Ordering::Relaxed),
             budget: self.options.budget,
-            replicas: u32::try_from(hosted.len()).unwrap_or(u32::MAX),
+            replicas: u32::try_from(self.lock().len()).unwrap_or(u32::MAX),
         }
     }
-}
-
-fn adopt(head_path: &Path, options: &Options) -> Result<Hosted, ReplicaError> {
-    let (files, head) = Files::open(head_path)?;
-    if head.node != options.node {
-        let text = format!("{}: it belongs to node {}, not to this one", head_path.display(), head.node);
-        return Err(ReplicaError::Invalid(text));
-    }
-    let replica = Hosted::new(&head, files);
-    replica.adopt(&options.domains)?;
-    Ok(replica)
 }
 
 fn summary(replica: &Hosted) -> Summary {
     let (image, problem) = match replica.heads() {
         Ok(heads) => {
             let views = heads.iter().map(|head| SlotView::parse(replica.segment, &replica.geometry, head));
-            (views.filter_map(|view| view.image()).max(), None)
+            (views.filter_map(|view| view.image()).max(), replica.problem())
         }
         Err(error) => (None, Some(error.to_string())),
     };
     Summary { segment: replica.segment, member: replica.member, image, repair: replica.progress(), problem }
+}
+
+#[cfg(test)]
+mod tests {
+    use segstore_core::id::{OwnerId, Term};
+    use segstore_transport::{Provider, shm::Shm};
+
+    use super::*;
+
+    #[test]
+    fn a_replica_that_somebody_may_write_is_in_use() {
+        let place = tempfile::TempDir::new_in("/dev/shm").expect("a directory");
+        let domains = Domains::new(vec![(SHM.to_owned(), Shm::new().open().expect("a domain"))]);
+        let options =
+            Options { directory: place.path().into(), node: NodeId(1), budget: 1 << 30, domains, boot: "b".into() };
+        let replicas = Replicas::open(options).expect("an empty directory");
+        let (segment, geometry) = (SegmentId(1), Geometry::new(1 << 20, 4096, 2).expect("a geometry"));
+        let incarnation = replicas.create(segment, geometry, Ownership::default()).expect("room").incarnation;
+        assert!(!replicas.list()[0].is_in_use);
+        let dialing = Shm::new().open().expect("a domain").dial().expect("an endpoint");
+        let request = Request { segment, incarnation, asker: Ownership { term: Term(1), owner: OwnerId(1) } };
+        let reply = replicas.connect_writer(&request, SHM, dialing.hello()).expect("an endpoint");
+        let endpoint = dialing.complete(&reply).expect("connected");
+        assert!(replicas.list()[0].is_in_use);
+        drop(endpoint);
+        while replicas.list()[0].is_in_use {
+            std::thread::yield_now();
+        }
+    }
+
+    /// The node's sign of life says how much is in use: it must not wait until a large replica is made.
+    #[test]
+    fn what_is_in_use_is_told_while_a_replica_is_made() {
+        let place = tempfile::TempDir::new_in("/dev/shm").expect("a directory");
+        let (node, budget) = (NodeId(1), 1 << 30);
+        let directory = place.path().to_owned();
+        let replicas =
+            Replicas::open(Options { directory, node, budget, domains: Domains::default(), boot: "b".into() });
+        let replicas = replicas.expect("an empty directory");
+        let geometry = Geometry::new(64 << 20, 4096, 2).expect("a geometry");
+        let create = |segment| replicas.create(SegmentId(segment), geometry, Ownership::default());
+        std::thread::scope(|scope| {
+            let making = scope.spawn(|| create(1).expect("room"));
+            let seen = std::iter::repeat_with(|| replicas.usage()).take_while(|usage| usage.replicas == 0);
+            assert!(seen.filter(|usage| usage.used > 128 << 20).count() > 0, "its room is taken before it is there");
+            making.join().expect("made");
+        });
+        let usage = replicas.usage();
+        assert!((2..).map_while(|segment| create(segment).ok()).count() < 7, "the budget is kept");
+        (1..10).for_each(|segment| replicas.forget(SegmentId(segment)).expect("removed"));
+        assert_eq!((replicas.usage().used, usage.replicas), (0, 1));
+    }
 }

@@ -1,12 +1,12 @@
 //! Filling a replica from another: core's [`Repair`] over an endpoint that reads the source.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use segstore_core::id::{Member, SegmentId, Stamp};
 use segstore_core::layout::geometry::SLOT_HEAD;
 use segstore_core::layout::{Entry, Geometry, Key, SlotHeader};
 use segstore_core::repair::{Repair, Step};
+use segstore_core::replica::Turn;
 use segstore_core::slot::{SlotView, verify_table};
 use segstore_transport::{
     Domain, Endpoint, Error as TransportError, ErrorKind, Memory, Operation, Post, Region, Rights, Wait,
@@ -59,7 +59,7 @@ pub(super) fn fill(
     domain: &Domain,
     endpoint: Endpoint,
     source: &Source,
-    end: &AtomicBool,
+    turn: Turn,
 ) -> Result<Filled, ReplicaError> {
     let geometry = source.geometry;
     let chunk = u32::try_from((PIECE / u64::from(geometry.block_size())).max(1)).unwrap_or(u32::MAX);
@@ -67,12 +67,9 @@ pub(super) fn fill(
     let mut repair = Repair::new(geometry, source.base, chunk);
     let (mut entries, mut blocks, mut closed) = (Vec::new(), Vec::new(), None);
     loop {
-        if end.load(Ordering::Acquire) {
-            return Err(ReplicaError::Ended);
-        }
+        // It may be over before anything is written.
+        target.change(turn, |_| Ok(()))?;
         match repair.step() {
-            // Its slots are zeros: it was made for this.
-            Step::Invalidate => {}
             Step::ReadHead => {
                 let head = reader.head(source)?;
                 repair.source_head(head);
@@ -88,10 +85,10 @@ pub(super) fn fill(
                 reader.check_blocks(source, repair.base(), first, &entries, &blocks)?;
             }
             Step::Store { first, slots, .. } => {
-                store(target, end, &geometry, first, slots, &blocks, &entries)?;
+                store(target, turn, &geometry, first, slots, &blocks, &entries)?;
                 target.report_progress(Some(repair.progress()));
             }
-            Step::Close(header) => closed = close(target, end, &geometry, &header)?,
+            Step::Close(header) => closed = close(target, turn, &geometry, &header)?,
             Step::Finished => return Ok(Filled { member: target.member, base: repair.base(), closed }),
             Step::SourceChanged => return Err(ReplicaError::SourceChanged(source.base)),
         }
@@ -102,15 +99,14 @@ pub(super) fn fill(
 /// Blocks first, then their entries, into every slot.
 fn store(
     target: &Hosted,
-    end: &AtomicBool,
+    turn: Turn,
     geometry: &Geometry,
     first: u32,
     slots: u32,
     blocks: &[u8],
     entries: &[u8],
 ) -> Result<(), ReplicaError> {
-    target.with_files(|files| {
-        check(end)?;
+    target.change(turn, |files| {
         for slot in 0..slots {
             files.write(slot, geometry.block_in_slot(first), blocks)?;
             files.write(slot, geometry.entry_in_slot(first), entries)?;
@@ -120,12 +116,7 @@ fn store(
 }
 
 /// Closes slot 0 with `header`, if that is what stands there.
-fn close(
-    target: &Hosted,
-    end: &AtomicBool,
-    geometry: &Geometry,
-    header: &SlotHeader,
-) -> Result<Option<u32>, ReplicaError> {
+fn close(target: &Hosted, turn: Turn, geometry: &Geometry, header: &SlotHeader) -> Result<Option<u32>, ReplicaError> {
     let entries = target.with_files(|files| files.table(0, header))?;
     if verify_table(header, &entries).is_err() {
         return Ok(None);
@@ -138,16 +129,8 @@ fn close(
             return Ok(None);
         }
     }
-    target.with_files(|files| {
-        check(end)?;
-        files.close_slot(0, header)
-    })?;
+    target.change(turn, |files| files.close_slot(0, header))?;
     Ok(Some(0))
-}
-
-/// A later owner has come: nothing more is written. Asked with the replica locked, where that owner sets it.
-pub(super) fn check(end: &AtomicBool) -> Result<(), ReplicaError> {
-    if end.load(Ordering::Acquire) { Err(ReplicaError::Ended) } else { Ok(()) }
 }
 
 impl Reader {

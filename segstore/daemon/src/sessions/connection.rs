@@ -13,28 +13,35 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::credentials::Credentials;
+use super::life::Life;
 use super::requests::{self, Client};
-use super::session::Session;
+use super::session::{Outgoing, Session};
 use crate::node::Node;
 
 /// How long a client may take to say hello.
 const HELLO: Duration = Duration::from_secs(5);
+/// The most frames that wait for a client to read.
+const OUTGOING: usize = 64;
+/// The most requests of a connection at once.
+const REQUESTS: usize = 512;
 
 /// Serves it to its end.
 pub(super) async fn serve(stream: UnixStream, node: Arc<Node>) -> io::Result<()> {
     let credentials = Credentials::of(&stream)?;
+    let life = Life::of(&stream, &credentials);
+    let seat = node.sessions.inner.seats.take(credentials.uid);
     let (mut from, to) = stream.into_split();
-    let (outgoing, frames) = mpsc::unbounded_channel();
+    let (outgoing, frames) = mpsc::channel(OUTGOING);
     let writer = tokio::spawn(write(to, frames));
     let hello = tokio::time::timeout(HELLO, read(&mut from)).await;
     let hello = hello.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no hello in five seconds")))?;
-    let session = match welcome(&node, &credentials, hello) {
-        Ok((session, answer)) => {
-            let _ = outgoing.send(ToClient::Answer(0, Ok(answer)));
-            session
+    let (_seat, session) = match seat.and_then(|seat| Ok((seat, welcome(&node, &credentials, hello)?))) {
+        Ok((seat, (session, answer))) => {
+            let _ = outgoing.send(ToClient::Answer(0, Ok(answer))).await;
+            (seat, session)
         }
         Err(fault) => {
-            let _ = outgoing.send(ToClient::Answer(0, Err(fault)));
+            let _ = outgoing.send(ToClient::Answer(0, Err(fault))).await;
             drop(outgoing);
             let _ = writer.await;
             return Ok(());
@@ -43,26 +50,45 @@ pub(super) async fn serve(stream: UnixStream, node: Arc<Node>) -> io::Result<()>
     let Some(connection) = session.join(outgoing.clone()) else { return Ok(()) };
     let client = Client { node: node.clone(), session: session.clone(), credentials };
     let mut running = JoinSet::new();
-    let ended = loop {
-        match read(&mut from).await {
-            Ok(ToDaemon::Report(number, report)) => session.report(number, report),
-            Ok(ToDaemon::Request(number, request)) => {
-                let (client, outgoing) = (client.clone(), outgoing.clone());
-                running.spawn(async move {
-                    let answer = requests::serve(&client, request).await;
-                    let _ = outgoing.send(ToClient::Answer(number, answer));
-                });
-                while running.try_join_next().is_some() {}
-            }
-            Err(error) => break error,
-        }
+    let ended = tokio::select! {
+        error = converse(&client, &mut from, &outgoing, &mut running) => error,
+        () = life.ended() => io::ErrorKind::UnexpectedEof.into(),
     };
     // What it waited for is waited for no longer.
     running.shutdown().await;
+    writer.abort();
     if session.leave(connection) {
         node.sessions.end(&node, &session).await;
     }
     Err(ended)
+}
+
+/// Serves what it asks until it asks no more; gives why.
+async fn converse(
+    client: &Client,
+    from: &mut OwnedReadHalf,
+    outgoing: &Outgoing,
+    running: &mut JoinSet<()>,
+) -> io::Error {
+    loop {
+        match read(from).await {
+            Ok(ToDaemon::Report(number, report)) => client.session.report(number, report),
+            Ok(ToDaemon::Request(number, _)) if running.len() >= REQUESTS => {
+                let text = format!("{REQUESTS} requests of this connection wait for their answers: wait for one first");
+                // A client that reads nothing is read no further.
+                let _ = outgoing.send(ToClient::Answer(number, Err(Fault::new(FaultKind::NoRoom, text)))).await;
+            }
+            Ok(ToDaemon::Request(number, request)) => {
+                let (client, outgoing) = (client.clone(), outgoing.clone());
+                running.spawn(async move {
+                    let answer = requests::serve(&client, request).await;
+                    let _ = outgoing.send(ToClient::Answer(number, answer)).await;
+                });
+            }
+            Err(error) => return error,
+        }
+        while running.try_join_next().is_some() {}
+    }
 }
 
 fn welcome(node: &Node, credentials: &Credentials, hello: ToDaemon) -> Result<(Arc<Session>, Answer), Fault> {
@@ -82,6 +108,7 @@ fn welcome(node: &Node, credentials: &Credentials, hello: ToDaemon) -> Result<(A
         host: node.host.clone(),
         session: session.token.clone(),
         providers: node.providers.clone(),
+        node_lease_ms: u64::try_from(node.lease_time.as_millis()).unwrap_or(u64::MAX),
     };
     Ok((session, answer))
 }
@@ -89,22 +116,48 @@ fn welcome(node: &Node, credentials: &Credentials, hello: ToDaemon) -> Result<(A
 async fn read(from: &mut OwnedReadHalf) -> io::Result<ToDaemon> {
     let mut head = [0; 4];
     from.read_exact(&mut head).await?;
-    let mut json = vec![0; frame::length(head)?];
+    let mut json = vec![0; frame::length::<ToDaemon>(head)?];
     from.read_exact(&mut json).await?;
     frame::decode(&json)
 }
 
-async fn write(mut to: OwnedWriteHalf, mut frames: mpsc::UnboundedReceiver<ToClient>) {
+async fn write(mut to: OwnedWriteHalf, mut frames: mpsc::Receiver<ToClient>) {
     while let Some(message) = frames.recv().await {
-        let bytes = match frame::encode(&message) {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                tracing::error!("an answer that cannot be sent: {error}");
-                continue;
-            }
-        };
+        let Some(bytes) = encode(&message) else { continue };
         if to.write_all(&bytes).await.is_err() {
             return; // The reader notices.
         }
+    }
+}
+
+/// The frame; an answer that is too long for one is answered by that.
+fn encode(message: &ToClient) -> Option<Vec<u8>> {
+    let error = match frame::encode(message) {
+        Ok(bytes) => return Some(bytes),
+        Err(error) => error,
+    };
+    tracing::error!("a message to a client cannot be sent: {error}");
+    let ToClient::Answer(number, _) = message else { return None };
+    let fault = Fault::new(FaultKind::Unsupported, format!("the answer does not fit into a message: {error}"));
+    frame::encode(&ToClient::Answer(*number, Err(fault))).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use segstore::control::frame::Message;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_that_is_too_long_is_answered() {
+        let answer = |bytes| ToClient::Answer(7, Err(Fault::new(FaultKind::Internal, "x".repeat(bytes))));
+        let told = |message| {
+            let frame = encode(&message).expect("an answer");
+            frame::decode::<ToClient>(&frame[4..]).expect("a message")
+        };
+        let long = answer(2 << 20);
+        assert_eq!(told(long.clone()), long);
+        let ToClient::Answer(7, Err(fault)) = told(answer(ToClient::LONGEST)) else { panic!("it does not fit") };
+        assert!(fault.message.contains("the longest has"), "{}", fault.message.len());
     }
 }

@@ -35,10 +35,11 @@ impl Credentials {
     pub fn of(stream: &UnixStream) -> std::io::Result<Self> {
         let peer = stream.peer_cred()?;
         let pid = peer.pid().unwrap_or_default();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         Ok(Self {
             uid: peer.uid(),
             gid: peer.gid(),
-            groups: groups(pid),
+            groups: groups(&status, peer.uid()),
             pid,
             started: started(pid).unwrap_or_default(),
         })
@@ -48,6 +49,24 @@ impl Credentials {
     #[must_use]
     pub fn is_alive(&self) -> bool {
         is_alive(self.pid, self.started)
+    }
+
+    /// Checks whether a segment may be given to this user and group, as for a file.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn check_giving(&self, access: Access) -> Result<(), Fault> {
+        let Access { uid, gid, .. } = access;
+        let text = if self.uid == 0 {
+            return Ok(());
+        } else if uid != self.uid {
+            format!("user {} may not make a segment that belongs to user {uid}: only root may", self.uid)
+        } else if gid != self.gid && !self.groups.contains(&gid) {
+            format!("user {} is not in group {gid}, and may not make a segment that belongs to it", self.uid)
+        } else {
+            return Ok(());
+        };
+        Err(Fault::new(FaultKind::Denied, text))
     }
 
     /// Checks permission bits, as for a file.
@@ -84,10 +103,16 @@ pub fn is_alive(pid: i32, start: u64) -> bool {
     started(pid) == Some(start)
 }
 
-fn groups(pid: i32) -> Vec<u32> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or_default();
-    line.split_whitespace().filter_map(|group| group.parse().ok()).collect()
+/// The further groups in /proc/<pid>/status, if the process still is the user that connected: it may have become another one since, with
+/// that one's groups, or another process may have its number.
+fn groups(status: &str, user: u32) -> Vec<u32> {
+    let numbers = |key| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
+        line.split_whitespace().filter_map(|number| number.parse().ok()).collect::<Vec<u32>>()
+    };
+    // Real, effective, saved, of the file system.
+    let is_same = numbers("Uid:").get(1) == Some(&user);
+    if is_same { numbers("Groups:") } else { Vec::new() }
 }
 
 /// Field 22 of /proc/<pid>/stat; the process's name before it may contain anything.
@@ -113,6 +138,23 @@ mod tests {
         assert!(somebody(11, 1, &[20]).check("s", access, Want::Write).is_err());
         assert!(somebody(11, 1, &[]).check("s", access, Want::Write).is_ok());
         assert!(somebody(0, 1, &[]).check("s", access, Want::Write).is_ok());
+    }
+
+    #[test]
+    fn only_root_gives_segments_away() {
+        let to = |uid, gid| Access { uid, gid, mode: 0o600 };
+        assert!(somebody(10, 20, &[21]).check_giving(to(10, 21)).is_ok());
+        assert!(somebody(10, 20, &[21]).check_giving(to(10, 22)).is_err());
+        assert!(somebody(10, 20, &[]).check_giving(to(11, 20)).is_err());
+        assert!(somebody(0, 0, &[]).check_giving(to(11, 20)).is_ok());
+    }
+
+    #[test]
+    fn another_users_groups_do_not_count() {
+        let status = "Name:\tsudo\nUid:\t1000\t0\t0\t0\nGid:\t5\t5\t5\t5\nGroups:\t4 27 \n";
+        assert_eq!(groups(status, 0), [4, 27]);
+        assert!(groups(status, 1000).is_empty());
+        assert!(groups("", 1000).is_empty());
     }
 
     #[test]

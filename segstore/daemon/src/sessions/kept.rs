@@ -1,9 +1,11 @@
 //! The sessions that hold something, on disk: a daemon that is started again knows them when they come back.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use segstore_core::layout::Ownership;
 use serde::{Deserialize, Serialize};
 
 use super::credentials::Credentials;
@@ -21,6 +23,8 @@ pub(super) struct Kept {
     pub(super) pid: i32,
     pub(super) started: u64,
     pub(super) holding: Vec<String>,
+    #[serde(default)]
+    pub(super) claims: BTreeMap<String, Ownership>,
 }
 
 impl Kept {
@@ -36,6 +40,7 @@ impl Kept {
             pid,
             started,
             holding: session.holding(),
+            claims: session.claims().into_iter().filter_map(|(name, claimed)| Some((name, claimed?))).collect(),
         }
     }
 

@@ -3,8 +3,10 @@
 mod connection;
 pub mod credentials;
 mod kept;
+mod life;
 mod listener;
 mod requests;
+mod seat;
 mod session;
 
 use std::collections::HashMap;
@@ -18,6 +20,8 @@ use crate::identity::random;
 use crate::node::Node;
 use credentials::Credentials;
 pub use listener::{bind, serve};
+pub(crate) use requests::lists::all as all_segments;
+use seat::Seats;
 use session::Left;
 pub use session::Session;
 
@@ -33,6 +37,7 @@ pub struct Sessions {
 struct Inner {
     by_token: Mutex<HashMap<String, Arc<Session>>>,
     file: PathBuf,
+    seats: Arc<Seats>,
 }
 
 impl Sessions {
@@ -42,9 +47,10 @@ impl Sessions {
         let former = kept::read(&file).into_iter().map(|kept| {
             let session = Session::new(kept.token.clone(), kept.number, kept.program.clone(), kept.credentials());
             kept.holding.iter().for_each(|name| session.hold(name));
+            kept.claims.iter().for_each(|(name, claimed)| session.claimed(name, *claimed));
             (kept.token, session)
         });
-        Self { inner: Arc::new(Inner { by_token: Mutex::new(former.collect()), file }) }
+        Self { inner: Arc::new(Inner { by_token: Mutex::new(former.collect()), file, seats: Arc::default() }) }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Session>>> {
@@ -117,6 +123,25 @@ impl Sessions {
         while let Err(fault) = requests::names::free_strays(&node).await {
             tracing::debug!("looking for names that nobody holds: {fault}; trying again");
             tokio::time::sleep(grace).await;
+        }
+    }
+
+    /// Writes down again in the directory what is held here, whenever the node has another lease: the entries went with the one before.
+    pub async fn hold_again(self, node: Arc<Node>) {
+        let mut lease = node.lease.clone();
+        loop {
+            let current = *lease.borrow_and_update();
+            if current.is_some() {
+                let sessions: Vec<_> = self.lock().values().cloned().collect();
+                for session in sessions {
+                    for (name, claimed) in session.claims() {
+                        requests::names::hold_again(&node, &session, &name, claimed).await;
+                    }
+                }
+            }
+            if lease.changed().await.is_err() {
+                return;
+            }
         }
     }
 

@@ -1,16 +1,17 @@
 //! One session: a process, or several that share it, with what it holds.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use segstore::control::frame::ToClient;
 use segstore::control::message::{Demand, Fault, FaultKind, Report};
+use segstore_core::layout::Ownership;
 use tokio::sync::{mpsc, oneshot};
 
 use super::credentials::Credentials;
 
 /// Where a connection's frames go out.
-pub(super) type Outgoing = mpsc::UnboundedSender<ToClient>;
+pub(super) type Outgoing = mpsc::Sender<ToClient>;
 
 /// A session.
 pub struct Session {
@@ -22,6 +23,8 @@ pub struct Session {
     pub program: String,
     /// Its first process.
     pub credentials: Credentials,
+    /// Whoever takes a name for it, or frees one, does so alone: what it notes and what the directory says go together.
+    pub(super) names: tokio::sync::Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -29,7 +32,10 @@ pub struct Session {
 struct State {
     connections: HashMap<u64, Outgoing>,
     last: u64,
-    holding: BTreeSet<String>,
+    /// The names, each with the ownership that was claimed under it.
+    holding: BTreeMap<String, Option<Ownership>>,
+    /// From whom names were taken by force that were not claimed since.
+    taken: HashMap<String, String>,
     pinned: Vec<Pinned>,
     demands: HashMap<u64, Asked>,
     is_over: bool,
@@ -46,7 +52,7 @@ pub(super) struct Pinned {
 
 /// What a session leaves behind.
 pub(super) struct Left {
-    pub(super) names: BTreeSet<String>,
+    pub(super) names: Vec<String>,
     pub(super) pinned: Vec<Pinned>,
 }
 
@@ -58,7 +64,14 @@ struct Asked {
 
 impl Session {
     pub(super) fn new(token: String, number: u64, program: String, credentials: Credentials) -> Arc<Self> {
-        Arc::new(Self { token, number, program, credentials, state: Mutex::default() })
+        Arc::new(Self {
+            token,
+            number,
+            program,
+            credentials,
+            names: tokio::sync::Mutex::default(),
+            state: Mutex::default(),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -91,7 +104,10 @@ impl Session {
             return None;
         }
         state.is_over = true;
-        Some(Left { names: std::mem::take(&mut state.holding), pinned: std::mem::take(&mut state.pinned) })
+        Some(Left {
+            names: std::mem::take(&mut state.holding).into_keys().collect(),
+            pinned: std::mem::take(&mut state.pinned),
+        })
     }
 
     /// Whether it has ended.
@@ -102,23 +118,49 @@ impl Session {
     // ---- names ----
 
     pub(super) fn hold(&self, name: &str) {
-        self.lock().holding.insert(name.to_owned());
+        self.lock().holding.entry(name.to_owned()).or_default();
+    }
+
+    /// Notes the ownership that the segment's record names since this session claimed it.
+    pub(super) fn claimed(&self, name: &str, ownership: Ownership) {
+        let mut state = self.lock();
+        if let Some(claimed) = state.holding.get_mut(name) {
+            *claimed = Some(ownership);
+        }
+        state.taken.remove(name);
+    }
+
+    /// Notes from whom the name was taken by force.
+    pub(super) fn took(&self, name: &str, from: String) {
+        self.lock().taken.insert(name.to_owned(), from);
+    }
+
+    /// From whom the name was taken by force, until the segment is claimed under it.
+    pub(super) fn taken_from(&self, name: &str) -> Option<String> {
+        self.lock().taken.get(name).cloned()
     }
 
     pub(super) fn let_go(&self, name: &str) -> bool {
-        self.lock().holding.remove(name)
+        let mut state = self.lock();
+        state.taken.remove(name);
+        state.holding.remove(name).is_some()
     }
 
     /// Whether it holds the name.
     #[must_use]
     pub fn holds(&self, name: &str) -> bool {
-        self.lock().holding.contains(name)
+        self.lock().holding.contains_key(name)
     }
 
     /// What it holds.
     #[must_use]
     pub fn holding(&self) -> Vec<String> {
-        self.lock().holding.iter().cloned().collect()
+        self.lock().holding.keys().cloned().collect()
+    }
+
+    /// What it holds, each with the ownership that was claimed under it.
+    pub(super) fn claims(&self) -> BTreeMap<String, Option<Ownership>> {
+        self.lock().holding.clone()
     }
 
     // ---- slots ----
@@ -143,10 +185,13 @@ impl Session {
             let sent = state
                 .connections
                 .values()
-                .filter(|outgoing| outgoing.send(ToClient::Demand(number, demand.clone())).is_ok());
+                .filter(|outgoing| outgoing.try_send(ToClient::Demand(number, demand.clone())).is_ok());
             let waiting = sent.count();
             if waiting == 0 {
-                return Err(Fault::new(FaultKind::Unreachable, "the owner's process is not connected"));
+                return Err(Fault::new(
+                    FaultKind::Unreachable,
+                    "the owner's process is not connected, or reads nothing",
+                ));
             }
             state.demands.insert(number, Asked { waiting, answer: Some(answer) });
         }

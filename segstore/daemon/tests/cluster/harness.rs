@@ -1,5 +1,6 @@
 //! Real daemons and real client processes, killed and stopped as the test likes.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::os::unix::fs::FileExt;
@@ -9,6 +10,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use segstore::Session;
 use tempfile::TempDir;
@@ -22,6 +24,7 @@ pub(super) struct Cluster {
     memory: TempDir,
     directory: String,
     options: Vec<String>,
+    environment: Vec<(&'static str, OsString)>,
     daemons: Vec<Option<Child>>,
 }
 
@@ -34,12 +37,18 @@ pub(super) struct Client {
 impl Cluster {
     /// So many nodes, with these further options of the daemon; `{node}` in them is the node's number.
     pub(super) fn start(nodes: usize, options: &[&str]) -> Cluster {
+        Cluster::start_in(Vec::new(), nodes, options)
+    }
+
+    /// The same, its daemons and its clients with these further variables.
+    pub(super) fn start_in(environment: Vec<(&'static str, OsString)>, nodes: usize, options: &[&str]) -> Cluster {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let mut cluster = Cluster {
             place: TempDir::new().unwrap(),
             memory: TempDir::new_in("/dev/shm").unwrap(),
             directory: free.to_string(),
             options: options.iter().map(|&option| option.to_owned()).collect(),
+            environment,
             daemons: Vec::new(),
         };
         let secret = cluster.place.path().join("secret");
@@ -104,6 +113,7 @@ impl Cluster {
             .arg("--secret-file")
             .arg(self.place.path().join("secret"))
             .args(self.options.iter().map(|option| option.replace("{node}", &node.to_string())))
+            .envs(self.environment.clone())
             .stderr(log);
         command
     }
@@ -115,8 +125,14 @@ impl Cluster {
     /// Starts a node's daemon (again), and waits until it serves.
     pub(super) fn restart(&mut self, node: usize) {
         self.kill(node);
-        self.daemons[node] = Some(self.command(node).spawn().unwrap());
+        self.spawn(node);
         until("the daemon serves", || Session::connect_to(self.socket(node)).ok());
+    }
+
+    /// The same with further options.
+    pub(super) fn restart_with(&mut self, node: usize, options: &[&str]) {
+        self.options.extend(options.iter().map(|&option| option.to_owned()));
+        self.restart(node);
     }
 
     /// SIGKILL.
@@ -129,8 +145,28 @@ impl Cluster {
 
     /// Stops a node's daemon without ending it: it answers nobody, and breaks no connection.
     pub(super) fn pause(&self, node: usize) {
-        let daemon = self.daemons[node].as_ref().unwrap();
-        kill(Pid::from_raw(daemon.id().try_into().unwrap()), Signal::SIGSTOP).unwrap();
+        self.signal(node, Signal::SIGSTOP);
+        let daemon = self.process(node);
+        // From then on, not from somewhen: a thread that runs goes on for a moment.
+        assert_eq!(waitpid(daemon, Some(WaitPidFlag::WUNTRACED)), Ok(WaitStatus::Stopped(daemon, Signal::SIGSTOP)));
+    }
+
+    /// Lets it go on.
+    pub(super) fn resume(&self, node: usize) {
+        self.signal(node, Signal::SIGCONT);
+    }
+
+    fn signal(&self, node: usize, signal: Signal) {
+        kill(self.process(node), signal).unwrap();
+    }
+
+    fn process(&self, node: usize) -> Pid {
+        Pid::from_raw(self.daemons[node].as_ref().unwrap().id().try_into().unwrap())
+    }
+
+    /// Starts a node's daemon without waiting for it.
+    pub(super) fn spawn(&mut self, node: usize) {
+        self.daemons[node] = Some(self.command(node).spawn().unwrap());
     }
 
     /// Waits until every daemon that runs sees so many nodes.
@@ -157,6 +193,7 @@ impl Cluster {
             .env("ROLE", role)
             .env("ARGUMENTS", arguments.join(" "))
             .env("SEGSTORE_SOCKET", self.socket(node))
+            .envs(self.environment.clone())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -164,8 +201,8 @@ impl Cluster {
         Client { child, lines }
     }
 
-    /// What every node logged, for a test that failed.
-    fn logs(&self) -> String {
+    /// What every node logged.
+    pub(super) fn logs(&self) -> String {
         let log = |node| std::fs::read_to_string(self.log(node)).unwrap_or_default();
         (0..self.daemons.len()).map(|node| format!("--- n{node}\n{}", log(node))).collect()
     }

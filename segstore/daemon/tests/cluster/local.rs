@@ -3,7 +3,7 @@
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-use segstore::{OpenOptions, Session, Status};
+use segstore::{LoadOptions, OpenOptions, Session, Status};
 
 use super::harness::{Client, Cluster, WATCHDOG, until};
 use super::roles::check_state;
@@ -53,6 +53,20 @@ fn a_restart_on_the_same_node_needs_no_other_copy_of_the_data() {
     spoil_blocks(&slots_of(&cluster, 1));
     let elsewhere = cluster.session(1).open("s", &OpenOptions::new().stand_by(Some(WATCHDOG)));
     assert!(elsewhere.is_err(), "the test spoils what others would load");
+    let segment = cluster.session(0).open("s", &OpenOptions::new().stand_by(Some(WATCHDOG))).unwrap();
+    assert!(check_state(segment.bytes()) >= acknowledged);
+}
+
+/// Whoever reads what nobody owns takes it over for that moment, and leaves the copy what it is good for.
+#[test]
+fn a_restart_on_the_same_node_after_somebody_has_read_needs_no_other_copy_either() {
+    let cluster = Cluster::start(2, &[]);
+    let (_owner, acknowledged) = written(&cluster);
+    let term = || cluster.session(1).lookup("s").unwrap().record.record.term;
+    let before = term();
+    assert!(check_state(cluster.session(1).load("s", &LoadOptions::new()).unwrap().bytes()) >= acknowledged);
+    assert!(term() > before);
+    spoil_blocks(&slots_of(&cluster, 1));
     let segment = cluster.session(0).open("s", &OpenOptions::new().stand_by(Some(WATCHDOG))).unwrap();
     assert!(check_state(segment.bytes()) >= acknowledged);
 }

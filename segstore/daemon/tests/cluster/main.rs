@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that meets the unexpected ends")]
 
+mod clock;
+mod hangs;
 mod harness;
 mod local;
 mod metrics;

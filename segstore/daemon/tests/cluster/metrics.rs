@@ -56,6 +56,20 @@ fn metrics_tell_what_happened() {
     assert!(used > Some(2.0 * f64::from(1 << 20)));
     assert_eq!(value(first, "segstore_memory_used_bytes"), Some(0.0));
     assert_eq!((value(first, "segstore_nodes_up"), value(first, "segstore_directory_up")), (Some(3.0), Some(1.0)));
+    // What Prometheus demands of a histogram: bounds and counts that rise, up to all of them.
+    for (what, count) in [("checkpoint_duration", 7.0), ("load_duration", 1.0)] {
+        let text = get(first, "/metrics");
+        let prefix = format!("segstore_segment_{what}_seconds_bucket{{le=\"");
+        let bucket = |line: &str| {
+            let (bound, count) = line.strip_prefix(&prefix)?.split_once("\",segment=\"a/b\"} ")?;
+            Some((bound.parse::<f64>().unwrap(), count.parse::<f64>().unwrap()))
+        };
+        let buckets: Vec<_> = text.lines().filter_map(bucket).collect();
+        assert!(buckets.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1), "{buckets:?}");
+        assert_eq!(buckets.last(), Some(&(f64::INFINITY, count)), "{text}");
+        let longest = buckets[buckets.len() - 2].0;
+        assert!(longest > 600.0, "buckets reach up to minutes: {longest}");
+    }
     assert!(get(first, "/nothing").starts_with("HTTP/1.1 404"));
     // A replica dies: that is seen, and the segment goes on.
     cluster.kill(1);
@@ -66,6 +80,12 @@ fn metrics_tell_what_happened() {
         (of("replicas_in_sync") == Some(1.0) && of("replicas_wanted") == Some(2.0)).then_some(())
     });
     until("the node that is down is told", || (value(first, "segstore_nodes_up") == Some(2.0)).then_some(()));
+    // The owner goes: what it wanted is still told, once, by the directory's host.
+    drop(segment);
+    until("the directory's host tells it", || {
+        (of("replicas_in_sync") == Some(1.0) && of("replicas_wanted") == Some(2.0)).then_some(())
+    });
+    assert_eq!(value(first + 2, "segstore_segment_replicas_in_sync{segment=\"a/b\"}"), None);
     // The directory's daemon is this one; what another node says of it when it is gone:
     cluster.kill(0);
     until("the missing directory is told", || (value(first + 2, "segstore_directory_up") == Some(0.0)).then_some(()));

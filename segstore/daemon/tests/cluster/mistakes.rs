@@ -1,12 +1,13 @@
 //! What goes wrong around a cluster: wrong secrets, other users, files that are cut short or altered, full memory, old directories.
 
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use segstore::control::channel::{Asked, Channel};
 use segstore::control::frame::{ToClient, ToDaemon, decode, encode};
 use segstore::control::message::{FaultKind, Request};
@@ -16,6 +17,30 @@ use super::harness::{Cluster, WATCHDOG, until};
 use super::roles::{check_state, opened, options, write_state};
 
 const OVER_TCP: &[&str] = &["--transport", "tcp"];
+
+/// A tmpfs of so many KiB for a node's replicas; it goes when the cluster does.
+fn small_memory(cluster: &Cluster, node: usize, kib: usize) -> Mounted {
+    let memory = cluster.memory(node);
+    std::fs::remove_dir_all(&memory).unwrap();
+    std::fs::create_dir(&memory).unwrap();
+    let size = format!("size={kib}k");
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&memory).status().unwrap();
+    assert!(mounted.success(), "this test needs root");
+    Mounted(memory)
+}
+
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+fn slots(cluster: &Cluster, node: usize) -> PathBuf {
+    let files = std::fs::read_dir(cluster.memory(node)).unwrap().flatten().map(|file| file.path());
+    files.into_iter().find(|file| file.extension().is_some_and(|kind| kind == "slots")).unwrap()
+}
 
 #[test]
 fn a_node_with_another_secret_stays_outside() {
@@ -46,6 +71,13 @@ fn a_secret_that_others_may_read_is_refused() {
     let refused = cluster.command(1).arg("--secret-file").arg(&open).status().unwrap();
     assert_eq!(refused.code(), Some(1));
     assert!(std::fs::read_to_string(cluster.log(1)).unwrap().contains("chmod 600"));
+    // Where the configuration is only checked as well; what it comes to is a configuration.
+    let checked = cluster.command(1).arg("--check-config").output().unwrap();
+    assert!(checked.status.success());
+    let told = String::from_utf8(checked.stdout).unwrap();
+    assert!(told.contains("\nmemory = \"536870912\"\n") && told.contains("\nsocket_mode = \"666\"\n"), "{told}");
+    let refused = cluster.command(1).arg("--check-config").arg("--secret-file").arg(&open).status().unwrap();
+    assert_eq!(refused.code(), Some(2));
 }
 
 #[test]
@@ -128,19 +160,102 @@ fn a_good_slot_beside_a_damaged_one_is_enough() {
 fn full_memory_is_told_when_the_segment_is_made() {
     let mut cluster = Cluster::start(2, &[]);
     cluster.kill(1);
-    let memory = cluster.memory(1);
-    std::fs::remove_dir_all(&memory).unwrap();
-    std::fs::create_dir(&memory).unwrap();
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).arg(&memory).status().unwrap();
-    assert!(mounted.success(), "this test needs root");
+    let _memory = small_memory(&cluster, 1, 4096);
     cluster.restart(1);
     cluster.until_up(2);
     let refused = cluster.session(0).create("s", &CreateOptions::new(8 << 20));
-    let gone = Command::new("umount").arg("-l").arg(&memory).status().unwrap();
-    assert!(gone.success());
     let Err(Error::NoRoom(text)) = refused else { panic!("{refused:?}") };
     assert!(text.contains("remount,size="), "{text}");
     assert!(cluster.session(0).segments().unwrap().is_empty());
+}
+
+/// There is no room to move a replica away from an owner that is only silent: it is served to nobody else, and it is not lost.
+fn a_replica_waits_for_its_writer(meanwhile: impl FnOnce(&mut Cluster)) {
+    let mut cluster = Cluster::start(2, &["--transport", "shm"]);
+    cluster.kill(1);
+    let _memory = small_memory(&cluster, 1, 2400);
+    cluster.restart(1);
+    cluster.until_up(2);
+    let session = cluster.session(0);
+    session.create("s", &options().replicas(1)).unwrap();
+    let mut owner = cluster.client(0, "writer", &["s"]);
+    owner.line("acknowledged 3").unwrap();
+    owner.signal(Signal::SIGSTOP);
+    meanwhile(&mut cluster);
+    let problem = until("what is wrong is told", || session.status("s").unwrap().replicas[0].problem.clone());
+    assert!(problem.contains("it is whole, but") && problem.contains("No space left"), "{problem}");
+    owner.kill();
+    let acknowledged = owner.last_number("acknowledged").unwrap_or(3);
+    let image = session.load("s", &LoadOptions::new()).unwrap();
+    assert!(check_state(image.bytes()) >= acknowledged);
+    cluster.session(1).open("s", &OpenOptions::new().stand_by(Some(WATCHDOG))).unwrap();
+    assert!(session.status("s").unwrap().replicas[0].problem.is_none());
+    assert!(std::fs::read_to_string(cluster.log(1)).unwrap().contains("enlarge it (mount -o remount"));
+}
+
+#[test]
+fn a_replica_waits_for_its_writer_when_its_daemon_is_restarted() {
+    a_replica_waits_for_its_writer(|cluster| cluster.restart(1));
+}
+
+#[test]
+fn a_replica_waits_for_its_writer_when_the_segment_is_taken_over() {
+    a_replica_waits_for_its_writer(|cluster| {
+        let refused = cluster.session(1).open("s", &OpenOptions::new().take_over(true));
+        assert!(refused.is_err(), "the earlier owner may still write");
+    });
+}
+
+#[test]
+fn what_a_killed_daemon_was_making_is_removed() {
+    let mut cluster = Cluster::start(2, &[]);
+    drop(opened(&cluster.session(0), &options().replicas(1)));
+    let whole = slots(&cluster, 1);
+    cluster.kill(1);
+    let id = |n: u8| format!("{n:032x}-{n:032x}");
+    let at = |name: String| cluster.memory(1).join(name);
+    // In the middle of writing a head, as this version does and as earlier ones did; in the middle of a move.
+    let unfinished = [
+        at(id(1) + ".new-head"),
+        at(id(1) + ".slots"),
+        at(id(2) + ".head"),
+        at(id(2) + ".slots"),
+        whole.with_added_extension("moving-1"),
+    ];
+    unfinished.iter().for_each(|file| std::fs::write(file, [1; 100]).unwrap());
+    cluster.restart(1);
+    let left: Vec<_> = unfinished.into_iter().filter(|file| file.exists()).collect();
+    assert!(left.is_empty() && whole.exists(), "{left:?}");
+}
+
+/// Memory does not outlive its boot; a file that does may be older than what was acknowledged.
+#[test]
+fn replicas_of_another_boot_count_as_lost() {
+    let mut cluster = Cluster::start(3, OVER_TCP);
+    let session = cluster.session(0);
+    let mut segment = opened(&session, &options());
+    let of_former_boot = slots(&cluster, 1);
+    cluster.kill(1);
+    std::fs::write(cluster.memory(1).join("boot"), "00000000-0000-4000-8000-000000000000").unwrap();
+    cluster.restart(1);
+    assert!(!of_former_boot.exists());
+    assert!(std::fs::read_to_string(cluster.log(1)).unwrap().contains("of another boot"));
+    write_state(&mut segment, 2);
+    segment.checkpoint().unwrap();
+    until("it is filled anew", || (session.status("s").unwrap().owner?.elsewhere == 2).then_some(()));
+    cluster.restart(1);
+    assert!(slots(&cluster, 1).exists(), "of this boot");
+}
+
+/// Over shared memory a writer outlives the daemon that admitted it: also one that does not serve shared memory any more.
+#[test]
+fn a_daemon_that_gives_shared_memory_up_shuts_its_writers_out() {
+    let mut cluster = Cluster::start(2, &["--transport", "shm"]);
+    let _segment = opened(&cluster.session(0), &options().replicas(1));
+    let file = |cluster: &Cluster| slots(cluster, 1).metadata().unwrap().ino();
+    let written = file(&cluster);
+    cluster.restart_with(1, OVER_TCP);
+    assert_ne!(file(&cluster), written, "the slots stand where that writer does not reach");
 }
 
 #[test]
@@ -178,6 +293,52 @@ fn a_segment_of_another_user_is_closed() {
     std::fs::set_permissions(cluster.socket(0).parent().unwrap(), PermissionsExt::from_mode(0o755)).unwrap();
     let mut stranger = cluster.client_as(65534, 0, "stranger", &["s"]);
     assert_eq!(stranger.line("denied").as_deref(), Some("2"));
+}
+
+/// A segment is given to a user and a group as a file is.
+#[test]
+fn a_segment_is_given_away_by_root_only() {
+    let cluster = Cluster::start(2, &[]);
+    let session = cluster.session(0);
+    std::fs::set_permissions(cluster.socket(0).parent().unwrap(), PermissionsExt::from_mode(0o755)).unwrap();
+    let make = CreateOptions::new(1 << 20).owner(65534).group(12345).mode(0o600);
+    let access = session.create("theirs", &make).unwrap().access;
+    assert_eq!((access.uid, access.gid), (65534, 12345));
+    // The user to whom it was given opens it, and may give nothing to anybody else.
+    let mut stranger = cluster.client_as(65534, 0, "giver", &["theirs"]);
+    assert_eq!(stranger.line("opened").as_deref(), Some("1"));
+    assert_eq!(stranger.line("denied").as_deref(), Some("2"));
+}
+
+/// A name that is held is known, whether there is a segment of that name or not.
+#[test]
+fn a_name_that_is_held_is_shown() {
+    let cluster = Cluster::start(2, &[]);
+    let runner = cluster.session(0);
+    runner.acquire("job", Some(Duration::ZERO), false).unwrap();
+    let other = cluster.session(1);
+    let holds = other.holds().unwrap();
+    assert_eq!((holds.len(), holds[0].name.as_str(), holds[0].holder.node_name.as_str()), (1, "job", "n0"));
+    let Err(Error::NotFound(text)) = other.remove("job", true) else { panic!("there is none") };
+    assert!(text.contains("its name is held by cluster") && text.contains("on node n0"), "{text}");
+}
+
+/// A node that has less room than it was told to have is passed over.
+#[test]
+fn a_node_without_room_is_passed_over() {
+    let mut cluster = Cluster::start(3, &[]);
+    cluster.kill(1);
+    let memory = cluster.memory(1);
+    std::fs::remove_dir_all(&memory).unwrap();
+    std::fs::create_dir(&memory).unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).arg(&memory).status().unwrap();
+    assert!(mounted.success(), "this test needs root");
+    cluster.restart(1);
+    cluster.until_up(3);
+    let made = cluster.session(0).create("s", &CreateOptions::new(8 << 20).replicas(1));
+    let gone = Command::new("umount").arg("-l").arg(&memory).status().unwrap();
+    assert!(gone.success());
+    assert_eq!(made.unwrap().places[0].node_name, "n2");
 }
 
 #[test]

@@ -4,6 +4,8 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use segstore::control::channel::{Asked, Channel};
+use segstore::control::message::Request;
 use segstore::{BelowMinimum, CreateOptions, Error, OpenOptions, Segment, Session};
 
 use super::harness::{Cluster, WATCHDOG, until};
@@ -73,7 +75,8 @@ fn an_owner_whose_own_daemon_is_away_goes_on() {
     let session = cluster.session(1);
     let mut segment = opened(&session);
     assert_eq!(session.status("s").unwrap().owner.expect("the owner answers").in_sync, 2);
-    let mut n = 0;
+    let mut n = 1;
+    write(&mut segment, n);
     // Its memory is still there, and then it is not.
     for forgets in [false, true] {
         cluster.kill(1);
@@ -90,13 +93,13 @@ fn an_owner_whose_own_daemon_is_away_goes_on() {
             std::fs::remove_dir_all(cluster.memory(1)).unwrap();
         }
         cluster.restart(1);
-        // What came back without its memory counts for nothing, until it was filled.
+        // What came back without its memory counts for nothing.
         until("the owner has met its daemon again", || {
             n += 1;
             write(&mut segment, n);
             let replicas = cluster.session(0).status("s").ok()?.replicas;
             let holds = |name| replicas.iter().any(|r| r.in_sync && r.node_name == name && r.image.is_some());
-            (holds("n0") && holds("n1")).then_some(())
+            (holds("n0") && holds("n1") != forgets).then_some(())
         });
     }
     drop((segment, session));
@@ -127,6 +130,66 @@ fn without_its_directory_commits_go_on() {
     cluster.restart(0);
     write(&mut segment, 50);
     assert_eq!(check_state(segment.bytes()), 50);
+}
+
+/// Whoever was not heard since the directory's daemon did not listen is not dead.
+#[test]
+fn a_pause_of_the_directory_ends_no_lease() {
+    let cluster = Cluster::start(3, &[]);
+    let sessions = [cluster.session(1), cluster.session(2)];
+    sessions.iter().zip(["a", "b"]).for_each(|(session, name)| {
+        session.acquire(name, Some(Duration::ZERO), false).unwrap();
+    });
+    for _ in 0..3 {
+        cluster.pause(0);
+        std::thread::sleep(Duration::from_millis(2500));
+        cluster.resume(0);
+        std::thread::sleep(Duration::from_millis(700));
+        for (name, other) in [("a", 2), ("b", 1)] {
+            let taken = cluster.session(other).acquire(name, Some(Duration::ZERO), false);
+            assert!(matches!(taken, Err(Error::Owned { .. })), "{name}: its holder and that one's daemon live");
+        }
+    }
+}
+
+#[test]
+fn a_daemon_that_comes_back_before_the_directory_gives_nothing_up() {
+    let mut cluster = Cluster::start(3, &[]);
+    let session = cluster.session(1);
+    session.acquire("s", Some(Duration::ZERO), false).unwrap();
+    cluster.kill(0);
+    cluster.kill(1);
+    cluster.spawn(1);
+    // Longer than its lease: while there is no directory no time runs out.
+    std::thread::sleep(Duration::from_millis(1500));
+    cluster.restart(0);
+    std::thread::sleep(Duration::from_millis(2500));
+    let taken = cluster.session(2).acquire("s", Some(Duration::ZERO), false);
+    assert!(matches!(taken, Err(Error::Owned { .. })), "its holder lives, and so does that one's daemon: {taken:?}");
+}
+
+/// The directory dies while names are acquired: whoever is told that it failed does not have one, and it is not lost.
+#[test]
+fn a_name_that_was_not_acquired_is_free() {
+    let mut cluster = Cluster::start(3, &["--node-lease", "20s"]);
+    let open = |_| Channel::open(&cluster.socket(1), "asker", None, Box::new(|_, _| ()), Box::new(|| ())).unwrap();
+    let channels: Vec<_> = (0..64).map(open).collect();
+    for round in 0..8 {
+        let acquire = |n: usize| Request::Acquire { name: format!("{round}/{n}"), wait: Some(0), force: false };
+        let asked: Vec<_> = channels.iter().zip(0..).map(|(channel, n)| channel.send(acquire(n)).unwrap()).collect();
+        while !asked.iter().any(Asked::is_answered) {
+            std::hint::spin_loop();
+        }
+        cluster.kill(0);
+        let failed = asked.into_iter().map(|asked| asked.wait(None).is_err()).collect::<Vec<_>>();
+        cluster.restart(0);
+        let other = cluster.session(2);
+        for (n, _) in failed.iter().enumerate().filter(|(_, failed)| **failed) {
+            let name = format!("{round}/{n}");
+            let acquired = other.acquire(&name, Some(Duration::from_secs(5)), false);
+            assert!(acquired.is_ok(), "{name}: {acquired:?}");
+        }
+    }
 }
 
 #[test]
@@ -206,18 +269,6 @@ fn below_the_minimum_nothing_is_acknowledged_and_nothing_hangs() {
     cluster.restart(1);
     write(&mut segment, 3);
     assert!(matches!(segment.outcome(epoch), segstore::Outcome::Superseded(_)));
-}
-
-/// A replica whose daemon hangs breaks no connection. The policy says to go on, so it goes on.
-#[test]
-fn a_replica_that_hangs_is_left_out() {
-    let cluster = Cluster::start(3, &["--transport", "tcp"]);
-    let mut segment = cluster.session(0).open_or_create("s", &options(), &OpenOptions::new()).unwrap();
-    segment.set_len(STATE).unwrap();
-    write(&mut segment, 1);
-    cluster.pause(2);
-    write_state(&mut segment, 2);
-    assert_eq!(segment.checkpoint().unwrap().elsewhere, 1);
 }
 
 /// The way to one of two replicas carries what is small and loses the rest: it can be connected to, and takes no push.
@@ -311,4 +362,151 @@ fn a_repair_copies_no_damage() {
     change(&mut segment);
     assert!(!logs(&cluster).contains("the replica is filled"));
     assert_eq!(elsewhere(&session), 1);
+}
+
+/// A checkpoint is acknowledged while a new replica is filled, and then the application rests: the replica comes in all the same.
+#[test]
+fn an_owner_that_rests_gets_its_replicas_back() {
+    let mut cluster = Cluster::start(3, &[]);
+    let session = cluster.session(0);
+    let make = CreateOptions::new(96 << 20).replicas(2);
+    let how = OpenOptions::new().timeout(Duration::from_secs(30));
+    let mut segment = session.open_or_create("s", &make, &how).unwrap();
+    segment.set_len(96 << 20).unwrap();
+    segment.bytes_mut(..).unwrap().fill(1);
+    segment.checkpoint().unwrap();
+    cluster.kill(2);
+    std::fs::remove_dir_all(cluster.memory(2)).unwrap();
+    segment.write(0, b"2").unwrap();
+    assert_eq!(segment.checkpoint().unwrap().elsewhere, 1);
+    cluster.restart(2);
+    until("another replica is being made", || std::fs::read_dir(cluster.memory(2)).ok()?.nth(1).map(drop));
+    segment.write(0, b"3").unwrap();
+    segment.checkpoint().unwrap();
+    until("it is in sync", || (elsewhere(&session) == 2).then_some(()));
+}
+
+/// What is lost is called so: by whoever loads, whoever looks, and with the cause.
+#[test]
+fn a_replica_whose_node_has_new_memory_is_lost_and_not_out_of_reach() {
+    let mut cluster = Cluster::start(2, OVER_TCP);
+    let session = cluster.session(0);
+    let make = CreateOptions::new(1 << 20).replicas(1);
+    let mut segment = session.open_or_create("s", &make, &OpenOptions::new()).unwrap();
+    segment.set_len(4096).unwrap();
+    segment.checkpoint().unwrap();
+    segment.release().unwrap();
+    cluster.kill(1);
+    std::fs::remove_dir_all(cluster.memory(1)).unwrap();
+    let load = |pending| session.load("s", &segstore::LoadOptions::new().pending(pending));
+    for pending in [false, true] {
+        let Err(Error::Unreachable(text)) = load(pending) else {
+            panic!("its node is down: {:?}", load(pending).err())
+        };
+        assert!(text.contains("n1"), "{text}");
+    }
+    // Within the lease already:
+    let problem = |session: &Session| session.status("s").unwrap().replicas[0].problem.clone().unwrap();
+    assert!(["does not answer", "is down"].iter().any(|why| problem(&session).contains(why)), "{}", problem(&session));
+    cluster.restart(1);
+    cluster.until_up(2);
+    for pending in [false, true] {
+        let Err(Error::NoGoodCopy(text)) = load(pending) else { panic!("it is lost: {:?}", load(pending).err()) };
+        assert!(text.contains("node n1: its node is up, its memory is new: the replica is gone"), "{text}");
+    }
+    assert!(problem(&session).contains("its memory is new"), "{}", problem(&session));
+    let listed = &session.segments().unwrap()[0];
+    assert!(listed.is_lost() && listed.trouble().unwrap().contains("its memory is new"), "{listed:?}");
+}
+
+/// A node has one name, and a name one node.
+#[test]
+fn a_second_node_of_a_name_is_refused_and_one_that_left_can_be_forgotten() {
+    let mut cluster = Cluster::start(3, &[]);
+    let session = cluster.session(0);
+    let mut second = cluster.command(3).args(["--name", "n1"]).spawn().unwrap();
+    assert_eq!(second.wait().unwrap().code(), Some(1));
+    let told = std::fs::read_to_string(cluster.log(3)).unwrap();
+    assert!(told.contains("another node is called n1") && told.contains("127.0.0.1:"), "{told}");
+    assert!(session.nodes().unwrap().iter().any(|node| node.name == "n1" && node.up));
+    let mut segment =
+        session.open_or_create("s", &CreateOptions::new(1 << 20).replicas(2), &OpenOptions::new()).unwrap();
+    segment.set_len(4096).unwrap();
+    segment.checkpoint().unwrap();
+    let refused = |name: &str, why: &str| {
+        let Err(Error::Refused(text)) = session.forget_node(name) else { panic!("{name} is needed") };
+        assert!(text.contains(why), "{text}");
+    };
+    refused("n2", "is up");
+    cluster.kill(2);
+    until("it is down", || session.nodes().unwrap().iter().any(|node| node.name == "n2" && !node.up).then_some(()));
+    if session.lookup("s").unwrap().places.iter().any(|place| place.node_name == "n2") {
+        refused("n2", "replicas in sync of s");
+    }
+    segment.write(0, b"on").unwrap();
+    until("it is left out", || {
+        segment.checkpoint().unwrap();
+        session.forget_node("n2").ok()
+    });
+    assert!(!cluster.session(1).nodes().unwrap().iter().any(|node| node.name == "n2"));
+}
+
+/// A segment whose maker was killed while it was made leaves nothing.
+#[test]
+fn what_is_half_made_is_undone() {
+    use std::io::Write;
+
+    use segstore::control::frame::{ToDaemon, encode};
+    use segstore::control::message::{Keeping, PROTOCOL, Request, Shape};
+
+    let cluster = Cluster::start(3, &[]);
+    let session = cluster.session(0);
+    let mut maker = std::os::unix::net::UnixStream::connect(cluster.socket(0)).unwrap();
+    let hello = Request::Hello { protocol: PROTOCOL, session: None, program: "maker".into() };
+    maker.write_all(&encode(&ToDaemon::Request(0, hello)).unwrap()).unwrap();
+    let create = Request::Create {
+        name: "s".into(),
+        shape: Shape { capacity: 220 << 20, block_size: 4096, slots: 2 },
+        keeping: Keeping { replicas: 2, minimum: 1, below_minimum: BelowMinimum::Continue, local: false },
+        mode: 0o600,
+        uid: None,
+        gid: None,
+    };
+    maker.write_all(&encode(&ToDaemon::Request(1, create)).unwrap()).unwrap();
+    let files = |node: usize| {
+        let files = std::fs::read_dir(cluster.memory(node)).unwrap().flatten();
+        files.filter(|file| file.path().extension().is_some()).count()
+    };
+    // Memory is being reserved, which takes a while.
+    until("it is half made", || (files(1) + files(2) > 0).then_some(()));
+    drop(maker);
+    std::thread::sleep(Duration::from_secs(2));
+    until("nothing of it is left", || (files(1) + files(2) == 0).then_some(()));
+    assert!(session.segments().unwrap().is_empty());
+}
+
+/// Whoever waits for a name waits for the directory too, and hears of it once.
+#[test]
+fn a_standby_outlasts_the_directory() {
+    let mut cluster = Cluster::start(3, &[]);
+    let owner = cluster.session(2);
+    owner.acquire("s", Some(Duration::ZERO), false).unwrap();
+    let (standby, waiting) = (cluster.session(1), cluster.session(1));
+    let waits = std::thread::spawn(move || waiting.acquire("s", None, false));
+    std::thread::sleep(Duration::from_millis(200));
+    cluster.kill(0);
+    std::thread::sleep(Duration::from_millis(1500));
+    // How the nodes are nobody knows now; why is one sentence.
+    let nodes = standby.nodes().unwrap();
+    assert!(nodes.iter().all(|node| node.stale.is_some()), "{nodes:?}");
+    let why = nodes[0].stale.clone().unwrap();
+    assert!(why.starts_with("the directory is out of reach: cannot reach 127.0.0.1:"), "{why}");
+    assert_eq!(why.matches("refused").count() + why.matches("transport").count(), 1, "{why}");
+    assert!(!waits.is_finished(), "{:?}", waits.join());
+    let told = std::fs::read_to_string(cluster.log(1)).unwrap();
+    assert_eq!(told.matches("goes on waiting").count(), 1, "{told}");
+    cluster.restart(0);
+    until("the directory answers", || standby.nodes().unwrap()[0].stale.is_none().then_some(()));
+    owner.release("s").unwrap();
+    waits.join().unwrap().unwrap();
 }

@@ -197,6 +197,48 @@ fn a_deposed_owner_has_no_replica_replaced() {
     assert_eq!(filled, 1, "nobody else had one filled there");
 }
 
+/// A replica is being filled for an owner while the next one takes over and writes what is being copied. Nobody relies on such a copy: it is
+/// in no set, and the owner for whom it was made acknowledges nothing any more.
+#[test]
+fn a_replica_that_was_filled_for_a_deposed_owner_counts_for_nothing() {
+    const LARGE: usize = 128 << 20;
+    // A daemon is stopped for a while, and is not to count as dead.
+    let mut cluster = Cluster::start(5, &["--transport", "tcp", "--node-lease", "60s"]);
+    let session = cluster.session(0);
+    let make = segstore::CreateOptions::new(LARGE as u64).replicas(2);
+    let mut old = session.open_or_create("s", &make, &OpenOptions::new()).unwrap();
+    old.set_len(LARGE).unwrap();
+    old.bytes_mut(..).unwrap().fill(1);
+    old.checkpoint().unwrap();
+    let first = session.lookup("s").unwrap().places[0].node_name[1..].parse().unwrap();
+    cluster.kill(first);
+    old.write(0, &[1]).unwrap();
+    assert_eq!(old.checkpoint().unwrap().elsewhere, 1);
+    let says = |cluster: &Cluster, node, what: &str| {
+        std::fs::read_to_string(cluster.log(node)).unwrap_or_default().contains(what)
+    };
+    let target =
+        until("a replica is being filled", || (1..5).find(|&node| says(&cluster, node, "is being filled here")));
+    cluster.pause(target);
+    assert!(!says(&cluster, target, "the replica is filled"), "it stands still in the middle");
+    let mut new = cluster.session(0).open("s", &OpenOptions::new().take_over(true)).unwrap();
+    let record = until("the next owner has its replicas", || {
+        new.bytes_mut(..).unwrap().fill(2);
+        new.checkpoint().unwrap();
+        let record = session.lookup("s").unwrap().record.record;
+        (record.in_sync.len() == 2).then_some(record)
+    });
+    cluster.resume(target);
+    until("the filling ends", || says(&cluster, target, "the replica is filled").then_some(()));
+    old.write(0, &[3]).unwrap();
+    let fenced = old.checkpoint();
+    assert!(matches!(fenced, Err(Error::Fenced { .. })), "{fenced:?}");
+    new.checkpoint().unwrap();
+    assert_eq!(session.lookup("s").unwrap().record.record, record, "nothing was added, nothing removed");
+    let image = cluster.session(target).load("s", &segstore::LoadOptions::new()).unwrap();
+    assert!(image.bytes().iter().all(|&byte| byte == 2), "the next owner's state, and nothing else");
+}
+
 /// The owner of a segment that is removed learns it by its next checkpoint, at once and in so many words.
 fn an_owner_learns_of_the_removal(transport: &str, replicas: u32) {
     let cluster = Cluster::start(3, &["--transport", transport]);
@@ -243,4 +285,81 @@ fn the_next_owner_sends_only_what_changes() {
     assert!(sent < 32 << 10, "one block changed, {sent} bytes were sent");
     let image = cluster.session(2).load("s", &segstore::LoadOptions::new()).unwrap();
     assert_eq!((image.bytes()[4999], image.bytes()[5000]), (7, b'x'));
+}
+
+/// A daemon that was down for longer than its lease comes back: what its living applications own and nobody took is theirs, and is
+/// shown so; what somebody took meanwhile is not.
+#[test]
+fn what_nobody_took_is_held_again() {
+    let mut cluster = Cluster::start(3, &[]);
+    let make = options();
+    let owner = cluster.session(1);
+    let mut kept = owner.open_or_create("kept", &make, &OpenOptions::new()).unwrap();
+    let mut taken = owner.open_or_create("taken", &make, &OpenOptions::new()).unwrap();
+    for segment in [&mut kept, &mut taken] {
+        segment.set_len(4096).unwrap();
+        segment.checkpoint().unwrap();
+    }
+    let other = cluster.session(2);
+    cluster.kill(1);
+    until("the lease is over", || other.lookup("kept").unwrap().holder.is_none().then_some(()));
+    kept.write(0, b"on").unwrap();
+    kept.checkpoint().unwrap();
+    let successor = other.open("taken", &OpenOptions::new()).unwrap();
+    cluster.restart(1);
+    let holder = |name: &str| other.lookup(name).unwrap().holder.map(|holder| holder.node_name);
+    until("its owner is known again", || (holder("kept").as_deref() == Some("n1")).then_some(()));
+    // Whoever reads disturbs it no more.
+    let image = until("its process is connected again", || match other.load("kept", &segstore::LoadOptions::new()) {
+        Err(Error::Unreachable(_)) => None,
+        image => Some(image.unwrap()),
+    });
+    assert_eq!((&image.bytes()[..2], image.epoch()), (&b"on"[..], kept.epoch()));
+    kept.write(0, b"and on").unwrap();
+    kept.checkpoint().unwrap();
+    assert_eq!(other.lookup("kept").unwrap().record.record.term, kept.term());
+    // It has outlived the grace for processes that do not come back.
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!((holder("kept").as_deref(), holder("taken").as_deref()), (Some("n1"), Some("n2")));
+    taken.write(0, b"lost").unwrap();
+    let fenced = taken.checkpoint();
+    assert!(matches!(fenced, Err(Error::Fenced { .. })), "{fenced:?}");
+    successor.release().unwrap();
+    // Nobody's hold comes back for an owner that is fenced.
+    cluster.kill(1);
+    std::thread::sleep(Duration::from_millis(1500));
+    cluster.restart(1);
+    until("its owner is known again", || (holder("kept").as_deref() == Some("n1")).then_some(()));
+    assert_eq!(holder("taken"), None);
+}
+
+/// Every removal says why, and a takeover from whom.
+#[test]
+fn events_say_what_happened() {
+    let mut cluster = Cluster::start(4, OVER_TCP);
+    let session = cluster.session(0);
+    let make = options().replicas(3);
+    let mut segment = session.open_or_create("s", &make, &OpenOptions::new()).unwrap();
+    segment.set_len(4096).unwrap();
+    segment.checkpoint().unwrap();
+    segment.release().unwrap();
+    cluster.kill(1);
+    cluster.kill(2);
+    std::fs::remove_dir_all(cluster.memory(2)).unwrap();
+    cluster.restart(2);
+    until("the first is known to be gone", || {
+        session.nodes().unwrap().iter().any(|node| node.name == "n1" && !node.up).then_some(())
+    });
+    drop(session.load("s", &segstore::LoadOptions::new().take_over(true)).unwrap());
+    let _owner = session.open("s", &OpenOptions::new()).unwrap();
+    drop(cluster.session(3).open("s", &OpenOptions::new().take_over(true)).unwrap());
+    let events = session.events(Some("s")).unwrap();
+    let told = |what: &str, whom: &str| {
+        let found = events.iter().find(|event| event.what == what && event.why.contains(whom));
+        found.unwrap_or_else(|| panic!("{what} {whom} in {events:?}")).why.clone()
+    };
+    assert!(told("removed", "the replica on n1").contains("node n1 is down"), "{events:?}");
+    assert!(told("removed", "the replica on n2").contains("its memory is new"), "{events:?}");
+    told("claimed", "read; nobody held it");
+    told("taken_over", "by force, from cluster");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use segstore::{CreateOptions, Error, LoadOptions, OpenOptions, Session};
 
-use super::harness::Cluster;
+use super::harness::{Cluster, WATCHDOG, until};
 use super::roles::{STATE, check_state, opened, options, write_state};
 
 #[test]
@@ -112,6 +112,26 @@ fn many_read_at_once_what_nobody_owns() {
     for reader in readers {
         assert_eq!(reader.join().unwrap().unwrap(), 1);
     }
+}
+
+/// A replica that does not answer meanwhile is left out, as by any takeover: it may hold what was never acknowledged. It is missed until
+/// there is an owner again.
+#[test]
+fn a_read_of_what_nobody_owns_leaves_out_who_does_not_answer() {
+    let mut cluster = Cluster::start(3, &["--transport", "tcp"]);
+    let session = cluster.session(0);
+    opened(&session, &options()).release().unwrap();
+    let in_sync_after_a_load = || {
+        assert_eq!(check_state(session.load("s", &LoadOptions::new()).unwrap().bytes()), 1);
+        session.lookup("s").unwrap().record.record.in_sync.len()
+    };
+    assert_eq!(in_sync_after_a_load(), 2);
+    cluster.kill(2);
+    assert_eq!(in_sync_after_a_load(), 1);
+    cluster.restart(2);
+    assert_eq!(in_sync_after_a_load(), 1, "nobody is there who would have it filled");
+    let mut segment = session.open("s", &OpenOptions::new().stand_by(Some(WATCHDOG))).unwrap();
+    until("the owner has it filled", || (segment.checkpoint().unwrap().elsewhere == 2).then_some(()));
 }
 
 /// To be ready to take over disturbs nobody who answers.

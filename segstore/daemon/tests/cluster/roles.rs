@@ -1,13 +1,16 @@
 //! What a process of this binary does when it is started as a client.
 
 use std::io::Write;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use segstore::{CreateOptions, Error, LoadOptions, OpenOptions, Segment, Session};
 
 /// Bytes of the self-checking state.
 pub(super) const STATE: usize = 256 << 10;
+
+/// Between two states of an owner whose lines nobody reads for a while.
+const IN_PEACE: Duration = Duration::from_millis(10);
 
 /// Writes the number `n` all over the state, in a pattern that shows any mixture.
 pub(super) fn write_state(segment: &mut Segment, n: u64) {
@@ -62,14 +65,18 @@ fn role() {
     let arguments: Vec<_> = arguments.split_whitespace().collect();
     match role.as_str() {
         "writer" => writer(arguments[0], &OpenOptions::new()),
+        "clocked" => {
+            let tell = || {
+                say("clock", seconds());
+                std::thread::sleep(IN_PEACE);
+            };
+            write_states(open(arguments[0], &OpenOptions::new()), tell);
+        }
         "collocated" => {
             let session = Session::connect().unwrap();
             let make = options().replicas(1).local(true);
-            // In peace: nobody reads its lines for a while.
-            write_states(
-                session.open_or_create(arguments[0], &make, &OpenOptions::new()).unwrap(),
-                Duration::from_millis(10),
-            );
+            let segment = session.open_or_create(arguments[0], &make, &OpenOptions::new()).unwrap();
+            write_states(segment, || std::thread::sleep(IN_PEACE));
         }
         "standby" => writer(arguments[0], &OpenOptions::new().stand_by(None)),
         "usurper" => writer(arguments[0], &OpenOptions::new().take_over(true)),
@@ -82,6 +89,12 @@ fn role() {
                 std::thread::sleep(Duration::from_millis(10));
             }
             say("short", 1);
+            std::thread::sleep(Duration::from_secs(600));
+        }
+        "forker" => {
+            let _segment = open(arguments[0], &OpenOptions::new());
+            say("owner", 0);
+            say("child", fork_a_sleeper().into());
             std::thread::sleep(Duration::from_secs(600));
         }
         "hoarder" => {
@@ -123,7 +136,35 @@ fn role() {
             let denied = problems.iter().flatten().filter(|error| is_refusal(error)).count();
             say("denied", denied.try_into().unwrap());
         }
+        "giver" => {
+            let session = Session::connect().unwrap();
+            let opened = session.open(arguments[0], &OpenOptions::new());
+            say("opened", u64::from(opened.is_ok()));
+            let makes = [CreateOptions::new(4096).owner(0), CreateOptions::new(4096).group(12345)];
+            let made = makes.iter().map(|make| session.create("mine", make));
+            let is_denied =
+                |made: &segstore::Result<_>| matches!(made, Err(Error::Refused(text)) if text.contains("65534"));
+            say("denied", made.filter(is_denied).count().try_into().unwrap());
+        }
         other => panic!("no role {other}"),
+    }
+}
+
+/// What this process's clock says, in seconds since 1970.
+pub(super) fn seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// A child that has everything of this process, and sleeps for a while.
+#[expect(unsafe_code, reason = "fork")]
+fn fork_a_sleeper() -> u32 {
+    // SAFETY: the child calls nothing that another thread may have been in the middle of.
+    match unsafe { nix::unistd::fork() }.unwrap() {
+        nix::unistd::ForkResult::Parent { child } => child.as_raw().try_into().unwrap(),
+        nix::unistd::ForkResult::Child => {
+            nix::unistd::sleep(60);
+            std::process::abort();
+        }
     }
 }
 
@@ -139,10 +180,10 @@ fn open(name: &str, how: &OpenOptions) -> Segment {
 /// Writes states and says which was acknowledged, until it is killed or fenced.
 fn writer(name: &str, how: &OpenOptions) {
     // Checking is quadratic in what is written.
-    write_states(open(name, how), Duration::from_micros(200));
+    write_states(open(name, how), || std::thread::sleep(Duration::from_micros(200)));
 }
 
-fn write_states(mut segment: Segment, pause: Duration) {
+fn write_states(mut segment: Segment, pause: impl Fn()) {
     let mut n = check_state(segment.bytes());
     say("owner", n);
     if segment.is_empty() {
@@ -157,7 +198,7 @@ fn write_states(mut segment: Segment, pause: Duration) {
             Err(Error::Pending { .. }) => say("pending", n),
             Err(other) => panic!("{other}"),
         }
-        std::thread::sleep(pause);
+        pause();
     }
 }
 

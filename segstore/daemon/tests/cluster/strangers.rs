@@ -2,16 +2,23 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, Pid, fork};
 use segstore::control::channel::Channel;
-use segstore::control::message::{FaultKind, Request};
+use segstore::control::frame::{ToDaemon, encode};
+use segstore::control::message::{Answer, Bytes, FaultKind, PROTOCOL, Request};
 use segstore::{CreateOptions, Error, OpenOptions};
 use segstore_core::id::{Epoch, OwnerId, Stamp, Term};
 use segstore_core::layout::Ownership;
+use segstore_core::record::Swap;
+use segstore_core::replica::Request as ReplicaRequest;
 
 use super::harness::{Cluster, WATCHDOG, until};
-use super::roles::{options, write_state};
+use super::roles::{opened, options, write_state};
 
 /// The last digit of a port is the node's number.
 fn ports() -> u16 {
@@ -140,4 +147,116 @@ fn nobody_but_the_owner_has_a_replica_replaced() {
     }
     let image = session.load("s", &segstore::LoadOptions::new()).unwrap();
     assert_eq!(super::roles::check_state(image.bytes()), 1);
+}
+
+/// Whoever may own one segment has no power over another, and nobody has any in the name of an owner that the record does not name: a
+/// replica that once heard of a term refuses every lower one for good.
+#[test]
+fn nobody_but_the_owner_reaches_a_replica_as_its_writer() {
+    let cluster = Cluster::start(2, &[]);
+    let session = cluster.session(0);
+    let mut segment = opened(&session, &options().replicas(1));
+    session.create("mine", &options().replicas(1)).unwrap();
+    let theirs = session.lookup("s").unwrap().record;
+    let mine = session.lookup("mine").unwrap().record.record;
+    let member = theirs.record.in_sync[0];
+    let channel = Channel::open(&cluster.socket(0), "stranger", None, Box::new(|_, _| ()), Box::new(|| ())).unwrap();
+    let high = Ownership { term: Term(u64::MAX - 1), owner: OwnerId(7) };
+    let present = theirs.ownership();
+    // Under the name of one's own segment; in the name of somebody who is to come; in the term that is, as somebody else.
+    let lies = [
+        ("mine", high),
+        ("mine", Ownership { term: mine.term, owner: mine.owner }),
+        ("s", high),
+        ("s", Ownership { term: present.term.next(), ..present }),
+        ("s", Ownership { owner: OwnerId(7), ..present }),
+    ];
+    for (name, asker) in lies {
+        let (name, request) = (
+            name.to_owned(),
+            ReplicaRequest { segment: theirs.record.segment, incarnation: member.incarnation, asker },
+        );
+        let (writer, provider, hello) = (Some(request), "tcp".into(), Bytes(Vec::new()));
+        let attempts = [
+            Request::Fence { name: name.clone(), member, request },
+            Request::Level { name: name.clone(), member, request },
+            Request::Connect { name: name.clone(), member, writer, provider, hello },
+            Request::Local { name: name.clone(), make_for: Some(high) },
+        ];
+        for attempt in attempts {
+            let fault = channel.ask(attempt.clone(), Some(WATCHDOG)).unwrap_err();
+            assert!(matches!(fault.kind, FaultKind::Invalid | FaultKind::Refused(_)), "{attempt:?}: {fault:?}");
+        }
+    }
+    session.acquire("mine", Some(Duration::ZERO), false).unwrap();
+    let versioned = session.lookup("mine").unwrap().record;
+    let new = segstore_core::record::Record { term: high.term, ..mine };
+    let swap = Request::Swap {
+        name: "mine".into(),
+        swap: Swap { expected: versioned, new },
+        why: String::new(),
+        causes: Vec::new(),
+    };
+    assert_eq!(channel.ask(swap, Some(WATCHDOG)).unwrap_err().kind, FaultKind::Invalid, "no term is skipped");
+    write_state(&mut segment, 2);
+    segment.checkpoint().unwrap();
+}
+
+/// A child that its parent forked has the parent's connection, and is not the parent.
+#[test]
+fn a_forked_child_does_not_keep_what_its_parent_held() {
+    let cluster = Cluster::start(2, &[]);
+    let mut owner = cluster.client(0, "forker", &["s"]);
+    let child: i32 = owner.line("child").unwrap().parse().unwrap();
+    owner.kill();
+    let opened = cluster.session(1).open("s", &OpenOptions::new().stand_by(Some(Duration::from_secs(10))));
+    kill(Pid::from_raw(child), Signal::SIGKILL).unwrap();
+    opened.unwrap();
+}
+
+#[test]
+#[expect(unsafe_code, reason = "fork")]
+fn a_forked_child_leaves_its_parents_connection_alone() {
+    let cluster = Cluster::start(1, &[]);
+    let channel = Channel::open(&cluster.socket(0), "parent", None, Box::new(|_, _| ()), Box::new(|| ())).unwrap();
+    let acquire = || Request::Acquire { name: "s".into(), wait: Some(0), force: false };
+    channel.ask(acquire(), Some(WATCHDOG)).unwrap();
+    // SAFETY: the child drops what it has of the channel, which takes no lock but the allocator's, and ends.
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Child => {
+            drop(channel);
+            std::process::abort();
+        }
+        ForkResult::Parent { child } => waitpid(child, None).unwrap(),
+    };
+    std::thread::sleep(Duration::from_millis(300));
+    let again = channel.ask(acquire(), Some(WATCHDOG)).unwrap();
+    assert_eq!(again, Answer::Acquired { newly: false }, "the session goes on");
+}
+
+#[test]
+fn a_client_that_reads_nothing_is_read_no_further() {
+    let cluster = Cluster::start(1, &[]);
+    let mut stream = UnixStream::connect(cluster.socket(0)).unwrap();
+    stream.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
+    let hello = Request::Hello { protocol: PROTOCOL, session: None, program: "mute".into() };
+    stream.write_all(&encode(&ToDaemon::Request(0, hello)).unwrap()).unwrap();
+    let requests = encode(&ToDaemon::Request(1, Request::Nodes)).unwrap().repeat(1000);
+    let taken = (0..200).take_while(|_| stream.write_all(&requests).is_ok()).count();
+    assert!(taken < 100, "{taken} thousand requests were read of a client that reads no answer");
+    cluster.session(0).nodes().unwrap();
+}
+
+#[test]
+fn requests_that_wait_are_bounded_by_connection() {
+    let cluster = Cluster::start(1, &[]);
+    let holder = cluster.session(0);
+    holder.acquire("s", Some(Duration::ZERO), false).unwrap();
+    let channel = Channel::open(&cluster.socket(0), "impatient", None, Box::new(|_, _| ()), Box::new(|| ())).unwrap();
+    let acquire = Request::Acquire { name: "s".into(), wait: None, force: false };
+    let asked: Vec<_> = (0..513).map(|_| channel.send(acquire.clone()).unwrap()).collect();
+    let refused = asked.into_iter().next_back().unwrap().wait(Some(WATCHDOG)).unwrap_err();
+    assert_eq!(refused.kind, FaultKind::NoRoom, "{refused:?}");
+    drop(channel);
+    holder.nodes().unwrap();
 }

@@ -1,5 +1,6 @@
 //! Rules that one state machine keeps by itself.
 
+mod forgetting;
 mod local;
 mod reading;
 
@@ -179,7 +180,6 @@ fn a_repair_reads_an_entry_before_its_block() {
         }
     }
     let expected = [
-        Step::Invalidate,
         Step::ReadHead,
         Step::ReadEntries { first: 0, count: 2 },
         Step::ReadBlocks { first: 0, count: 2 },
@@ -256,7 +256,7 @@ fn a_replica_serves_only_the_life_it_belongs_to() {
     prepare();
     let asker = Ownership { term: Term(6), owner: OwnerId(60) };
     let remembered = Ownership { term: Term(5), owner: OwnerId(50) };
-    let mut replica = Replica { segment: SEGMENT, incarnation: Incarnation(2), remembered };
+    let mut replica = Replica::new(SEGMENT, Incarnation(2), remembered);
     let meant = Request { segment: SEGMENT, incarnation: Incarnation(2), asker };
     let other_segment = replica.decide(&Request { segment: SegmentId(9), ..meant });
     assert!(matches!(other_segment, Err(Refused::OtherSegment { .. })), "{other_segment:?}");

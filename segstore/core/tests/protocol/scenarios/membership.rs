@@ -4,9 +4,9 @@ use segstore_core::id::Stamp;
 use segstore_core::owner::{BelowMinimum, Blocked, Policy};
 
 use super::Step::{
-    Commit, Connect, Cut, Directory, GiveUp, Kill, LateSwap, Repair, RepairGoesOn, Repaired, ReplyLate, TakeOver,
+    Commit, Connect, Cut, Directory, GiveUp, Kill, LateSwap, Repair, RepairArrives, Repaired, ReplyLate, TakeOver,
 };
-use super::{ANY, Config, Stage, Step, World, assert_kept, owner, with_repaired_spare, world};
+use super::{ANY, Config, Stage, Step, World, assert_kept, finish_work, owner, with_repaired_spare, world};
 
 /// A checkpoint that is acknowledged without the new member, and an add that lands after it.
 #[test]
@@ -141,7 +141,7 @@ fn a_replica_on_the_owners_node_is_not_enough() {
     assert_eq!(world.acknowledged(), Some(Stamp::new(1, 1)));
     assert_eq!(owner(&world, 1).blocked(), Some(Blocked::BelowMinimum { in_sync: 0, minimum: 1 }));
     // The other node is back: its replica is repaired and gets the attempt that waits.
-    world.step(Repair(1, 0));
+    world.run([Repair(1, 0), RepairArrives(0)]);
     world.settle(1);
     assert_eq!((world.acknowledged(), world.in_sync()), (Some(Stamp::new(2, 2)), vec![0, 1]));
     // Nor is the member on the other node removed if only the one beside the owner would be left.
@@ -176,10 +176,8 @@ fn below_the_minimum_nothing_is_acknowledged_until_repair() {
     reconnected.settle(0);
     assert_eq!(reconnected.acknowledged(), Some(Stamp::new(1, 2)), "the link is back: nothing was lost");
     // The attempt waits; a replica is repaired meanwhile and gets the attempt itself.
-    world.run([Repair(0, 2)]);
-    while world.is_enabled(RepairGoesOn(2)) {
-        world.step(RepairGoesOn(2));
-    }
+    world.run([Repair(0, 2), RepairArrives(0)]);
+    finish_work(&mut world, 2);
     world.run([Repaired(0), Connect(0, 2)]);
     world.land(0, 2);
     world.step(Directory(0));

@@ -6,6 +6,8 @@
 
 mod damage;
 mod fence;
+mod forgetting;
+mod levelling;
 mod membership;
 mod push;
 mod reading;
@@ -25,6 +27,9 @@ const ANY: Faults = Faults {
     memory_losses: 9,
     give_ups: 9,
     repairs: 9,
+    lost_repairs: 9,
+    releases: 9,
+    orphans: 9,
     reads: 9,
     resizes: 9,
 };
@@ -36,12 +41,17 @@ fn world(in_sync: usize, spare: usize) -> World {
 /// Replica 1 was repaired from replica 0, and is being added.
 fn with_repaired_spare() -> World {
     let mut world = world(1, 1);
-    world.step(Step::Repair(0, 1));
-    while world.is_enabled(Step::RepairGoesOn(1)) {
-        world.step(Step::RepairGoesOn(1));
-    }
+    world.run([Step::Repair(0, 1), Step::RepairArrives(0)]);
+    finish_work(&mut world, 1);
     world.run([Step::Repaired(0), Step::Connect(0, 1)]);
     world
+}
+
+/// What the daemon of `r` has begun comes to its end.
+fn finish_work(world: &mut World, r: usize) {
+    while world.is_enabled(Step::WorkGoesOn(r, 0)) {
+        world.step(Step::WorkGoesOn(r, 0));
+    }
 }
 
 fn owner(world: &World, p: usize) -> &segstore_core::owner::Owner {

@@ -4,10 +4,10 @@ use segstore_core::id::Stamp;
 use segstore_core::owner::{Blocked, Outcome};
 
 use super::Step::{
-    Commit, Connect, Cut, Deliver, Directory, GiveUp, Kill, Lose, Repair, RepairGoesOn, Repaired, ReplyLate, Restart,
+    Commit, Connect, Cut, Deliver, Directory, GiveUp, Kill, Lose, Repair, RepairArrives, Repaired, ReplyLate, Restart,
     StopTrying,
 };
-use super::{assert_kept, owner, world};
+use super::{assert_kept, finish_work, owner, world};
 
 /// A is killed at every point of a push to the only replica; whoever loads finds one whole image.
 #[test]
@@ -122,10 +122,8 @@ fn a_daemon_that_restarts_stays_in_sync() {
 #[test]
 fn the_call_waits_for_whoever_reads_memory() {
     let mut world = world(1, 1);
-    world.step(Repair(0, 1));
-    while world.is_enabled(RepairGoesOn(1)) {
-        world.step(RepairGoesOn(1));
-    }
+    world.run([Repair(0, 1), RepairArrives(0)]);
+    finish_work(&mut world, 1);
     world.step(Commit(0, 0));
     world.land(0, 0);
     world.run([Repaired(0), Connect(0, 1), Commit(0, 0)]);

@@ -2,8 +2,8 @@
 
 use segstore_core::id::Stamp;
 
-use super::Step::{Commit, Connect, Deliver, Directory, Repair, RepairGoesOn, Repaired, TakeOver};
-use super::{assert_kept, with_repaired_spare, world};
+use super::Step::{Commit, Connect, Deliver, Directory, Repair, RepairArrives, Repaired, TakeOver, WorkGoesOn};
+use super::{assert_kept, finish_work, with_repaired_spare, world};
 
 /// B has a replica repaired between its claim and its fence, while A still pushes: the copy picks up a block that is aborted.
 #[test]
@@ -14,14 +14,12 @@ fn a_repair_starts_after_the_takeover() {
     if !world.is_enabled(Repair(1, 1)) {
         return; // There is nothing to start one from: that is the rule.
     }
-    world.run([Repair(1, 1), RepairGoesOn(1), RepairGoesOn(1)]);
+    world.run([Repair(1, 1), RepairArrives(0), WorkGoesOn(1, 0)]);
     world.step(Commit(0, 0));
     world.land(0, 0);
     world.step(Commit(0, 1));
     world.run([Deliver(0, 0); 5]);
-    while world.is_enabled(RepairGoesOn(1)) {
-        world.step(RepairGoesOn(1));
-    }
+    finish_work(&mut world, 1);
     world.finish_takeover(1, &[0]);
     world.settle(1);
     world.checkpoint(1, 0);
@@ -33,22 +31,20 @@ fn a_repair_starts_after_the_takeover() {
 /// A replica is repaired while the owner goes on; whatever it then holds in sync can be loaded from it alone.
 #[test]
 fn a_fuzzy_copy_becomes_a_checkpoint() {
-    for steps_before in 0..12 {
+    for steps_before in 0..11 {
         let mut world = world(1, 1);
         world.checkpoint(0, 1);
-        world.step(Repair(0, 1));
+        world.run([Repair(0, 1), RepairArrives(0)]);
         for _ in 0..steps_before {
-            if world.is_enabled(RepairGoesOn(1)) {
-                world.step(RepairGoesOn(1));
+            if world.is_enabled(WorkGoesOn(1, 0)) {
+                world.step(WorkGoesOn(1, 0));
             }
         }
         for block in [0, 1, 0] {
             world.step(Commit(0, block));
             world.land(0, 0);
         }
-        while world.is_enabled(RepairGoesOn(1)) {
-            world.step(RepairGoesOn(1));
-        }
+        finish_work(&mut world, 1);
         if world.is_enabled(Repaired(0)) {
             world.run([Repaired(0), Connect(0, 1)]);
             for _ in 0..3 {

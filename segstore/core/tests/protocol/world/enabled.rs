@@ -20,8 +20,9 @@ impl World {
             self.enabled_for_endpoint(endpoint, &mut steps);
         }
         for (r, replica) in self.replicas.iter().enumerate() {
-            if replica.repair.is_some() {
-                steps.push(Step::RepairGoesOn(r));
+            steps.extend((0..replica.work.len()).map(|i| Step::WorkGoesOn(r, i)));
+            if self.faults.orphans > 0 && self.orphan(r).is_some() {
+                steps.push(Step::LookForOrphan(r));
             }
             if self.faults.restarts > 0 && self.is_in_use(r) {
                 steps.push(Step::Restart(r));
@@ -31,6 +32,9 @@ impl World {
             }
         }
         steps.extend((0..self.late_swaps.len()).map(Step::LateSwap));
+        steps.extend((0..self.repair_requests.len()).map(Step::RepairArrives));
+        steps.extend((0..self.level_requests.len()).map(Step::LevelArrives));
+        steps.extend((0..self.orphans.len()).map(Step::ForgetOrphan));
         if self.faults.reads > 0 {
             steps.push(Step::Read);
         }
@@ -41,7 +45,7 @@ impl World {
     }
 
     fn is_in_use(&self, r: usize) -> bool {
-        self.record.record.in_sync.contains(&self.member(r)) || self.replicas[r].repair.is_some()
+        self.record.record.in_sync.contains(&self.member(r)) || !self.replicas[r].work.is_empty()
     }
 
     fn enabled_for_process(&self, p: usize, steps: &mut Vec<Step>) {
@@ -78,7 +82,8 @@ impl World {
 
     /// A claimant has nothing to start a repair from, unless the rule that says so is left out.
     fn enabled_for_claimant(&self, p: usize, steps: &mut Vec<Step>) {
-        if !rule::holds(Rule::RepairAfterTakeover) && self.faults.repairs > 0 && self.early_repair_source(p).is_some() {
+        let may_repair = !rule::holds(Rule::RepairAfterTakeover) && self.faults.repairs > 0 && !self.is_repairing(p);
+        if may_repair && self.early_repair_source(p).is_some() {
             let out = |r: &usize| !self.record.record.in_sync.contains(&self.member(*r));
             steps.extend((0..self.replicas.len()).filter(out).map(|r| Step::Repair(p, r)));
         }
@@ -118,15 +123,17 @@ impl World {
             }
             _ => {}
         }
-        if self.faults.repairs > 0 && owning.owner.repair_source().is_some() {
-            let out = |r: &usize| {
-                let member = self.member(*r);
-                !owning.owner.in_sync().contains(&member)
-                    && !owning.owner.followers().any(|follower| follower == member)
-                    && self.replicas[*r].repair.is_none()
-                    && !process.repaired.iter().any(|(_, repaired, _, _)| *repaired == member)
-            };
+        if self.faults.repairs > 0 && owning.owner.repair_source().is_some() && !self.is_repairing(p) {
+            let members = || owning.owner.followers().chain(owning.owner.in_sync().iter().copied());
+            let own = |r: usize| Some(r) == self.local || self.collocated && r == p;
+            let out = |r: &usize| !members().any(|member| replica_of(&member) == *r) && !own(*r);
             steps.extend((0..self.replicas.len()).filter(out).map(|r| Step::Repair(p, r)));
+        }
+        if self.faults.lost_repairs > 0 && self.is_repairing(p) {
+            steps.push(Step::RepairUnanswered(p));
+        }
+        if self.faults.releases > 0 {
+            steps.push(Step::Release(p));
         }
     }
 

@@ -19,6 +19,8 @@ pub enum Violation {
     HeldAndWritten,
     /// Something was acknowledged by fewer replicas than the policy asks for.
     TooFew,
+    /// A daemon forgot a replica that the record lists.
+    ForgottenInSync,
     /// Two images were acknowledged of which neither contains the other.
     Forked,
 }

@@ -14,20 +14,24 @@ mod repairs;
 mod replica;
 mod step;
 mod steps;
+mod work;
 
 pub use journal::Violation;
 pub use process::Stage;
 pub use step::Step;
 
+use segstore_core::forget::Forgettable;
 use segstore_core::id::{Incarnation, Member, NodeId, OwnerId, SegmentId, Stamp, Term};
 use segstore_core::layout::{Geometry, Key};
 use segstore_core::owner::{BelowMinimum, Policy};
 use segstore_core::record::{Record, RecordVersion, Swap, Versioned};
+use segstore_core::replica::Request;
 
 use journal::Journal;
 use network::Endpoint;
 use process::Process;
 use reader::Reader;
+use repairs::RepairRequest;
 use replica::Replica;
 
 pub const SEGMENT: SegmentId = SegmentId(0x5e6);
@@ -75,8 +79,14 @@ pub struct Faults {
     pub memory_losses: u8,
     /// A process gives an attempt up.
     pub give_ups: u8,
-    /// A replica is repaired.
+    /// A replica is made and filled in place of what its node keeps of the segment.
     pub repairs: u8,
+    /// The answer to such a request is lost; what it began goes on, or has not arrived yet.
+    pub lost_repairs: u8,
+    /// An owner lets go of the segment, and its replicas level their slots.
+    pub releases: u8,
+    /// A daemon forgets what nobody needs.
+    pub orphans: u8,
     /// Somebody who owns nothing reads the segment.
     pub reads: u8,
     /// A checkpoint changes the segment's length.
@@ -97,6 +107,9 @@ impl Config {
             memory_losses: 0,
             give_ups: 0,
             repairs: 0,
+            lost_repairs: 0,
+            releases: 0,
+            orphans: 0,
             reads: 0,
             resizes: 0,
         };
@@ -133,6 +146,13 @@ pub struct World {
     processes: Vec<Process>,
     endpoints: Vec<Endpoint>,
     readers: Vec<Reader>,
+    repair_requests: Vec<RepairRequest>,
+    /// Requests to level the slots of a replica, on their way to its node.
+    level_requests: Vec<(usize, Request)>,
+    /// What daemons are about to forget.
+    orphans: Vec<(usize, Forgettable)>,
+    /// Replicas that daemons forgot.
+    forgotten: Vec<Member>,
     faults: Faults,
     journal: Journal,
 }
@@ -162,6 +182,10 @@ impl World {
             processes,
             endpoints: Vec::new(),
             readers: Vec::new(),
+            repair_requests: Vec::new(),
+            level_requests: Vec::new(),
+            orphans: Vec::new(),
+            forgotten: Vec::new(),
             faults: config.faults,
             journal: Journal::default(),
         };

@@ -145,9 +145,7 @@ impl World {
                 let to_it = |e: &&mut Endpoint| e.process == p && e.member == member;
                 self.endpoints.iter_mut().filter(to_it).for_each(|e| e.abandoned = true);
             }
-            Action::Ended(_) => {
-                self.endpoints.iter_mut().filter(|e| e.process == p).for_each(|e| e.abandoned = true);
-            }
+            Action::Ended(_) => self.abandon_all(p),
             Action::Added(_) => {}
         }
     }

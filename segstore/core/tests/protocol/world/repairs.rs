@@ -1,42 +1,133 @@
-//! Repairs, as the owner orders them and hears of them.
+//! Replicas that are made, filled, levelled and forgotten by the daemons, because an owner asks for it, or nobody needs them.
 
-use segstore_core::layout::Ownership;
+use segstore_core::forget::{Forgettable, Local};
+use segstore_core::id::{Member, Stamp};
+use segstore_core::level::Level;
 use segstore_core::repair::Repair;
-use segstore_core::replica::Request;
+use segstore_core::replica::{Refused, Request};
 
-use super::process::Stage;
-use super::replica::Repaired;
-use super::{SEGMENT, World, replica_of};
+use super::process::{Owning, Process, Stage};
+use super::work::{Fill, Job, Progress, Work, step_level};
+use super::{SEGMENT, Violation, World, replica_of};
+
+/// A request for a further replica, on its way to the node that is to make it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct RepairRequest {
+    /// Who asked, if it still waits for the answer.
+    asker: Option<usize>,
+    target: usize,
+    replaced: Forgettable,
+    source: (Member, u32),
+    base: Stamp,
+}
 
 impl World {
-    pub(super) fn begin_repair(&mut self, p: usize, r: usize) {
+    /// An owner asks, by its daemon, which looks at what the target keeps, and then at the record.
+    pub(super) fn ask_for_repair(&mut self, p: usize, r: usize) {
         self.faults.repairs -= 1;
-        let (source, asker) = match &self.processes[p].stage {
-            Stage::Owning(owning) => (owning.owner.repair_source(), owning.owner.ownership()),
+        let (source, by, followers) = match &self.processes[p].stage {
+            Stage::Owning(owning) => {
+                (owning.owner.repair_source(), owning.owner.ownership(), owning.owner.followers().collect())
+            }
             Stage::TakingOver(takeover) => {
-                let record = &takeover.claimed().unwrap().record;
-                let asker = Ownership { term: record.term, owner: record.owner };
-                (self.early_repair_source(p), asker)
+                (self.early_repair_source(p), takeover.claimed().unwrap().ownership(), vec![])
             }
             _ => return,
         };
         let Some((source, slot, base)) = source else { return };
-        let request = Request { segment: SEGMENT, incarnation: self.replicas[r].incarnation(), asker };
-        if self.request(r, &request).is_ok() {
-            let repair = Repair::new(self.geometry, base, 1);
-            self.replicas[r].begin_repair((p, asker), (source, slot), repair);
+        let kept = Vec::from_iter(self.replicas[r].is_kept.then(|| self.member(r)));
+        match Forgettable::of_owner(by, &followers, &kept, &self.record.record) {
+            Ok(replaced) => {
+                let request = RepairRequest { asker: Some(p), target: r, replaced, source: (source, slot), base };
+                self.repair_requests.push(request);
+            }
+            Err(why) => self.refuse_repair(p, source, &why),
         }
     }
 
-    pub(super) fn step_repair(&mut self, r: usize) {
-        let Some(job) = &self.replicas[r].repair else { return };
-        let (process, source) = (job.process, self.replicas[replica_of(&job.source)].clone());
-        let replica = &mut self.replicas[r];
-        if let Repaired::Finished { by, base, closed } = replica.step_repair(&self.geometry, &source) {
-            let member = replica.member();
-            if !matches!(self.processes[process].stage, Stage::Killed | Stage::Failed(_)) {
-                self.processes[process].repaired.push((by, member, base, closed));
+    fn refuse_repair(&mut self, p: usize, source: Member, why: &Refused) {
+        if let Some(owning) = self.processes[p].owning_mut() {
+            owning.owner.refused(source, why);
+        }
+        self.take_actions(p);
+    }
+
+    /// Whether `p` waits for the answer to such a request: it asks for one replica at a time.
+    pub(super) fn is_repairing(&self, p: usize) -> bool {
+        let fills = self.replicas.iter().flat_map(|replica| &replica.work);
+        let asks = |work: &Work| matches!(&work.job, Job::Fill(fill) if fill.asker == Some(p));
+        let on_its_way = self.repair_requests.iter().any(|request| request.asker == Some(p));
+        on_its_way || fills.into_iter().any(asks) || !self.processes[p].repaired.is_empty()
+    }
+
+    /// The connection breaks over which the answer would come. The request, or what it began, goes on.
+    pub(super) fn lose_repair_answer(&mut self, p: usize) {
+        let requests = self.repair_requests.iter_mut().map(|request| &mut request.asker);
+        let fills = self.replicas.iter_mut().flat_map(|replica| &mut replica.work);
+        let fills = fills.filter_map(|work| match &mut work.job {
+            Job::Fill(fill) => Some(&mut fill.asker),
+            Job::Level(_) => None,
+        });
+        requests.chain(fills).filter(|asker| **asker == Some(p)).for_each(|asker| *asker = None);
+        self.processes[p].repaired.clear();
+    }
+
+    /// A request for a replica reaches its node: what it names is forgotten there, and the replica is made.
+    pub(super) fn serve_repair(&mut self, i: usize) {
+        let RepairRequest { asker, target, replaced, source, base } = self.repair_requests.remove(i);
+        match self.forget(target, &replaced) {
+            Err(why) => asker.into_iter().for_each(|p| self.refuse_repair(p, source.0, &why)),
+            Ok(()) if self.replicas[target].is_kept => {} // There is no room.
+            Ok(()) => {
+                let replica = &mut self.replicas[target];
+                let turn = replica.make(replaced.by);
+                let fill = Fill::new(asker, replaced.by, source, Repair::new(self.geometry, base, 1));
+                replica.work.push(Work { turn, job: Job::Fill(Box::new(fill)) });
             }
+        }
+    }
+
+    pub(super) fn forget(&mut self, r: usize, forgettable: &Forgettable) -> Result<(), Refused> {
+        if self.replicas[r].is_covered(forgettable)? {
+            let member = self.member(r);
+            self.forgotten.push(member);
+            self.check_forgotten();
+            self.replicas[r].lose_memory(&self.geometry.clone());
+            self.revoke_all(r);
+        }
+        Ok(())
+    }
+
+    /// Who was forgotten is in sync nowhere, now or later.
+    pub(super) fn check_forgotten(&mut self) {
+        if self.forgotten.iter().any(|member| self.record.record.in_sync.contains(member)) {
+            self.journal.broken(Violation::ForgottenInSync);
+        }
+    }
+
+    /// The daemon of `r` does the next step of its work `i`.
+    pub(super) fn go_on_with(&mut self, r: usize, i: usize) {
+        let mut work = self.replicas[r].work.remove(i);
+        let geometry = self.geometry;
+        let progress = match &mut work.job {
+            Job::Level(level) => step_level(level, &mut self.replicas[r], &geometry),
+            Job::Fill(fill) => {
+                let source = self.replicas[replica_of(&fill.source)].clone();
+                fill.step(&mut self.replicas[r], &geometry, &source)
+            }
+        };
+        match (progress, &work.job) {
+            (Progress::Continues, _) => self.replicas[r].work.insert(i, work),
+            (Progress::Filled { base, closed }, Job::Fill(fill)) => {
+                let member = self.member(r);
+                let repaired = (fill.by, member, base, closed);
+                fill.asker.into_iter().for_each(|p| self.processes[p].repaired.push(repaired));
+            }
+            (Progress::Failed, Job::Fill(fill)) => {
+                let failed = Forgettable { by: fill.by, members: vec![self.member(r)] };
+                let _ = self.forget(r, &failed);
+            }
+            _ => {}
         }
     }
 
@@ -45,5 +136,55 @@ impl World {
         let slots = self.geometry.slots();
         self.processes[p].owning_mut().unwrap().owner.repaired(by, member, slots, base, closed);
         self.take_actions(p);
+    }
+
+    /// An owner lets go of the segment, and has its replicas level their slots.
+    pub(super) fn release(&mut self, p: usize) {
+        self.faults.releases -= 1;
+        let owner = &self.processes[p].owning().unwrap().owner;
+        let (asker, followers) = (owner.ownership(), owner.followers().collect::<Vec<_>>());
+        self.end_process(p);
+        let request = |member: Member| {
+            (replica_of(&member), Request { segment: SEGMENT, incarnation: member.incarnation, asker })
+        };
+        self.level_requests.extend(followers.into_iter().map(request));
+    }
+
+    pub(super) fn serve_level(&mut self, i: usize) {
+        let (r, request) = self.level_requests.remove(i);
+        if let Ok(granted) = self.request(r, &request) {
+            let level = Level::new(&self.replicas[r].views(&self.geometry), 1);
+            self.replicas[r].work.push(Work { turn: granted.turn, job: Job::Level(Box::new(level)) });
+        }
+    }
+
+    /// The daemon of `r` sees that nobody has needed its replica for long.
+    pub(super) fn look_for_orphan(&mut self, r: usize) {
+        self.faults.orphans -= 1;
+        self.orphans.extend(self.orphan(r).map(|orphan| (r, orphan)));
+    }
+
+    /// What nobody has needed for so long that nothing which concerns it is under way.
+    pub(super) fn orphan(&self, r: usize) -> Option<Forgettable> {
+        let (member, replica) = (self.member(r), &self.replicas[r]);
+        // The worst: another owner has come to stay.
+        let local = if self.local == Some(r) { Local::Kept { is_held: true } } else { Local::None };
+        let is_quiet = replica.is_kept && replica.work.is_empty() && !self.may_be_added(member);
+        let orphan = Forgettable::orphan(member, replica.remembered(), &self.record.record, local);
+        orphan.filter(|_| is_quiet)
+    }
+
+    fn may_be_added(&self, member: Member) -> bool {
+        let owns = |owning: &&Owning| owning.owner.ownership() == self.record.ownership();
+        let mut owners = self.processes.iter().filter_map(Process::owning).filter(owns);
+        let mut filled = self.processes.iter().flat_map(|process| &process.repaired);
+        owners.any(|owning| owning.owner.followers().any(|follower| follower == member))
+            || filled.any(|(_, repaired, _, _)| *repaired == member)
+            || self.late_swaps.iter().any(|swap| swap.new.in_sync.contains(&member))
+    }
+
+    pub(super) fn forget_orphan(&mut self, i: usize) {
+        let (r, orphan) = self.orphans.remove(i);
+        let _ = self.forget(r, &orphan);
     }
 }

@@ -2,72 +2,77 @@
 
 use std::sync::Arc;
 
-use segstore_core::id::{Incarnation, Member, Stamp};
+use segstore_core::forget::Forgettable;
+use segstore_core::id::{Incarnation, Member};
 use segstore_core::layout::geometry::SLOT_HEAD;
 use segstore_core::layout::{Entry, Geometry, Mark, Ownership, SlotHeader, header};
-use segstore_core::repair::{Repair, Step as RepairStep};
-use segstore_core::replica::{Granted, Refused, Replica as Decisions, Request};
+use segstore_core::replica::{Granted, Refused, Replica as Decisions, Request, Turn};
 use segstore_core::slot::SlotView;
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::work::Work;
 use super::{SEGMENT, incarnation, key, node_id};
-
-/// A repair under way at its target.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct RepairJob {
-    pub process: usize,
-    by: Ownership,
-    pub source: Member,
-    pub source_slot: u32,
-    pub repair: Repair,
-    entries: Vec<Entry>,
-    blocks: Vec<u8>,
-    closed: bool,
-}
-
-/// What came of a repair's step.
-pub enum Repaired {
-    Continues,
-    Finished { by: Ownership, base: Stamp, closed: Option<u32> },
-    Failed,
-}
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Replica {
     index: usize,
     life: u8,
+    /// Whether the node keeps one of the segment. It has room for one.
+    pub is_kept: bool,
     /// The daemon's mind; gone when it restarts.
     decisions: Decisions,
     /// What stands in the replica's head; survives with the memory.
     stored: Ownership,
     slots: Vec<Arc<Vec<u8>>>,
-    pub repair: Option<RepairJob>,
+    /// What the daemon does to it.
+    pub work: Vec<Work>,
 }
 
 impl Replica {
     /// Freshly formatted: every slot closed on the empty image.
     pub fn new(index: usize, geometry: &Geometry) -> Self {
-        let mut replica = Self::blank(index, 0, geometry);
+        let mut replica = Self { is_kept: true, ..Self::none(index, 0, geometry) };
         for slot in 0..geometry.slots() {
             replica.close(geometry, slot, &SlotHeader::of_empty_segment(SEGMENT, geometry));
         }
         replica
     }
 
-    fn blank(index: usize, life: u8, geometry: &Geometry) -> Self {
+    /// A node that keeps nothing of the segment, after `life` lives.
+    fn none(index: usize, life: u8, geometry: &Geometry) -> Self {
         let slot = Arc::new(vec![0; geometry.slot_bytes() as usize]);
         Self {
             index,
             life,
-            decisions: Decisions {
-                segment: SEGMENT,
-                incarnation: incarnation(index, life),
-                remembered: Ownership::default(),
-            },
+            is_kept: false,
+            decisions: Decisions::new(SEGMENT, incarnation(index, life), Ownership::default()),
             stored: Ownership::default(),
             slots: vec![slot; geometry.slots() as usize],
-            repair: None,
+            work: Vec::new(),
         }
+    }
+
+    /// A replica is made here for an owner, whose slots hold nothing.
+    pub fn make(&mut self, by: Ownership) -> Turn {
+        self.is_kept = true;
+        self.stored = by;
+        self.decisions = Decisions::new(SEGMENT, self.incarnation(), by);
+        self.decisions.turn
+    }
+
+    /// The memory is gone: its node restarted without it, or gave it back.
+    pub fn lose_memory(&mut self, geometry: &Geometry) {
+        *self = Self::none(self.index, self.life + 1, geometry);
+    }
+
+    /// Whether it is to be forgotten.
+    pub fn is_covered(&self, forgettable: &Forgettable) -> Result<bool, Refused> {
+        if self.is_kept { forgettable.covers(self.member(), &self.decisions) } else { Ok(false) }
+    }
+
+    /// Whoever owned it last, as far as it knows.
+    pub fn remembered(&self) -> Ownership {
+        self.decisions.remembered
     }
 
     pub fn member(&self) -> Member {
@@ -84,21 +89,23 @@ impl Replica {
         if let Some(ownership) = granted.remember {
             self.stored = ownership;
         }
-        if granted.revoke {
-            self.repair = None;
-        }
+        let decisions = self.decisions;
+        self.work.retain(|work| decisions.allows(work.turn));
         Ok(granted)
     }
 
     /// The daemon restarts; its memory stays.
     pub fn restart(&mut self) {
-        self.decisions.remembered = self.stored;
-        self.repair = None;
+        self.decisions = Decisions::new(SEGMENT, self.incarnation(), self.stored);
+        self.work.clear();
     }
 
-    /// The node restarts without its memory.
-    pub fn lose_memory(&mut self, geometry: &Geometry) {
-        *self = Self::blank(self.index, self.life + 1, geometry);
+    /// Turns are told apart, not counted: worlds that differ in nothing else are one.
+    pub fn forget_past_turns(&mut self) {
+        if self.work.iter().all(|work| work.turn == self.decisions.turn) {
+            self.work.iter_mut().for_each(|work| work.turn = Turn::default());
+            self.decisions.turn = Turn::default();
+        }
     }
 
     pub fn write(&mut self, geometry: &Geometry, at: usize, bytes: &[u8]) {
@@ -131,67 +138,24 @@ impl Replica {
         &self.slots[slot as usize][at..at + count as usize * geometry.block_size() as usize]
     }
 
-    fn close(&mut self, geometry: &Geometry, slot: u32, header: &SlotHeader) {
+    /// Closes a slot with this header.
+    pub fn close(&mut self, geometry: &Geometry, slot: u32, header: &SlotHeader) {
         let at = geometry.slot(slot) as usize;
-        self.write(geometry, at, &Mark { image: header.image, former: None, is_closed: true }.encode(key()));
+        self.mark(geometry, slot, Mark { image: header.image, former: None, is_closed: true });
         self.write(geometry, at + header::OFFSET, header.encode(key()).as_slice());
     }
 
-    pub fn begin_repair(&mut self, (process, by): (usize, Ownership), source: (Member, u32), repair: Repair) {
-        self.repair = Some(RepairJob {
-            process,
-            by,
-            source: source.0,
-            source_slot: source.1,
-            repair,
-            entries: Vec::new(),
-            blocks: Vec::new(),
-            closed: false,
-        });
+    pub fn mark(&mut self, geometry: &Geometry, slot: u32, mark: Mark) {
+        self.write(geometry, geometry.slot(slot) as usize, &mark.encode(key()));
     }
 
-    /// One step of the repair; `source` is the replica that it copies from.
-    pub fn step_repair(&mut self, geometry: &Geometry, source: &Self) -> Repaired {
-        let Some(mut job) = self.repair.take() else { return Repaired::Failed };
-        if source.member() != job.source {
-            return Repaired::Failed; // The memory that was copied from is gone, and the endpoint with it.
-        }
-        match job.repair.step() {
-            RepairStep::Invalidate => {
-                for slot in 0..geometry.slots() {
-                    self.write(geometry, geometry.slot(slot) as usize, &[0; SLOT_HEAD]);
-                }
-                job.repair.advance();
-            }
-            RepairStep::ReadHead => job.repair.source_head(source.view(geometry, job.source_slot)),
-            RepairStep::ReadEntries { first, count } => {
-                job.entries = source.entries(geometry, job.source_slot, first, count);
-                job.repair.advance();
-            }
-            RepairStep::ReadBlocks { first, count } => {
-                job.blocks = source.blocks(geometry, job.source_slot, first, count).to_vec();
-                job.repair.advance();
-            }
-            RepairStep::Store { first, slots, .. } => {
-                for slot in 0..slots {
-                    let at = geometry.slot(slot);
-                    self.write(geometry, (at + geometry.block_in_slot(first)) as usize, &job.blocks);
-                    self.write(geometry, (at + geometry.entry_in_slot(first)) as usize, job.entries.as_bytes());
-                }
-                job.repair.advance();
-            }
-            RepairStep::Close(header) => {
-                self.close(geometry, 0, &header);
-                job.closed = true;
-                job.repair.advance();
-            }
-            RepairStep::Finished => {
-                let closed = job.closed.then_some(0);
-                return Repaired::Finished { by: job.by, base: job.repair.base(), closed };
-            }
-            RepairStep::SourceChanged => return Repaired::Failed,
-        }
-        self.repair = Some(job);
-        Repaired::Continues
+    pub fn put_entries(&mut self, geometry: &Geometry, slot: u32, first: u32, entries: &[Entry]) {
+        let at = geometry.slot(slot) + geometry.entry_in_slot(first);
+        self.write(geometry, at as usize, entries.as_bytes());
+    }
+
+    pub fn put_blocks(&mut self, geometry: &Geometry, slot: u32, first: u32, blocks: &[u8]) {
+        let at = geometry.slot(slot) + geometry.block_in_slot(first);
+        self.write(geometry, at as usize, blocks);
     }
 }

@@ -57,12 +57,24 @@ pub enum Step {
     Restart(usize),
     /// A replica's node restarts, without its memory.
     LoseMemory(usize),
-    /// An owner has a replica repaired.
+    /// An owner asks for a replica to be made and filled on a node, in place of what it keeps.
     Repair(usize, usize),
-    /// The repair of a replica goes one step on.
-    RepairGoesOn(usize),
+    /// Such a request arrives.
+    RepairArrives(usize),
+    /// An owner stops waiting for the answer to its request.
+    RepairUnanswered(usize),
+    /// The daemon of a replica does the next step of its work (the second number).
+    WorkGoesOn(usize, usize),
     /// An owner hears that a repair has ended.
     Repaired(usize),
+    /// An owner lets go of the segment.
+    Release(usize),
+    /// A request to level a replica's slots arrives.
+    LevelArrives(usize),
+    /// A daemon sees that nobody needs its replica.
+    LookForOrphan(usize),
+    /// A daemon forgets what nobody needed when it looked.
+    ForgetOrphan(usize),
 }
 
 impl Step {
@@ -77,8 +89,11 @@ impl Step {
             | Self::Resize(p)
             | Self::Ask(_, p, _)
             | Self::Lose(p, _)
+            | Self::RepairUnanswered(p)
+            | Self::Release(p)
             | Self::StopTrying(p, _) => p == process,
-            Self::RepairGoesOn(_) | Self::LateSwap(_) | Self::Restart(_) | Self::LoseMemory(_) => false,
+            Self::RepairArrives(_) | Self::WorkGoesOn(..) | Self::LateSwap(_) | Self::LevelArrives(_) => false,
+            Self::Restart(_) | Self::LoseMemory(_) | Self::LookForOrphan(_) | Self::ForgetOrphan(_) => false,
             progress => progress.is_progress_of(process),
         }
     }
@@ -89,7 +104,7 @@ impl Step {
             Self::Directory(p) | Self::Load(p) | Self::Repaired(p) => p == process,
             Self::OutOfReach(p, _) => p == process,
             Self::Fence(p, _) | Self::Connect(p, _) | Self::Deliver(p, _) | Self::Complete(p, _) => p == process,
-            Self::RepairGoesOn(_) => true,
+            Self::RepairArrives(_) | Self::WorkGoesOn(..) => true,
             _ => false,
         }
     }

@@ -5,6 +5,7 @@ use segstore_core::replica::{Granted, Refused, Request};
 
 use super::network::Endpoint;
 use super::process::{DirectoryRequest, Stage};
+use super::replica::Replica;
 use super::{Step, World, replica_of};
 
 impl World {
@@ -42,7 +43,11 @@ impl World {
                 let present = self.member(r);
                 let owner = &mut self.processes[p].owning_mut().unwrap().owner;
                 let gone = owner.connecting().find(|member| replica_of(member) == r && *member != present);
-                owner.failed(gone.unwrap());
+                let gone = gone.unwrap();
+                owner.failed(gone);
+                if !owner.in_sync().contains(&gone) {
+                    owner.remove(gone); // Filled, and gone before it came into the set.
+                }
                 self.take_actions(p);
             }
             Step::Commit(p, block) => self.commit(p, Some(block)),
@@ -80,8 +85,7 @@ impl World {
             }
             Step::Kill(p) => {
                 self.faults.kills -= 1;
-                self.processes[p].kill();
-                self.endpoints.iter_mut().filter(|e| e.process == p).for_each(|e| e.abandoned = true);
+                self.end_process(p);
             }
             Step::Restart(r) => {
                 self.faults.restarts -= 1;
@@ -93,10 +97,21 @@ impl World {
                 self.replicas[r].lose_memory(&self.geometry.clone());
                 self.revoke_all(r);
             }
-            Step::Repair(p, r) => self.begin_repair(p, r),
-            Step::RepairGoesOn(r) => self.step_repair(r),
+            Step::Repair(p, r) => self.ask_for_repair(p, r),
+            Step::RepairArrives(i) => self.serve_repair(i),
+            Step::RepairUnanswered(p) => {
+                self.faults.lost_repairs -= 1;
+                self.lose_repair_answer(p);
+            }
+            Step::WorkGoesOn(r, i) => self.go_on_with(r, i),
             Step::Repaired(p) => self.join_repaired(p),
+            Step::Release(p) => self.release(p),
+            Step::LevelArrives(i) => self.serve_level(i),
+            Step::LookForOrphan(r) => self.look_for_orphan(r),
+            Step::ForgetOrphan(i) => self.forget_orphan(i),
         }
+        self.replicas.iter_mut().for_each(Replica::forget_past_turns);
+        self.check_forgotten();
         self.endpoints.retain(|endpoint| !endpoint.is_over());
     }
 
@@ -137,7 +152,19 @@ impl World {
         Ok(granted)
     }
 
-    fn revoke_all(&mut self, r: usize) {
+    /// The process is gone, and waits for nothing any more.
+    pub(super) fn end_process(&mut self, p: usize) {
+        self.processes[p].kill();
+        self.lose_repair_answer(p);
+        self.abandon_all(p);
+    }
+
+    /// The process lets go of its endpoints. What is in flight may still land.
+    pub(super) fn abandon_all(&mut self, p: usize) {
+        self.endpoints.iter_mut().filter(|e| e.process == p).for_each(|e| e.abandoned = true);
+    }
+
+    pub(super) fn revoke_all(&mut self, r: usize) {
         self.endpoints.iter_mut().filter(|e| e.replica == r).for_each(Endpoint::revoke);
     }
 

@@ -18,6 +18,10 @@ const LAG: usize = 1024;
 const TOGETHER: usize = 256;
 /// Between attempts to write to a disk that fails.
 const RETRY: Duration = Duration::from_millis(200);
+/// The longest that it waits for a request while there are leases: a pause of the process is noticed by what it waited too long.
+const TURN: Duration = Duration::from_millis(250);
+/// Between two looks at what it is asked there is no more than this, unless it was paused.
+const PAUSED: Duration = Duration::from_millis(750);
 
 type Answer<T> = oneshot::Sender<Result<T, DirectoryError>>;
 
@@ -63,18 +67,27 @@ impl Worker {
 
     /// Serves until nobody can ask any more.
     pub(super) fn run(mut self) {
+        let mut heard = Instant::now();
         loop {
-            let wait = self.leases.next_end().map(|end| end.saturating_duration_since(Instant::now()));
+            let wait = self.leases.next_end().map(|end| end.saturating_duration_since(heard).min(TURN));
             let first = match wait {
                 Some(wait) => self.requests.recv_timeout(wait),
                 None => self.requests.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
+            let before = std::mem::replace(&mut heard, Instant::now());
+            if wait.is_some() && heard - before > PAUSED {
+                tracing::warn!(
+                    "paused for {:.1} s: every lease gets its whole time again",
+                    (heard - before).as_secs_f64()
+                );
+                self.leases.begin_again(heard);
+            }
             match first {
                 Ok(request) => self.serve(request),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            self.end_leases();
+            self.end_leases(heard);
         }
     }
 
@@ -192,6 +205,8 @@ impl Worker {
         if after < self.kept_after {
             return Err(DirectoryError::Forgotten(after));
         }
+        // Whoever gave up waiting for a change that does not come is not found out by a change.
+        self.watchers.retain(|watcher| !watcher.changes.is_closed());
         let (changes, watch) = mpsc::channel(KEPT + LAG);
         let missed =
             self.kept.iter().filter(|change| revision_of(change) > after && key_of(change).starts_with(&prefix));
@@ -213,8 +228,9 @@ impl Worker {
         }
     }
 
-    fn end_leases(&mut self) {
-        let over = self.leases.over(Instant::now());
+    /// Ends leases whose time was up at `heard`: who asked for them until then has been served.
+    fn end_leases(&mut self, heard: Instant) {
+        let over = self.leases.over(heard);
         if over.is_empty() {
             return;
         }
@@ -277,5 +293,22 @@ fn revision_of(change: &Change) -> Revision {
     match change {
         Change::Put(entry) => entry.revision,
         Change::Deleted { revision, .. } => *revision,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn watches_that_are_given_up_cost_nothing() {
+        let place = tempfile::TempDir::new().expect("a directory");
+        let store = Store::open(&place.path().join("directory.redb")).expect("a store");
+        let mut worker = Worker::new(store, crossbeam_channel::unbounded().1).expect("a worker");
+        let kept = worker.watch("a/".into(), Revision(0)).expect("a watch");
+        for _ in 0..100 {
+            drop(worker.watch("b/".into(), Revision(0)).expect("a watch"));
+        }
+        assert!(worker.watchers.len() <= 2 && !kept.is_closed(), "{} watchers", worker.watchers.len());
     }
 }

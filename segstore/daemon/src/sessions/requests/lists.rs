@@ -1,33 +1,86 @@
 //! Everything there is.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use segstore::control::message::{Answer, Fault, Holder};
+use segstore::control::message::{Answer, Fault, FaultKind, HeldName, Holder, SegmentInfo};
 
 use super::Client;
-use crate::cluster::holder_key;
-use crate::node::{directory_fault, parse};
+use crate::cluster::{SegmentEntry, holder_key, node_key};
+use crate::directory::{Entry, Revision};
+use crate::node::{Node, SHORT, directory_fault, parse};
+use crate::peers::message::Call;
 use crate::sessions::credentials::Want;
 
 /// The segments that the client may load.
 pub(super) async fn segments(client: &Client) -> Result<Answer, Fault> {
-    let node = &client.node;
+    let may = |segment: &SegmentInfo| client.credentials.check(&segment.name, segment.access, Want::Read).is_ok();
+    Ok(Answer::Segments(all(&client.node).await?.into_iter().filter(may).collect()))
+}
+
+/// Every segment, with what its replicas' nodes say.
+pub(crate) async fn all(node: &Arc<Node>) -> Result<Vec<SegmentInfo>, Fault> {
     let listing = node.directory.list(&holder_key("")).await.map_err(|error| directory_fault(&error))?;
     let mut holders: HashMap<String, Holder> = HashMap::new();
     for entry in &listing.entries {
         holders.insert(entry.key.clone(), parse(entry)?);
     }
-    let may = |name: &str, access| client.credentials.check(name, access, Want::Read).is_ok();
-    let segments = node.segments().await?.into_iter().filter(|(name, entry, _)| may(name, entry.access));
-    let segments = segments.map(|(name, entry, revision)| {
+    let describe = |(name, entry, revision): (String, SegmentEntry, Revision)| {
         let holder = holders.remove(&holder_key(&name));
         node.describe(&name, &entry, revision, holder)
-    });
-    Ok(Answer::Segments(segments.collect()))
+    };
+    let mut segments: Vec<_> = node.segments().await?.into_iter().map(describe).collect();
+    node.look_at(segments.iter_mut().flat_map(|segment| &mut segment.places)).await;
+    Ok(segments)
+}
+
+/// Names that are held.
+pub(super) async fn holds(client: &Client) -> Result<Answer, Fault> {
+    let listing = client.node.directory.list(&holder_key("")).await.map_err(|error| directory_fault(&error))?;
+    let held = |entry: &Entry| {
+        let name = entry.key.strip_prefix(&holder_key("")).unwrap_or(&entry.key).to_owned();
+        Ok(HeldName { name, holder: parse(entry)? })
+    };
+    Ok(Answer::Holds(listing.entries.iter().map(held).collect::<Result<_, Fault>>()?))
+}
+
+/// Names a node no longer that is down, and keeps no replica in sync.
+pub(super) async fn forget_node(client: &Client, name: &str) -> Result<Answer, Fault> {
+    let node = &client.node;
+    let known: Vec<_> = node.view.all().into_iter().filter(|(entry, _)| entry.name == name).collect();
+    if known.is_empty() {
+        return Err(Fault::new(FaultKind::NotFound, format!("no node {name} was seen")));
+    }
+    let down: Vec<_> = known.iter().filter(|(_, up)| !up).map(|(entry, _)| entry.node).collect();
+    if down.is_empty() {
+        return Err(Fault::new(FaultKind::Denied, format!("node {name} is up: stop its daemon first")));
+    }
+    let segments = node.segments().await?;
+    let keeps = |entry: &SegmentEntry| entry.in_sync.iter().any(|member| down.contains(&member.node));
+    let kept: Vec<_> = segments.iter().filter(|(_, entry, _)| keeps(entry)).map(|(name, ..)| name.as_str()).collect();
+    if !kept.is_empty() {
+        let text = format!(
+            "node {name} keeps replicas in sync of {}: they leave the set when their owner, or the next one, goes on without; \
+             or remove these segments",
+            kept.join(", ")
+        );
+        return Err(Fault::new(FaultKind::Denied, text));
+    }
+    for gone in down {
+        node.call_all(&Call::ForgetNode { node: gone }, SHORT).await;
+    }
+    Ok(Answer::Done)
 }
 
 pub(super) async fn nodes(client: &Client) -> Result<Answer, Fault> {
     let mut nodes: Vec<_> = client.node.view.all().into_iter().map(|(entry, up)| entry.info(up)).collect();
+    let answers = tokio::time::timeout(SHORT, client.node.directory.read(&node_key(client.node.id))).await;
+    let stale = match answers {
+        Ok(Ok(_)) => None,
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(_) => Some("the directory does not answer".to_owned()),
+    };
+    nodes.iter_mut().for_each(|node| node.stale.clone_from(&stale));
     nodes.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(Answer::Nodes(nodes))
 }

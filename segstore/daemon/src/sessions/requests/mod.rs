@@ -1,6 +1,6 @@
 //! What clients ask, by subject.
 
-mod lists;
+pub(super) mod lists;
 pub(super) mod names;
 pub(super) mod owners;
 mod replicas;
@@ -8,7 +8,7 @@ mod segments;
 
 use std::sync::Arc;
 
-use segstore::control::message::{Answer, Fault, FaultKind, Request, SegmentInfo};
+use segstore::control::message::{Access, Answer, Fault, FaultKind, Holder, Request, SegmentInfo};
 
 use super::credentials::{Credentials, Want};
 use super::session::Session;
@@ -27,9 +27,20 @@ pub(super) struct Client {
 impl Client {
     /// A segment that the client may use so.
     async fn segment(&self, name: &str, want: Want) -> Result<(SegmentEntry, Revision), Fault> {
-        let (entry, revision) = self.node.segment(name).await?;
+        let (entry, revision) = match self.node.segment(name).await {
+            Err(fault) if fault.kind == FaultKind::NotFound => return Err(self.not_made(name, fault).await),
+            found => found?,
+        };
         self.credentials.check(name, entry.access, want)?;
         Ok((entry, revision))
+    }
+
+    /// There is no such segment; somebody may hold its name.
+    async fn not_made(&self, name: &str, mut fault: Fault) -> Fault {
+        if let Ok(Some((Holder { program, pid, node_name, .. }, _))) = self.node.holder(name).await {
+            fault.message += &format!("; its name is held by {program} (process {pid} on node {node_name})");
+        }
+        fault
     }
 
     /// What a client that may load a segment is told of it.
@@ -44,9 +55,13 @@ impl Client {
 pub(super) async fn serve(client: &Client, request: Request) -> Result<Answer, Fault> {
     match request {
         Request::Hello { .. } => Err(Fault::new(FaultKind::Invalid, "hello was said before")),
-        Request::Create { name, shape, keeping, mode } => segments::create(client, &name, shape, keeping, mode).await,
+        Request::Create { name, shape, keeping, mode, uid, gid } => {
+            let Credentials { uid: own_uid, gid: own_gid, .. } = client.credentials;
+            let access = Access { uid: uid.unwrap_or(own_uid), gid: gid.unwrap_or(own_gid), mode };
+            segments::create(client, name, shape, keeping, access).await
+        }
         Request::Lookup { name } => segments::lookup(client, &name).await,
-        Request::Swap { name, swap, why } => segments::swap(client, &name, swap, &why).await,
+        Request::Swap { name, swap, why, causes } => segments::swap(client, &name, swap, &why, &causes).await,
         Request::Remove { name, force } => segments::remove(client, &name, force).await,
         Request::Acquire { name, wait, force } => names::acquire(client, &name, wait, force).await,
         Request::Release { name } => names::release(client, &name).await,
@@ -64,6 +79,8 @@ pub(super) async fn serve(client: &Client, request: Request) -> Result<Answer, F
         Request::EndHold { name, number } => owners::end_hold(client, &name, number).await,
         Request::Status { name } => owners::status(client, &name).await,
         Request::Segments => lists::segments(client).await,
+        Request::Holds => lists::holds(client).await,
+        Request::ForgetNode { name } => lists::forget_node(client, &name).await,
         Request::Nodes => lists::nodes(client).await,
         Request::Events { name } => lists::events(client, name.as_deref()).await,
     }

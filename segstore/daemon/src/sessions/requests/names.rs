@@ -4,17 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use segstore::control::message::{Answer, Fault, FaultKind, Holder};
+use segstore_core::layout::Ownership;
 use tokio::time::Instant;
 
 use super::Client;
 use crate::cluster::{check_name, holder_key};
-use crate::directory::{Change, Revision, Swapped, Value};
+use crate::directory::{Change, Swapped, Value};
 use crate::identity::now;
 use crate::node::{Node, directory_fault};
+use crate::sessions::Session;
 use crate::sessions::credentials::Want;
 
 /// The pause after a watch that broke off.
 const PAUSE: Duration = Duration::from_millis(50);
+/// How often it is said that the directory is still away.
+const REMIND: Duration = Duration::from_secs(60);
 /// The pause between attempts to tell the directory that a name is free.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -26,20 +30,27 @@ pub(super) async fn acquire(client: &Client, name: &str, wait: Option<u64>, forc
         let text = format!("node {} only keeps replicas: no application owns a segment here", node.name);
         return Err(Fault::new(FaultKind::Denied, text));
     }
-    if let Some((entry, _)) = found(node.segment(name).await)? {
-        client.credentials.check(name, entry.access, Want::Write)?;
-    }
+    let mut is_away = Away::default();
     let until = wait.map(|wait| Instant::now() + Duration::from_millis(wait));
     loop {
         // In a task of its own: a connection that closes meanwhile must not leave an entry that nobody knows of.
         let (asker, wanted) = (client.clone(), name.to_owned());
         let attempted = tokio::spawn(async move { take(&asker, &wanted, force).await }).await;
         let attempted = attempted.map_err(|error| Fault::new(FaultKind::Internal, error.to_string()))?;
-        let holder = match attempted? {
-            Ok(newly) => return Ok(Answer::Acquired { newly }),
-            Err(holder) => holder,
+        let is_late = until.is_some_and(|until| until <= Instant::now());
+        let holder = match attempted {
+            Ok(Ok(newly)) => return Ok(Answer::Acquired { newly }),
+            Ok(Err(holder)) => holder,
+            // Whoever waits for a holder to go waits for the directory too.
+            Err(fault) if !is_late && matches!(fault.kind, FaultKind::Unreachable | FaultKind::NoAnswer) => {
+                is_away.tell(name, &fault);
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
+            Err(fault) => return Err(fault),
         };
-        if until.is_some_and(|until| until <= Instant::now()) {
+        is_away.end(name);
+        if is_late {
             let Holder { program, pid, node_name, .. } = &*holder;
             let text = format!("segment {name} is owned by {program} (process {pid} on node {node_name})");
             return Err(Fault::new(FaultKind::Held(holder), text));
@@ -60,59 +71,155 @@ fn found<T>(result: Result<T, Fault>) -> Result<Option<T>, Fault> {
     }
 }
 
+/// Tells that the directory is away: at once, then from time to time, and when it is back.
+#[derive(Default)]
+struct Away(Option<Instant>);
+
+impl Away {
+    fn tell(&mut self, name: &str, fault: &Fault) {
+        if self.0.is_none_or(|told| told.elapsed() >= REMIND) {
+            tracing::warn!(segment = name, "a process waits for it, and goes on waiting: {fault}");
+            self.0 = Some(Instant::now());
+        }
+    }
+
+    fn end(&mut self, name: &str) {
+        if self.0.take().is_some() {
+            tracing::info!(segment = name, "a process waits for it, and the directory answers again");
+        }
+    }
+}
+
 /// Takes the name for the session; whether it did not have it before, or who has it.
 async fn take(client: &Client, name: &str, force: bool) -> Result<Result<bool, Box<Holder>>, Fault> {
+    if let Some((entry, _)) = found(client.node.segment(name).await)? {
+        client.credentials.check(name, entry.access, Want::Write)?;
+    }
+    let alone = client.session.names.lock().await;
     // Noted before the entry stands, so that nobody takes it for a stale one.
     let held_before = client.session.holds(name);
     client.session.hold(name);
-    let attempted = attempt(client, name, force).await;
+    let attempted = attempt(&client.node, &client.session, client.credentials.pid, name, force).await;
     if matches!(attempted, Ok(Ok(()))) {
         client.node.sessions.keep();
     } else if !held_before {
         client.session.let_go(name);
     }
+    drop(alone);
     if client.session.is_over() {
         free_at_last(&client.node, client.session.number, name).await;
+    } else if !held_before && matches!(&attempted, Err(fault) if fault.kind == FaultKind::NoAnswer) {
+        // The entry may stand, or be about to: who asked is told that it failed, so nobody would ever free it.
+        let (node, session, name) = (client.node.clone(), client.session.number, name.to_owned());
+        tokio::spawn(async move {
+            tokio::time::sleep(RETRY).await;
+            free_at_last(&node, session, &name).await;
+        });
     }
     Ok(attempted?.map(|()| !held_before))
 }
 
 /// Takes the name if it is free, or stale, or is to be taken by force; otherwise who has it.
-async fn attempt(client: &Client, name: &str, force: bool) -> Result<Result<(), Box<Holder>>, Fault> {
-    let (node, session) = (&client.node, &client.session);
+async fn attempt(
+    node: &Arc<Node>,
+    session: &Arc<Session>,
+    pid: i32,
+    name: &str,
+    force: bool,
+) -> Result<Result<(), Box<Holder>>, Fault> {
     let lease = *node.lease.borrow();
     let lease = lease.ok_or_else(|| {
         Fault::new(FaultKind::Unreachable, format!("node {} has no lease now: does the directory answer?", node.name))
     })?;
-    let present = node.holder(name).await?;
-    if let Some((holder, _)) = &present {
+    let mut taken_from = None;
+    let present = node.directory.read(&holder_key(name)).await.map_err(|error| directory_fault(&error))?;
+    if let Some(entry) = &present {
+        let holder: Holder = crate::node::parse(entry)?;
         let is_own = holder.node == node.id;
-        if is_own && holder.session == session.number {
+        let is_this = is_own && holder.session == session.number;
+        if is_this && entry.lease == Some(lease) {
             return Ok(Ok(()));
         }
         // A session that ended while nobody could be told, or an entry that came back with an old copy of the directory.
-        let holds = |other: Arc<crate::sessions::Session>| other.holds(name);
+        let holds = |other: Arc<Session>| other.holds(name);
         let is_stale = is_own && !node.sessions.numbered(holder.session).is_some_and(holds);
-        if !is_stale && !force {
-            return Ok(Err(Box::new(holder.clone())));
+        // One under an earlier lease would go with it.
+        if !is_this && !is_stale && !force {
+            return Ok(Err(Box::new(holder)));
         }
+        let Holder { program, pid, node_name, .. } = holder;
+        taken_from =
+            (!is_this && !is_stale).then(|| format!("{program} (process {pid} on node {node_name}), which held it"));
     }
     let holder = Holder {
         node: node.id,
         node_name: node.name.clone(),
         session: session.number,
-        pid: client.credentials.pid,
+        pid,
         program: session.program.clone(),
         since: now(),
     };
     let value = Value { bytes: crate::node::encode(&holder)?, lease: Some(lease) };
-    let expected: Option<Revision> = present.as_ref().map(|(_, revision)| *revision);
+    let expected = present.map(|entry| entry.revision);
     let swapped = node.directory.compare_swap(&holder_key(name), expected, Some(value)).await;
     match swapped.map_err(|error| directory_fault(&error))? {
-        Swapped::Made(_) => Ok(Ok(())),
+        Swapped::Made(_) => {
+            if let Some(from) = taken_from {
+                session.took(name, from);
+            }
+            Ok(Ok(()))
+        }
         Swapped::Conflict(Some(entry)) => Ok(Err(Box::new(crate::node::parse(&entry)?))),
-        Swapped::Conflict(None) => Box::pin(attempt(client, name, force)).await,
+        Swapped::Conflict(None) => Box::pin(attempt(node, session, pid, name, force)).await,
     }
+}
+
+/// Holds a name for a session that held it under an earlier lease: unless somebody else has it by now, or has owned the segment
+/// meanwhile. Then this session's owner is fenced, and its next checkpoint tells it.
+pub(in crate::sessions) async fn hold_again(
+    node: &Arc<Node>,
+    session: &Arc<Session>,
+    name: &str,
+    claimed: Option<Ownership>,
+) {
+    loop {
+        let why = match try_again(node, session, name, claimed).await {
+            Ok(None) => return,
+            Ok(Some(why)) => why,
+            Err(fault) => {
+                tracing::debug!(segment = name, "holding it again: {fault}");
+                tokio::time::sleep(RETRY).await;
+                if node.lease.borrow().is_none() || !session.holds(name) {
+                    return; // The next lease begins this anew.
+                }
+                continue;
+            }
+        };
+        tracing::warn!(segment = name, process = session.credentials.pid, "it is not held here any more: {why}");
+        session.let_go(name);
+        node.sessions.keep();
+        return free_at_last(node, session.number, name).await;
+    }
+}
+
+/// Why the name is the session's no longer, if it is not.
+async fn try_again(
+    node: &Arc<Node>,
+    session: &Arc<Session>,
+    name: &str,
+    claimed: Option<Ownership>,
+) -> Result<Option<String>, Fault> {
+    if let Err(holder) = attempt(node, session, session.credentials.pid, name, false).await? {
+        return Ok(Some(format!("process {} on node {} holds it", holder.pid, holder.node_name)));
+    }
+    if !session.holds(name) {
+        return Ok(Some("its session let it go".to_owned()));
+    }
+    // With the name held nobody else claims the segment, so what is read now stays true.
+    let Some(claimed) = claimed else { return Ok(None) };
+    let record = found(node.segment(name).await)?;
+    let is_other = record.is_none_or(|(entry, _)| Ownership { term: entry.term, owner: entry.owner } != claimed);
+    Ok(is_other.then(|| "the segment was taken over, or removed, meanwhile".to_owned()))
 }
 
 /// Waits until the holder's entry has gone, or something was missed.
@@ -149,9 +256,6 @@ pub(in crate::sessions) async fn free_at_last(node: &Arc<Node>, session: u64, na
     while let Err(fault) = free(node, session, name).await {
         tracing::warn!(segment = name, "telling the directory that it is free: {fault}; trying again");
         tokio::time::sleep(RETRY).await;
-        if node.sessions.numbered(session).is_some_and(|session| session.holds(name)) {
-            return; // It has been acquired again meanwhile.
-        }
     }
 }
 
@@ -170,8 +274,16 @@ pub(in crate::sessions) async fn free_strays(node: &Arc<Node>) -> Result<(), Fau
     Ok(())
 }
 
-/// Takes a session's entry away, if it stands.
+/// Takes a session's entry away, if it stands and the session has not acquired the name again meanwhile.
 async fn free(node: &Arc<Node>, session: u64, name: &str) -> Result<(), Fault> {
+    let living = node.sessions.numbered(session);
+    let _alone = match &living {
+        Some(living) => Some(living.names.lock().await),
+        None => None,
+    };
+    if living.as_ref().is_some_and(|living| living.holds(name)) {
+        return Ok(());
+    }
     let Some((holder, revision)) = node.holder(name).await? else { return Ok(()) };
     if holder.node != node.id || holder.session != session {
         return Ok(());

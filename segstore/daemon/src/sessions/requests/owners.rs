@@ -46,7 +46,8 @@ pub(in crate::sessions) async fn unpin(node: Arc<Node>, slot: Pinned) -> Result<
 }
 
 pub(super) async fn status(client: &Client, name: &str) -> Result<Answer, Fault> {
-    let info = client.info(name).await?;
+    let mut info = client.info(name).await?;
+    client.node.look_at(info.places.iter_mut()).await;
     let owner = match &info.holder {
         Some(holder) => state(client, name, holder).await,
         None => None,
@@ -63,7 +64,7 @@ pub(super) async fn status(client: &Client, name: &str) -> Result<Answer, Fault>
                 in_sync: true,
                 image: None,
                 repair: None,
-                problem: Some(if place.up { "its node does not have it" } else { "its node is down" }.to_owned()),
+                problem: Some(place.problem.clone().unwrap_or_else(|| "its node does not answer".to_owned())),
             });
         }
     }

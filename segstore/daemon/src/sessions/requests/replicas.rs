@@ -1,14 +1,17 @@
 //! Replicas: requests are passed on to the nodes that keep them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use segstore::control::message::{Answer, Bytes, Fault, FaultKind};
-use segstore_core::id::{Member, Stamp};
+use segstore::control::message::{Answer, Bytes, Fault, FaultKind, ReplicaInfo};
+use segstore_core::forget::Forgettable;
+use segstore_core::id::{Member, NodeId, SegmentId, Stamp};
 use segstore_core::layout::Ownership;
 use segstore_core::replica::{Refused, Request as ReplicaRequest};
 
 use super::Client;
-use crate::node::{LONG, REPAIR, SHORT, geometry, placement, unexpected};
+use crate::cluster::SegmentEntry;
+use crate::node::{LONG, Node, REPAIR, SHORT, geometry, placement, unexpected};
 use crate::peers::message::{Call, Reply};
 use crate::sessions::credentials::Want;
 
@@ -18,8 +21,8 @@ pub(super) async fn fence(
     member: Member,
     request: ReplicaRequest,
 ) -> Result<Answer, Fault> {
-    client.segment(name, Want::Write).await?;
-    check(member, request)?;
+    let (entry, _) = client.segment(name, Want::Write).await?;
+    check(name, &entry, member, &request)?;
     heads_of(client, member, Call::Fence { request }, LONG).await.map(Answer::Heads)
 }
 
@@ -36,17 +39,42 @@ pub(super) async fn level(
     member: Member,
     request: ReplicaRequest,
 ) -> Result<Answer, Fault> {
-    client.segment(name, Want::Write).await?;
-    check(member, request)?;
+    let (entry, _) = client.segment(name, Want::Write).await?;
+    check(name, &entry, member, &request)?;
     client.node.call(member.node, Call::Level { request }, REPAIR).await.map(|_| Answer::Done)
 }
 
-fn check(member: Member, request: ReplicaRequest) -> Result<(), Fault> {
-    if request.incarnation == member.incarnation {
+/// Whether the request is about this segment's replica, in the name of whom the record names: a claim is in the record before anybody
+/// is fenced for it. A replica believes what it is told of terms, and remembers it for good.
+fn check(name: &str, entry: &SegmentEntry, member: Member, request: &ReplicaRequest) -> Result<(), Fault> {
+    if request.segment != entry.segment {
+        let text = format!("segment {name} is {}, the request is about {}", entry.segment, request.segment);
+        return Err(Fault::new(FaultKind::Invalid, text));
+    }
+    if request.incarnation != member.incarnation {
+        let asked = request.incarnation;
+        let text = format!("the request is for replica {asked}, but was sent to {}", member.incarnation);
+        return Err(Fault::new(FaultKind::Invalid, text));
+    }
+    check_owner(name, entry, request.asker)
+}
+
+/// Whether the record names this owner, in this term.
+fn check_owner(name: &str, entry: &SegmentEntry, asked: Ownership) -> Result<(), Fault> {
+    let owner = Ownership { term: entry.term, owner: entry.owner };
+    if asked == owner {
         return Ok(());
     }
-    let text = format!("the request is for replica {}, but was sent to {}", request.incarnation, member.incarnation);
-    Err(Fault::new(FaultKind::Invalid, text))
+    let why = if asked.term < owner.term {
+        Refused::TermOver { asked, remembered: owner }
+    } else {
+        Refused::TermTaken { asked, remembered: owner }
+    };
+    let text = format!(
+        "segment {name} belongs to owner {} in term {}, not to owner {} in term {}: open it again",
+        owner.owner, owner.term, asked.owner, asked.term
+    );
+    Err(Fault::new(FaultKind::Refused(why), text))
 }
 
 pub(super) async fn heads(client: &Client, name: &str, member: Member) -> Result<Answer, Fault> {
@@ -64,8 +92,8 @@ pub(super) async fn connect(
 ) -> Result<Answer, Fault> {
     let want = if writer.is_some() { Want::Write } else { Want::Read };
     let (entry, _) = client.segment(name, want).await?;
-    if let Some(request) = writer {
-        check(member, request)?;
+    if let Some(request) = &writer {
+        check(name, &entry, member, request)?;
     }
     let call = Call::Connect { segment: entry.segment, member, writer, provider, hello };
     match client.node.call(member.node, call, LONG).await? {
@@ -79,15 +107,13 @@ pub(super) async fn local(client: &Client, name: &str, make_for: Option<Ownershi
     let node = &client.node;
     let (entry, _) = client.segment(name, Want::Write).await?;
     let segment = entry.segment;
-    let kept = match node.call(node.id, Call::Replicas { segment }, SHORT).await? {
-        Reply::Replicas(kept) => kept,
-        other => return Err(unexpected(&other)),
-    };
+    let kept = kept(node, node.id, segment).await?;
     let usable = kept.iter().find(|replica| !entry.in_sync.contains(&replica.member) && replica.problem.is_none());
     let member = match (usable, make_for) {
         (Some(replica), _) => replica.member,
         (None, None) => return Err(Fault::new(FaultKind::NotFound, format!("no copy of segment {name} on this node"))),
         (None, Some(remembered)) => {
+            check_owner(name, &entry, remembered)?;
             let call = Call::Create { segment, name: name.to_owned(), shape: entry.shape, remembered };
             match node.call(node.id, call, LONG).await? {
                 Reply::Created { member } => member,
@@ -99,7 +125,7 @@ pub(super) async fn local(client: &Client, name: &str, make_for: Option<Ownershi
     Ok(Answer::Local { member, heads })
 }
 
-/// Places one more replica, and has it filled.
+/// Places one more replica, and has it filled, in place of what its node keeps of the segment for nothing.
 pub(super) async fn repair(
     client: &Client,
     name: &str,
@@ -110,28 +136,28 @@ pub(super) async fn repair(
 ) -> Result<Answer, Fault> {
     let node = &client.node;
     let (entry, _) = client.segment(name, Want::Write).await?;
-    let owner = Ownership { term: entry.term, owner: entry.owner };
-    if owner != ownership {
-        let why = Refused::TermOver { asked: ownership, remembered: owner };
-        return Err(Fault::new(FaultKind::Refused(why), why.to_string()));
-    }
-    let geometry = geometry(entry.shape)?;
-    // Who is in sync is never replaced, whatever the owner knows.
-    let mut members = members.to_vec();
-    members.extend(entry.in_sync.iter().filter(|member| !members.contains(member)).copied().collect::<Vec<_>>());
-    let taken: Vec<_> = members.iter().map(|member| member.node).chain([node.id]).collect();
+    check_owner(name, &entry, ownership)?;
+    let (segment, geometry) = (entry.segment, geometry(entry.shape)?);
+    let taking_part = members.iter().chain(&entry.in_sync);
+    let taken: Vec<_> = taking_part.map(|member| member.node).chain([node.id]).collect();
     let nodes = node.rooms().await;
     let chosen = placement::choose(&nodes, node.id, &taken, geometry.replica_bytes(), 1);
     let Some(target) = chosen.first() else {
         let text = format!("no further node has room for a replica of segment {name}");
         return Err(Fault::new(FaultKind::NoRoom, text));
     };
+    let kept: Vec<_> = kept(node, target.node, segment).await?.iter().map(|replica| replica.member).collect();
+    // Read after that: nothing that the record comes to list is among what is kept for nothing.
+    let (entry, revision) = client.segment(name, Want::Write).await?;
+    let record = entry.versioned(revision).record;
+    let replaced = Forgettable::of_owner(ownership, members, &kept, &record)
+        .map_err(|why| Fault::new(FaultKind::Refused(why), why.to_string()))?;
     let call = Call::Repair {
-        segment: entry.segment,
+        segment,
         name: name.to_owned(),
         shape: entry.shape,
         ownership,
-        members,
+        replaced: replaced.members,
         source: node.view.place(source),
         slot,
         base,
@@ -140,6 +166,14 @@ pub(super) async fn repair(
         Reply::Repaired { member, base, closed } => {
             Ok(Answer::Repaired { place: node.view.place(member), base, closed })
         }
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// What a node keeps of a segment.
+async fn kept(node: &Arc<Node>, of: NodeId, segment: SegmentId) -> Result<Vec<ReplicaInfo>, Fault> {
+    match node.call(of, Call::Replicas { segment }, SHORT).await? {
+        Reply::Replicas(kept) => Ok(kept),
         other => Err(unexpected(&other)),
     }
 }

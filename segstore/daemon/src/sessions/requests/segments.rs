@@ -1,48 +1,73 @@
 //! Segments: made, looked up, changed, removed.
 
 use segstore::control::message::{Access, Answer, Fault, FaultKind, Keeping, Shape};
-use segstore_core::id::{Member, OwnerId, SegmentId, Term};
+use segstore_core::id::{Member, NodeId, OwnerId, SegmentId, Term};
 use segstore_core::layout::Ownership;
 use segstore_core::record::{RecordVersion, Swap};
 
 use super::Client;
 use crate::cluster::{NodeEntry, SegmentEntry, check_name, segment_key};
+use crate::config::shown;
 use crate::directory::{Revision, Swapped};
 use crate::identity::now;
 use crate::identity::random;
-use crate::node::{LONG, Node, SHORT, directory_fault, geometry, placement, unexpected};
+use crate::node::{Change, LONG, Node, SHORT, directory_fault, geometry, placement, unexpected};
 use crate::peers::message::{Call, Reply};
 use crate::sessions::credentials::Want;
 
 /// The most replicas of a segment.
 const REPLICAS: u32 = 16;
 
+/// Makes a segment. In a task of its own: a client that goes away meanwhile must not leave replicas that nobody knows of.
 pub(super) async fn create(
     client: &Client,
-    name: &str,
+    name: String,
     shape: Shape,
     keeping: Keeping,
-    mode: u32,
+    access: Access,
 ) -> Result<Answer, Fault> {
+    let asker = client.clone();
+    let made = tokio::spawn(async move { make(&asker, &name, shape, keeping, access).await }).await;
+    made.map_err(|error| Fault::new(FaultKind::Internal, error.to_string()))?
+}
+
+async fn make(client: &Client, name: &str, shape: Shape, keeping: Keeping, access: Access) -> Result<Answer, Fault> {
     check_name(name)?;
     let geometry = geometry(shape)?;
-    check_keeping(keeping, mode)?;
+    check_keeping(keeping, access.mode)?;
+    client.credentials.check_giving(access)?;
     let node = &client.node;
     match node.segment(name).await {
         Ok(_) => return Err(exists(name)),
         Err(fault) if fault.kind == FaultKind::NotFound => {}
         Err(fault) => return Err(fault),
     }
-    let nodes = node.rooms().await;
-    let places = placement::choose(&nodes, node.id, &[], geometry.replica_bytes(), keeping.replicas as usize);
-    // A replica on the owner's own node is better than none, and counts for nothing.
-    let elsewhere = places.iter().filter(|place| place.node != node.id).count();
-    let fewest = if keeping.minimum == 0 { 0 } else { 1 };
-    if places.is_empty() || (elsewhere < fewest && nodes.len() > 1) {
-        return Err(no_room(name, &nodes, geometry.replica_bytes()));
-    }
     let segment = SegmentId(random()?);
-    let members = make_replicas(node, name, segment, shape, &places).await?;
+    let (mut nodes, mut full) = (node.rooms().await, None);
+    let (members, places) = loop {
+        let places = placement::choose(&nodes, node.id, &[], geometry.replica_bytes(), keeping.replicas as usize);
+        // A replica on the owner's own node is better than none, and counts for nothing.
+        let elsewhere = places.iter().filter(|place| place.node != node.id).count();
+        let fewest = if keeping.minimum == 0 { 0 } else { 1 };
+        if places.is_empty() || (elsewhere < fewest && nodes.len() > 1) {
+            return Err(full.unwrap_or_else(|| no_room(name, &nodes, geometry.replica_bytes())));
+        }
+        match make_replicas(node, name, segment, shape, &places).await {
+            Ok(members) => break (members, places),
+            // What a node says of its room is a moment old: the next one may have more.
+            Err((at, fault)) if fault.kind == FaultKind::NoRoom => {
+                tracing::warn!(segment = name, "node {} was to keep a replica: {fault}", node.view.name(at));
+                nodes.retain(|entry| entry.node != at);
+                full = Some(fault);
+            }
+            Err((_, fault)) => return Err(fault),
+        }
+    };
+    let elsewhere = places.iter().filter(|place| place.node != node.id).count();
+    if client.session.is_over() {
+        forget(node, segment).await;
+        return Err(Fault::new(FaultKind::Unreachable, "the session that wanted the segment has ended"));
+    }
     let mut entry = SegmentEntry {
         segment,
         term: Term(0),
@@ -50,7 +75,7 @@ pub(super) async fn create(
         in_sync: members,
         shape: Shape { capacity: geometry.capacity(), ..shape },
         keeping,
-        access: Access { uid: client.credentials.uid, gid: client.credentials.gid, mode },
+        access,
         created: now(),
         events: Vec::new(),
     };
@@ -94,9 +119,14 @@ fn exists(name: &str) -> Fault {
 }
 
 fn no_room(name: &str, nodes: &[NodeEntry], bytes: u64) -> Fault {
-    let free = nodes.iter().map(|node| format!("{} has {} free", node.name, node.budget.saturating_sub(node.used)));
+    let free = nodes.iter().map(|node| format!("{} has {}", node.name, shown(node.budget.saturating_sub(node.used))));
     let free = free.collect::<Vec<_>>().join(", ");
-    let text = format!("no room for a replica of segment {name}, which takes {bytes} bytes: {free}");
+    let bytes = shown(bytes);
+    let text = format!(
+        "no room for a replica of segment {name}, which takes {bytes} (twice the capacity); free: {free}. Ask for a smaller \
+         capacity, remove segments, or give nodes more: `memory` in their configuration, and the tmpfs of `memory_dir` \
+         (mount -o remount,size=...)"
+    );
     Fault::new(FaultKind::NoRoom, text)
 }
 
@@ -107,26 +137,26 @@ async fn make_replicas(
     segment: SegmentId,
     shape: Shape,
     places: &[NodeEntry],
-) -> Result<Vec<Member>, Fault> {
+) -> Result<Vec<Member>, (NodeId, Fault)> {
     let mut making = tokio::task::JoinSet::new();
     for place in places {
         let (node, at) = (node.clone(), place.node);
         let call = Call::Create { segment, name: name.to_owned(), shape, remembered: Ownership::default() };
-        making.spawn(async move { node.call(at, call, LONG).await });
+        making.spawn(async move { (at, node.call(at, call, LONG).await) });
     }
     let mut members = Vec::new();
     let mut problem = None;
     while let Some(made) = making.join_next().await {
         match made {
-            Ok(Ok(Reply::Created { member })) => members.push(member),
-            Ok(Ok(other)) => problem = Some(unexpected(&other)),
-            Ok(Err(fault)) => problem = Some(fault),
-            Err(error) => problem = Some(Fault::new(FaultKind::Internal, error.to_string())),
+            Ok((_, Ok(Reply::Created { member }))) => members.push(member),
+            Ok((at, Ok(other))) => problem = Some((at, unexpected(&other))),
+            Ok((at, Err(fault))) => problem = Some((at, fault)),
+            Err(error) => problem = Some((node.id, Fault::new(FaultKind::Internal, error.to_string()))),
         }
     }
-    if let Some(fault) = problem {
+    if let Some(problem) = problem {
         forget(node, segment).await;
-        return Err(fault);
+        return Err(problem);
     }
     members.sort_unstable();
     Ok(members)
@@ -142,7 +172,13 @@ pub(super) async fn lookup(client: &Client, name: &str) -> Result<Answer, Fault>
 }
 
 /// Changes the record if it is still what was read. The event that explains it is part of the same change.
-pub(super) async fn swap(client: &Client, name: &str, swap: Swap, why: &str) -> Result<Answer, Fault> {
+pub(super) async fn swap(
+    client: &Client,
+    name: &str,
+    swap: Swap,
+    why: &str,
+    causes: &[(Member, String)],
+) -> Result<Answer, Fault> {
     let node = &client.node;
     let (entry, revision) = client.segment(name, Want::Write).await?;
     let changes_owner = swap.new.owner != swap.expected.record.owner;
@@ -153,15 +189,26 @@ pub(super) async fn swap(client: &Client, name: &str, swap: Swap, why: &str) -> 
     if entry.versioned(revision) != swap.expected || swap.new.segment != entry.segment {
         return Ok(Answer::Conflict { current: entry.versioned(revision) });
     }
+    if swap.new.term > entry.term.next() {
+        let text = format!("segment {name} is in term {}: term {} does not follow it", entry.term, swap.new.term);
+        return Err(Fault::new(FaultKind::Invalid, text));
+    }
     let who = format!("{} (process {} on node {})", client.session.program, client.credentials.pid, node.name);
-    let events = node.events(name, &swap, &who, why);
+    let from = client.session.taken_from(name);
+    let events = node.events(name, &swap, &Change { who: &who, why, from: from.as_deref(), causes });
     let mut new = entry.with_record(swap.new);
     for event in events {
         tracing::info!(segment = name, term = event.term, "{}: {}", event.what, event.why);
         new.note(event);
     }
     match node.write_segment(name, Some(revision), &new).await? {
-        Ok(Revision(version)) => Ok(Answer::Swapped { version: RecordVersion(version) }),
+        Ok(Revision(version)) => {
+            if changes_owner {
+                client.session.claimed(name, Ownership { term: new.term, owner: new.owner });
+                node.sessions.keep();
+            }
+            Ok(Answer::Swapped { version: RecordVersion(version) })
+        }
         Err(Some(found)) => {
             let current: SegmentEntry = crate::node::parse(&found)?;
             Ok(Answer::Conflict { current: current.versioned(found.revision) })

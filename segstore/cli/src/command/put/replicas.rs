@@ -1,0 +1,55 @@
+//! Waits for replicas that are missing: they are made by the owner, and `put` is not one for long.
+
+use std::time::{Duration, Instant};
+
+use segstore::{Checkpoint, Segment, SegmentInfo, Session};
+
+use crate::exit::Failure;
+use crate::output::progress;
+
+/// How often to look. A replica that was filled comes into the set with the next checkpoint.
+const LOOK: Duration = Duration::from_millis(200);
+/// A replica that was filled just now is not seen for a moment.
+const MOMENT: Duration = Duration::from_secs(2);
+/// Slots of a replica, at the least.
+const SLOTS: u64 = 2;
+
+/// Waits until as many nodes hold the segment as were asked for, while it can come to that; gives the newest checkpoint.
+pub(super) fn wait(
+    session: &Session,
+    segment: &mut Segment,
+    mut checkpoint: Checkpoint,
+    limit: Duration,
+) -> Result<Checkpoint, Failure> {
+    let began = Instant::now();
+    let mut hoped: Option<Instant> = None;
+    let bar = progress::spinner("waiting for a replica that is missing");
+    loop {
+        let info = session.lookup(segment.name())?;
+        let is_short = checkpoint.elsewhere < info.keeping.replicas as usize;
+        if is_short && can_grow(session, &info) {
+            hoped = Some(Instant::now());
+        }
+        if !is_short || began.elapsed() >= limit || hoped.is_none_or(|at| at.elapsed() > MOMENT) {
+            bar.finish_and_clear();
+            return Ok(checkpoint);
+        }
+        std::thread::sleep(LOOK.min(limit.saturating_sub(began.elapsed())));
+        checkpoint = segment.checkpoint()?;
+    }
+}
+
+/// Whether a node could take a replica: one that is up, has none that is in sync, and has room or one that is being filled.
+fn can_grow(session: &Session, info: &SegmentInfo) -> bool {
+    let Ok(status) = session.status(&info.name) else { return false };
+    if status.replicas.iter().any(|replica| replica.repair.is_some()) {
+        return true;
+    }
+    let owner = info.holder.as_ref().map(|holder| holder.node);
+    let has_one = |node| info.places.iter().any(|place| place.member.node == node);
+    let bytes = info.shape.capacity.saturating_mul(SLOTS);
+    let is_free = |node: &segstore::NodeInfo| {
+        node.up && Some(node.node) != owner && !has_one(node.node) && node.used.saturating_add(bytes) <= node.budget
+    };
+    session.nodes().is_ok_and(|nodes| nodes.iter().any(is_free))
+}

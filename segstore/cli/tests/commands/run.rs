@@ -1,0 +1,176 @@
+//! `run`, and what becomes of its program.
+
+use std::fs::File;
+use std::process::Stdio;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::cluster::{Cluster, has_ended, segctl, until};
+
+#[test]
+fn a_program_runs_on_one_node_and_another_stands_by() {
+    let cluster = Cluster::start(2);
+    let marks = cluster.file("marks");
+    let script = |node: usize| format!("echo {node} $$ >> {}; exec sleep 600", marks.display());
+    let lines = || std::fs::read_to_string(&marks).unwrap_or_default().lines().map(str::to_owned).collect::<Vec<_>>();
+    let mut first = cluster.start_run(1, "job", &script(1));
+    until("the first runs", || lines().len() == 1);
+    let mut second = cluster.start_run(2, "job", &script(2));
+    assert_eq!(cluster.code(&["put", "job", "/etc/hostname", "--wait", "0s"]), 11, "another session holds the name");
+    // The runner dies: its program is killed, and the other takes its place.
+    first.kill().unwrap();
+    first.wait().unwrap();
+    until("the second runs", || lines().len() == 2);
+    let first_line = lines().remove(0);
+    let program = first_line.split(' ').nth(1).unwrap();
+    until("the first program is dead", || has_ended(program));
+    // Asked to end, it passes that on.
+    send(second.id(), Signal::SIGTERM);
+    assert_eq!(second.wait().unwrap().code(), Some(128 + 15));
+}
+
+#[test]
+fn a_name_that_is_held_is_shown_and_json_has_units() {
+    let cluster = Cluster::start(2);
+    cluster.put_with("made", b"some bytes", 1);
+    let mut job = cluster.start_run(1, "job", "sleep 60");
+    let text = |arguments: &[&str]| String::from_utf8(cluster.run(arguments).stdout).unwrap();
+    until("it is held", || text(&["ls"]).lines().any(|line| line.starts_with(" job") && line.contains("segctl")));
+    assert!(text(&["status", "job"]).contains("is not made so far"));
+    let listed = cluster.json(&["ls"]);
+    assert_eq!((&listed[0]["name"], &listed[0]["access"]["mode"]), (&"made".into(), &"600".into()));
+    assert!(listed[0]["created"].as_str().unwrap().ends_with('Z'));
+    assert_eq!((&listed[1]["name"], &listed[1]["holder"]["node_name"]), (&"job".into(), &"n1".into()));
+    let refused = cluster.run(&["rm", "--force", "job"]);
+    assert!(String::from_utf8(refused.stderr).unwrap().contains("its name is held by segctl"));
+    send(job.id(), Signal::SIGTERM);
+    job.wait().unwrap();
+}
+
+/// A node that hangs for longer than its lease counts as dead: what runs there ends.
+#[test]
+fn a_program_whose_node_was_given_up_ends() {
+    let cluster = Cluster::start(2);
+    let marks = cluster.file("marks");
+    let script = format!("echo $$ >> {}; exec sleep 600", marks.display());
+    let started = || std::fs::read_to_string(&marks).unwrap_or_default().lines().count();
+    let mut first = cluster.start_run(2, "job", &script);
+    until("the first runs", || started() == 1);
+    let mut second = cluster.start_run(1, "job", &script);
+    let daemon = std::fs::read_to_string(cluster.file("n2/segstored.pid")).unwrap();
+    let daemon = daemon.trim().parse().unwrap();
+    send(daemon, Signal::SIGSTOP);
+    until("the second runs", || started() == 2);
+    send(daemon, Signal::SIGCONT);
+    assert_eq!(first.wait().unwrap().code(), Some(12));
+    send(second.id(), Signal::SIGTERM);
+    second.wait().unwrap();
+}
+
+#[test]
+fn the_programs_exit_code_is_passed_on() {
+    let cluster = Cluster::start(1);
+    assert_eq!(cluster.code(&["run", "job", "--", "sh", "-c", "exit 7"]), 7);
+    for (program, code) in [("/no/such/program", 127), ("no-such-program", 127), ("/etc/passwd", 126), ("/", 126)] {
+        let ran = cluster.run(&["run", "job", "--", program]);
+        let said = String::from_utf8(ran.stderr).unwrap();
+        assert_eq!((ran.status.code(), said.lines().count()), (Some(code), 1), "{program}: {said}");
+    }
+}
+
+fn send(process: u32, signal: Signal) {
+    kill(Pid::from_raw(process.try_into().unwrap()), signal).unwrap();
+}
+
+/// A node whose daemon is gone and does not come back is given up after its lease: nothing of it may run on then.
+#[test]
+fn a_program_whose_daemon_is_gone_ends() {
+    let cluster = Cluster::start(2);
+    let (marks, said) = (cluster.file("marks"), cluster.file("said"));
+    let script = format!("echo $$ >> {}; exec sleep 600", marks.display());
+    let started = || std::fs::read_to_string(&marks).unwrap_or_default().lines().count();
+    let mut first = cluster.command(2, &["run", "job", "--", "sh", "-c", &script]);
+    let mut first = first.stderr(File::create(&said).unwrap()).spawn().unwrap();
+    until("the first runs", || started() == 1);
+    let mut second = cluster.start_run(1, "job", &script);
+    let daemon = std::fs::read_to_string(cluster.file("n2/segstored.pid")).unwrap();
+    send(daemon.trim().parse().unwrap(), Signal::SIGKILL);
+    let says = |what: &str| std::fs::read_to_string(&said).unwrap().contains(what);
+    until("the runner says it", || says("does not answer"));
+    assert!(!says("ending the program"), "a daemon that is started again within its lease costs nothing");
+    assert_eq!(first.wait().unwrap().code(), Some(12));
+    assert!(says("has not answered for 3."));
+    until("the second runs", || started() == 2);
+    send(second.id(), Signal::SIGTERM);
+    second.wait().unwrap();
+}
+
+/// Beside the program's next life nothing of this one may go on.
+#[test]
+fn nothing_of_a_program_stays() {
+    let cluster = Cluster::start(1);
+    let marks = cluster.file("marks");
+    // A child, and one that has left the process group and its parent.
+    let script = |end: &str| {
+        let marks = marks.display();
+        format!("sleep 600 & echo $! > {marks}; setsid sh -c 'sleep 600 & echo $! >> {marks}; echo >> {marks}'; {end}")
+    };
+    let left = || std::fs::read_to_string(&marks).unwrap_or_default().lines().map(str::to_owned).collect::<Vec<_>>();
+    let gone = || left()[..2].iter().all(|process| has_ended(process));
+    for how in [Signal::SIGKILL, Signal::SIGTERM] {
+        let mut runner = cluster.start_run(1, "job", &script("sleep 600"));
+        until("both run", || left().len() == 3);
+        assert!(!gone());
+        send(runner.id(), how);
+        runner.wait().unwrap();
+        until("nothing is left", gone);
+        std::fs::remove_file(&marks).unwrap();
+    }
+    assert_eq!(cluster.code(&["run", "job", "--", "sh", "-c", &script("exit 3")]), 3);
+    assert!(left().len() == 3 && gone(), "when it ends by itself, too");
+}
+
+#[test]
+fn signals_reach_the_program() {
+    let cluster = Cluster::start(1);
+    let marks = cluster.file("marks");
+    let script = format!(
+        "for s in HUP QUIT USR1 USR2 WINCH; do trap \"echo $s >> {0}\" $s; done; echo >> {0}; \
+         while :; do sleep 0.02; done",
+        marks.display()
+    );
+    let seen = |what: &str| std::fs::read_to_string(&marks).unwrap_or_default().lines().any(|line| line == what);
+    let mut runner = cluster.command(1, &["run", "job", "--grace", "50ms", "--", "sh", "-c", &script]);
+    let mut runner = runner.stdin(Stdio::null()).spawn().unwrap();
+    until("it runs", || seen(""));
+    for signal in [Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGWINCH] {
+        send(runner.id(), signal);
+        until("the program got it", || seen(&signal.as_str()[3..]));
+    }
+    // None of these says that it is to end: no time runs. Nor is the daemon taken for silent while the runner is stopped.
+    send(runner.id(), Signal::SIGSTOP);
+    std::thread::sleep(Duration::from_millis(3200));
+    send(runner.id(), Signal::SIGCONT);
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(runner.try_wait().unwrap(), None);
+    send(runner.id(), Signal::SIGTERM);
+    assert_eq!(runner.wait().unwrap().code(), Some(128 + 15));
+}
+
+/// A shell script is an application too.
+#[test]
+fn a_script_makes_checkpoints_of_what_it_holds() {
+    let cluster = Cluster::start(2);
+    std::fs::write(cluster.file("n2/in"), "state").unwrap();
+    let script = "set -e; cd n2; segctl=$0; $segctl get job out || test $? = 10
+        $segctl put job in; $segctl get job out; cmp in out
+        echo more >> in; $segctl put job in; $segctl get job out; cmp in out";
+    // A socket that is named from here must be found from there.
+    let mut run = segctl();
+    run.args(["--socket", "n1/segstored.sock", "run", "job", "--", "sh", "-c", script, env!("CARGO_BIN_EXE_segctl")]);
+    let ran = run.current_dir(cluster.dir()).output().unwrap();
+    assert!(ran.status.success(), "{ran:?}");
+    assert_eq!(cluster.get("job"), b"statemore\n");
+}

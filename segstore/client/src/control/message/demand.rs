@@ -1,0 +1,46 @@
+//! Daemon to client, of its own accord, and what the client answers.
+
+use segstore_core::id::Member;
+use serde::{Deserialize, Serialize};
+
+use super::{Held, OwnerState};
+
+/// What a daemon asks of a client that owns a segment.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Demand {
+    /// Hold the newest acknowledged checkpoint. Answer: [`Report::Held`].
+    Hold {
+        /// The segment.
+        name: String,
+        /// For how long, in milliseconds.
+        time: u64,
+        /// Not in these replicas.
+        #[serde(default)]
+        without: Vec<Member>,
+    },
+    /// End a hold. Answer: [`Report::Done`].
+    EndHold {
+        /// The segment.
+        name: String,
+        /// Its number.
+        number: u64,
+    },
+    /// Say how the segment is. Answer: [`Report::State`].
+    State {
+        /// The segment.
+        name: String,
+    },
+}
+
+/// What the client answers.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Report {
+    /// It is done.
+    Done,
+    /// A slot is held.
+    Held(Held),
+    /// How the segment is.
+    State(Box<OwnerState>),
+}

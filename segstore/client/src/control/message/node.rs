@@ -1,0 +1,32 @@
+//! A node.
+
+use segstore_core::id::NodeId;
+use serde::{Deserialize, Serialize};
+
+/// A node of the cluster.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct NodeInfo {
+    /// The node.
+    pub node: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Where its daemon listens for the others.
+    pub address: String,
+    /// Whether it only keeps replicas.
+    pub storage: bool,
+    /// Whether its lease stands; where `stale` is said, whether it stood then.
+    pub up: bool,
+    /// Why nobody knows how the node is now: the directory does not answer.
+    #[serde(default)]
+    pub stale: Option<String>,
+    /// Whether the directory is kept here.
+    pub directory: bool,
+    /// Bytes of replica memory in use.
+    pub used: u64,
+    /// Bytes of replica memory that it may use.
+    pub budget: u64,
+    /// Replicas that it keeps.
+    pub replicas: u32,
+    /// The version of its daemon.
+    pub version: String,
+}
