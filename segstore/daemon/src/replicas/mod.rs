@@ -320,7 +320,7 @@ impl Replicas {
     /// Their files cannot be removed.
     pub fn forget(&self, segment: SegmentId) -> Result<(), ReplicaError> {
         for replica in self.of_segment(segment) {
-            self.lock().remove(&(segment, replica.member.incarnation));
+            self.take(segment, replica.member.incarnation);
             replica.remove()?;
         }
         Ok(())
@@ -414,12 +414,18 @@ mod tests {
         let replicas = replicas.expect("an empty directory");
         let geometry = Geometry::new(64 << 20, 4096, 2).expect("a geometry");
         let create = |segment| replicas.create(SegmentId(segment), geometry, Ownership::default());
-        std::thread::scope(|scope| {
-            let making = scope.spawn(|| create(1).expect("room"));
-            let seen = std::iter::repeat_with(|| replicas.usage()).take_while(|usage| usage.replicas == 0);
-            assert!(seen.filter(|usage| usage.used > 128 << 20).count() > 0, "its room is taken before it is there");
-            making.join().expect("made");
-        });
+        let is_seen = || {
+            std::thread::scope(|scope| {
+                let making = scope.spawn(|| create(1).expect("room"));
+                let seen = std::iter::repeat_with(|| replicas.usage()).take_while(|usage| usage.replicas == 0);
+                let is_seen = seen.filter(|usage| usage.used > 128 << 20).count() > 0;
+                making.join().expect("made");
+                is_seen
+            })
+        };
+        // Now and then this thread does not run while the other makes one.
+        let forgotten = |_: &i32| replicas.forget(SegmentId(1)).is_ok();
+        assert!((0..50).take_while(forgotten).any(|_| is_seen()), "its room is taken before it is there");
         let usage = replicas.usage();
         assert!((2..).map_while(|segment| create(segment).ok()).count() < 7, "the budget is kept");
         (1..10).for_each(|segment| replicas.forget(SegmentId(segment)).expect("removed"));
