@@ -37,10 +37,10 @@ impl NodeConfig {
     }
 }
 
-/// Has the daemon itself look at what a user chose, before anything is written or started.
-pub(super) fn check(up: &Up) -> Result<(), Failure> {
+/// Has the daemon itself look at what a user chose, before anything is started.
+pub(super) fn check(up: &Up, dir: &Path) -> Result<(), Failure> {
     let mut daemon = daemon()?;
-    daemon.args(["--check-config", "--directory", "self"]);
+    daemon.args(["--check-config", "--directory", "self"]).arg("--secret-file").arg(dir.join("secret"));
     for (flag, value) in [("--memory", &up.memory), ("--transport", &up.transport), ("--node-lease", &up.node_lease)] {
         if let Some(value) = value {
             daemon.arg(format!("{flag}={value}"));

@@ -44,13 +44,18 @@ pub(crate) fn up(up: &Up) -> Result<Vec<Started>, Failure> {
     if !(1..=MOST).contains(&up.nodes) {
         return Err(Failure::Usage(format!("--nodes {}: 1 to {MOST}", up.nodes)));
     }
-    config::check(up)?;
     let saying = |error: std::io::Error| Failure::Usage(format!("--dir {}: {error}", up.dir.display()));
+    let is_new = !up.dir.exists();
     std::fs::create_dir_all(&up.dir).map_err(saying)?;
     let dir = up.dir.canonicalize().map_err(saying)?;
     let mut nodes: Vec<_> = (1..=up.nodes).map(|number| Node::new(&dir, number)).collect();
-    nodes.iter().try_for_each(Node::check_socket)?;
-    secret(&dir)?;
+    let checked = nodes.iter().try_for_each(Node::check_socket).and_then(|()| secret(&dir));
+    if let Err(failure) = checked.and_then(|()| config::check(up, &dir)) {
+        if is_new {
+            let _ = std::fs::remove_dir_all(&dir);
+        }
+        return Err(failure);
+    }
     let address = ports::directory(&dir)?;
     let mut ours = Vec::new();
     let started = start(&mut nodes, up, &address, &mut ours);

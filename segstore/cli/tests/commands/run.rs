@@ -101,7 +101,7 @@ fn a_program_whose_daemon_is_gone_ends() {
     until("the runner says it", || says("does not answer"));
     assert!(!says("ending the program"), "a daemon that is started again within its lease costs nothing");
     assert_eq!(first.wait().unwrap().code(), Some(12));
-    assert!(says("has not answered for 3."));
+    assert!(says("has not answered for 2."));
     until("the second runs", || started() == 2);
     send(second.id(), Signal::SIGTERM);
     second.wait().unwrap();
