@@ -66,8 +66,10 @@ async fn orphans(node: &Arc<Node>) -> Result<Vec<Orphan>, Fault> {
         let entry = segments.iter().find(|(_, entry, _)| entry.segment == segment);
         let orphan = match entry {
             Some((name, entry, revision)) => {
-                let is_held = node.holder(name).await?.is_some();
-                let local = if entry.keeping.local { Local::Kept { is_held } } else { Local::None };
+                let local = match entry.keeping.local {
+                    true => Local::Kept { is_held: node.holder(name).await?.is_some() },
+                    false => Local::None,
+                };
                 Forgettable::orphan(member, remembered, &entry.versioned(*revision).record, local)
             }
             // The segment was unlinked.
