@@ -117,11 +117,14 @@ async fn serve(config: Config) -> Result<(), Failure> {
     ended
 }
 
-/// Waits until the node is in the directory: before that it can serve nobody.
+/// Waits until the node is in the directory and has read who else is: before that it can serve nobody.
 async fn join(node: &Node, config: &Config) {
     let mut lease = node.lease.clone();
-    if let Ok(joined) = tokio::time::timeout(Duration::from_secs(2), lease.wait_for(Option::is_some)).await {
-        drop(joined);
+    let mut joined = std::pin::pin!(async {
+        let _ = lease.wait_for(Option::is_some).await;
+        node.view.until_seen(node.id).await;
+    });
+    if tokio::time::timeout(Duration::from_secs(2), &mut joined).await.is_ok() {
         return;
     }
     let whom = match &config.directory {
@@ -129,7 +132,7 @@ async fn join(node: &Node, config: &Config) {
         DirectoryAt::Other(address) => format!("the directory that the daemon at {address} keeps"),
     };
     tracing::warn!("waiting for {whom}");
-    let _ = lease.wait_for(Option::is_some).await;
+    joined.await;
 }
 
 async fn until_asked(

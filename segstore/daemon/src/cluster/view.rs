@@ -1,11 +1,12 @@
 //! Which nodes there are, as the directory tells: kept up to date by a watch.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use segstore::control::message::{Fault, FaultKind, Place};
 use segstore_core::id::{Member, NodeId};
+use tokio::sync::watch;
 
 use super::{NODES, NodeEntry};
 use crate::directory::{Change, Directory, Entry};
@@ -22,7 +23,7 @@ struct Seen {
 /// The nodes that were seen since this daemon started.
 #[derive(Clone, Default)]
 pub struct View {
-    nodes: Arc<RwLock<BTreeMap<NodeId, Seen>>>,
+    nodes: watch::Sender<BTreeMap<NodeId, Seen>>,
 }
 
 impl View {
@@ -41,17 +42,21 @@ impl View {
         }
     }
 
+    /// Waits until a node was seen: then every node that had joined before it was seen as well.
+    pub async fn until_seen(&self, node: NodeId) {
+        // It fails when the sender is gone, which is `self`.
+        let _ = self.nodes.subscribe().wait_for(|nodes| nodes.contains_key(&node)).await;
+    }
+
     fn replace(&self, entries: &[Entry]) {
-        let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
-        nodes.values_mut().for_each(|seen| seen.up = false);
-        for entry in entries.iter().filter_map(parse) {
-            nodes.insert(entry.node, Seen { entry, up: true });
-        }
+        self.nodes.send_modify(|nodes| {
+            nodes.values_mut().for_each(|seen| seen.up = false);
+            nodes.extend(entries.iter().filter_map(parse).map(|entry| (entry.node, Seen { entry, up: true })));
+        });
     }
 
     fn apply(&self, change: Change) {
-        let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
-        match change {
+        self.nodes.send_modify(|nodes| match change {
             Change::Put(entry) => {
                 if let Some(entry) = parse(&entry) {
                     if nodes.get(&entry.node).is_none_or(|seen| !seen.up) {
@@ -67,21 +72,18 @@ impl View {
                     seen.up = false;
                 }
             }
-        }
+        });
     }
 
     /// Names a node no longer, unless it is up.
     pub fn forget(&self, node: NodeId) {
-        let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
-        if nodes.get(&node).is_some_and(|seen| !seen.up) {
-            nodes.remove(&node);
-        }
+        self.nodes.send_modify(|nodes| nodes.retain(|seen, Seen { up, .. }| *seen != node || *up));
     }
 
     /// Every node that was seen, and whether it is up.
     #[must_use]
     pub fn all(&self) -> Vec<(NodeEntry, bool)> {
-        let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
+        let nodes = self.nodes.borrow();
         nodes.values().map(|seen| (seen.entry.clone(), seen.up)).collect()
     }
 
@@ -96,7 +98,7 @@ impl View {
     /// # Errors
     /// It is down, or was never seen.
     pub fn get(&self, node: NodeId) -> Result<NodeEntry, Fault> {
-        let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
+        let nodes = self.nodes.borrow();
         let text = match nodes.get(&node) {
             Some(Seen { entry, up: true }) => return Ok(entry.clone()),
             Some(Seen { entry, .. }) => format!("node {} is down: its lease is over", entry.name),
@@ -108,14 +110,14 @@ impl View {
     /// A node's name, as far as it is known.
     #[must_use]
     pub fn name(&self, node: NodeId) -> String {
-        let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
+        let nodes = self.nodes.borrow();
         nodes.get(&node).map_or_else(|| node.to_string(), |seen| seen.entry.name.clone())
     }
 
     /// How a replica can be reached.
     #[must_use]
     pub fn place(&self, member: Member) -> Place {
-        let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
+        let nodes = self.nodes.borrow();
         match nodes.get(&member.node) {
             Some(Seen { entry, up }) => Place {
                 member,

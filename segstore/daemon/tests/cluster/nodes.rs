@@ -169,6 +169,21 @@ fn a_daemon_that_comes_back_before_the_directory_gives_nothing_up() {
 }
 
 /// The directory dies while names are acquired: whoever is told that it failed does not have one, and it is not lost.
+/// Whoever connects first asks for replicas at once.
+#[test]
+fn a_daemon_that_serves_knows_the_nodes() {
+    let mut cluster = Cluster::start(2, &[]);
+    for early in (0..120).step_by(20) {
+        (0..2).for_each(|node| cluster.kill(node));
+        cluster.spawn(1);
+        std::thread::sleep(Duration::from_millis(early));
+        cluster.spawn(0);
+        let session = until("the daemon serves", || Session::connect_to(cluster.socket(1)).ok());
+        let nodes = session.nodes().unwrap();
+        assert!(nodes.iter().any(|node| node.name == "n1" && node.up), "{nodes:?}");
+    }
+}
+
 #[test]
 fn a_name_that_was_not_acquired_is_free() {
     let mut cluster = Cluster::start(3, &["--node-lease", "20s"]);

@@ -120,7 +120,10 @@ fn exists(name: &str) -> Fault {
 
 fn no_room(name: &str, nodes: &[NodeEntry], bytes: u64) -> Fault {
     let free = nodes.iter().map(|node| format!("{} has {}", node.name, shown(node.budget.saturating_sub(node.used))));
-    let free = free.collect::<Vec<_>>().join(", ");
+    let free = match free.collect::<Vec<_>>().join(", ") {
+        none if none.is_empty() => "no node answered".to_owned(),
+        free => free,
+    };
     let bytes = shown(bytes);
     let text = format!(
         "no room for a replica of segment {name}, which takes {bytes} (twice the capacity); free: {free}. Ask for a smaller \
