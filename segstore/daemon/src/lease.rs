@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
-use crate::cluster::{NODES, NodeEntry, node_key};
+use crate::cluster::{NodeEntry, name_key, node_key};
 use crate::directory::{Directory, DirectoryError, LeaseId, Swapped, Value};
 use crate::node::parse;
 
@@ -144,12 +144,13 @@ impl Keeper {
         };
         *lease = Some(held);
         if written.is_none()
-            && let Some(other) = self.namesake(entry).await?
+            && let Some(other) = self.put(&name_key(&entry.name), held, entry).await?
         {
             return Ok(Some(other));
         }
         if written != Some(entry) {
-            self.write(held, entry).await?;
+            // The key has one writer: this.
+            self.put(&node_key(entry.node), held, entry).await?;
         }
         if *self.current.borrow() != Some(held) {
             self.current.send_replace(Some(held));
@@ -157,24 +158,21 @@ impl Keeper {
         Ok(None)
     }
 
-    /// Another node that is up and has this one's name.
-    async fn namesake(&self, own: &NodeEntry) -> Result<Option<NodeEntry>, DirectoryError> {
-        let listing = self.directory.list(NODES).await?;
-        let others = listing.entries.iter().filter_map(|entry| parse::<NodeEntry>(entry).ok());
-        Ok(others.into_iter().find(|other| other.name == own.name && other.node != own.node))
-    }
-
-    /// The node's entry has one writer: this.
-    async fn write(&self, lease: LeaseId, entry: &NodeEntry) -> Result<(), DirectoryError> {
-        let key = node_key(entry.node);
+    /// Writes the entry under a key, unless another node's stands there: that is returned.
+    async fn put(&self, key: &str, lease: LeaseId, entry: &NodeEntry) -> Result<Option<NodeEntry>, DirectoryError> {
         let bytes = serde_json::to_vec(entry).map_err(|error| DirectoryError::Refused(error.to_string()))?;
-        let mut expected = self.directory.read(&key).await?.map(|found| found.revision);
+        let mut found = self.directory.read(key).await?;
         loop {
+            let other = found.as_ref().and_then(|found| parse::<NodeEntry>(found).ok());
+            if let Some(other) = other.filter(|other| other.node != entry.node) {
+                return Ok(Some(other));
+            }
             let value = Value { bytes: bytes.clone(), lease: Some(lease) };
-            match self.directory.compare_swap(&key, expected, Some(value)).await? {
-                Swapped::Made(_) => return Ok(()),
+            let expected = found.map(|found| found.revision);
+            match self.directory.compare_swap(key, expected, Some(value)).await? {
+                Swapped::Made(_) => return Ok(None),
                 // What an earlier lease left goes at this moment.
-                Swapped::Conflict(found) => expected = found.map(|found| found.revision),
+                Swapped::Conflict(now) => found = now,
             }
         }
     }

@@ -3,6 +3,7 @@
 //! | key | value | lives |
 //! |---|---|---|
 //! | `nodes/<id>` | [`NodeEntry`] | as long as the node's lease |
+//! | `names/<name>` | the [`NodeEntry`] of the node that has this name, as it was when it joined | as long as the node's lease |
 //! | `segments/<name>` | [`SegmentEntry`] | until the segment is removed |
 //! | `holders/<name>` | [`Holder`](segstore::control::message::Holder) | as long as the holder's session, and its node's lease |
 //!
@@ -27,6 +28,12 @@ pub const NODES: &str = "nodes/";
 #[must_use]
 pub fn node_key(node: NodeId) -> String {
     format!("{NODES}{node}")
+}
+
+/// Where it stands which node has a name.
+#[must_use]
+pub fn name_key(name: &str) -> String {
+    format!("names/{name}")
 }
 
 /// Where a segment stands.

@@ -164,6 +164,18 @@ impl Cluster {
         Pid::from_raw(self.daemons[node].as_ref().unwrap().id().try_into().unwrap())
     }
 
+    /// Starts one more node under a name of its own choice, without waiting for it.
+    pub(super) fn spawn_named(&mut self, name: &str) -> usize {
+        let node = self.daemons.len();
+        self.daemons.push(Some(self.command(node).args(["--name", name]).spawn().unwrap()));
+        node
+    }
+
+    /// Whether a node's daemon has not ended.
+    pub(super) fn runs(&mut self, node: usize) -> bool {
+        self.daemons[node].as_mut().is_some_and(|daemon| daemon.try_wait().unwrap().is_none())
+    }
+
     /// Starts a node's daemon without waiting for it.
     pub(super) fn spawn(&mut self, node: usize) {
         self.daemons[node] = Some(self.command(node).spawn().unwrap());

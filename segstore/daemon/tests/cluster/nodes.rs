@@ -466,6 +466,22 @@ fn a_second_node_of_a_name_is_refused_and_one_that_left_can_be_forgotten() {
     assert!(!cluster.session(1).nodes().unwrap().iter().any(|node| node.name == "n2"));
 }
 
+#[test]
+fn of_two_nodes_of_one_name_that_start_together_one_stays() {
+    let mut cluster = Cluster::start(1, &[]);
+    let twins: Vec<_> = (0..6).map(|n| cluster.spawn_named(&format!("twin{}", n / 2))).collect();
+    for pair in twins.chunks(2) {
+        until("one of them ends", || pair.iter().any(|twin| !cluster.runs(*twin)).then_some(()));
+    }
+    let nodes = cluster.session(0).nodes().unwrap();
+    for (number, pair) in twins.chunks(2).enumerate() {
+        let name = format!("twin{number}");
+        let running = pair.iter().filter(|twin| cluster.runs(**twin)).count();
+        let named = nodes.iter().filter(|node| node.name == name && node.up).count();
+        assert_eq!((running, named), (1, 1), "{name} in {nodes:?}");
+    }
+}
+
 /// A segment whose maker was killed while it was made leaves nothing.
 #[test]
 fn what_is_half_made_is_undone() {
