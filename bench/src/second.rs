@@ -6,6 +6,8 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 use segstore_transport::pin_thread;
 
 use crate::Result;
@@ -16,6 +18,8 @@ pub type Role = Arc<dyn Fn(&AtomicBool) + Send + Sync>;
 
 /// The thread on the second core.
 pub struct Second {
+    /// Where the caller may run otherwise.
+    callers: Option<CpuSet>,
     orders: Option<Sender<(Role, Arc<Signals>)>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -30,11 +34,13 @@ struct Signals {
 pub(crate) struct Playing(Arc<Signals>);
 
 impl Second {
-    /// Starts it, and pins the caller to the first core: with one core only, both share it, and the probe shows it.
+    /// Starts it, and pins the caller to the first core until it is dropped: with one core only, both share it, and the probe shows
+    /// it.
     ///
     /// # Errors
     /// No thread.
     pub fn start() -> Result<Self> {
+        let callers = sched_getaffinity(Pid::from_raw(0)).ok();
         let _ = pin_thread(0);
         let (orders, received) = channel::<(Role, Arc<Signals>)>();
         let thread = std::thread::Builder::new().name("bench-second".into()).spawn(move || {
@@ -44,7 +50,7 @@ impl Second {
                 signals.stopped.store(true, Ordering::Release);
             }
         })?;
-        Ok(Self { orders: Some(orders), thread: Some(thread) })
+        Ok(Self { callers, orders: Some(orders), thread: Some(thread) })
     }
 
     /// Has it play a role.
@@ -103,6 +109,10 @@ impl Drop for Second {
         self.orders = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
+        }
+        // Processes that the caller starts inherit where it may run: a daemon on the measuring core alone would be half of what it is.
+        if let Some(callers) = &self.callers {
+            let _ = sched_setaffinity(Pid::from_raw(0), callers);
         }
     }
 }
