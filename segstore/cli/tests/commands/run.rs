@@ -1,7 +1,7 @@
 //! `run`, and what becomes of its program.
 
 use std::fs::File;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -157,6 +157,39 @@ fn signals_reach_the_program() {
     assert_eq!(runner.try_wait().unwrap(), None);
     send(runner.id(), Signal::SIGTERM);
     assert_eq!(runner.wait().unwrap().code(), Some(128 + 15));
+}
+
+/// As by `ssh -t`, when the connection breaks: then the runner leads the terminal's session, and it alone is told.
+#[test]
+fn a_terminal_that_hangs_up_reaches_the_program() {
+    let cluster = Cluster::start(1);
+    let (marks, socket) = (cluster.file("marks"), cluster.file("n1/segstored.sock"));
+    let program = cluster.file("program");
+    let lines =
+        format!("trap 'echo HUP >> {0}; exit' HUP; echo up >> {0}; while :; do sleep 0.02; done", marks.display());
+    std::fs::write(&program, lines).unwrap();
+    let segctl = env!("CARGO_BIN_EXE_segctl");
+    let runner = format!("exec {segctl} --socket {} run job -- sh {}", socket.display(), program.display());
+    let mut terminal = Command::new("script");
+    let mut terminal = terminal.args(["-qc", &runner, "/dev/null"]).stdin(Stdio::null()).spawn().unwrap();
+    let seen = |what: &str| std::fs::read_to_string(&marks).unwrap_or_default().lines().any(|line| line == what);
+    until("it runs", || seen("up"));
+    terminal.kill().unwrap();
+    terminal.wait().unwrap();
+    until("the program got it", || seen("HUP"));
+}
+
+#[test]
+fn children_that_the_runner_had_before_it_was_one_live_on() {
+    let cluster = Cluster::start(1);
+    let (child, socket) = (cluster.file("child"), cluster.file("n1/segstored.sock"));
+    let segctl = env!("CARGO_BIN_EXE_segctl");
+    let (socket, file) = (socket.display(), child.display());
+    let script = format!("sleep 600 & echo $! > {file}; exec {segctl} --socket {socket} run job -- true");
+    assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
+    let child = std::fs::read_to_string(&child).unwrap();
+    assert!(!has_ended(child.trim()));
+    send(child.trim().parse().unwrap(), Signal::SIGKILL);
 }
 
 /// A shell script is an application too.
