@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use segstore::{Error, Session};
 
 use crate::cluster::{Cluster, has_ended, segctl, until};
 
@@ -105,6 +106,27 @@ fn a_program_whose_daemon_is_gone_ends() {
     until("the second runs", || started() == 2);
     send(second.id(), Signal::SIGTERM);
     second.wait().unwrap();
+}
+
+/// A daemon that has no connection left for this user keeps the node's lease all the same.
+#[test]
+fn a_program_whose_daemon_takes_no_more_connections_goes_on() {
+    let cluster = Cluster::start(1);
+    let socket = cluster.file("n1/segstored.sock");
+    let mut run = cluster.start_run(1, "job", "sleep 600");
+    until("it is held", || cluster.code(&["put", "job", "/etc/hostname", "--wait", "0s"]) == 11);
+    let (mut sessions, began) = (Vec::new(), Instant::now());
+    // What the runner itself lets go for a moment is taken, too.
+    while began.elapsed() < Duration::from_secs(5) {
+        match Session::connect_to(&socket) {
+            Ok(session) => sessions.push(session),
+            Err(error) => assert!(matches!(error, Error::NoRoom(_)), "{error}"),
+        }
+    }
+    assert_eq!(run.try_wait().unwrap(), None);
+    drop(sessions);
+    send(run.id(), Signal::SIGTERM);
+    assert_eq!(run.wait().unwrap().code(), Some(128 + 15));
 }
 
 /// Beside the program's next life nothing of this one may go on.
