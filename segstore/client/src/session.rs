@@ -10,7 +10,7 @@ use segstore_core::id::Member;
 use segstore_core::layout::{Geometry, Ownership};
 
 use crate::control::channel::{Asked, Channel, Reporter};
-use crate::control::message::{Answer, Bytes, Demand, Event, NodeInfo, Place, Request, SegmentInfo, Status};
+use crate::control::message::{Answer, Bytes, Demand, Event, Fault, NodeInfo, Place, Request, SegmentInfo, Status};
 use crate::domains::Domains;
 use crate::engine::event;
 use crate::engine::seat::Shared;
@@ -66,7 +66,7 @@ impl Session {
     /// Connects to the daemon whose socket is at `path`.
     ///
     /// # Errors
-    /// [`Error::NoDaemon`]: it does not answer.
+    /// [`Error::NoDaemon`]: it does not answer; [`Error::NoRoom`]: this user has too many connections to it.
     pub fn connect_to(path: impl AsRef<Path>) -> Result<Self> {
         Self::join(path.as_ref(), None)
     }
@@ -74,7 +74,7 @@ impl Session {
     /// Joins the session that `token` names, at the daemon whose socket is at `path`.
     ///
     /// # Errors
-    /// [`Error::NoDaemon`]: it does not answer, or the session belongs to another user.
+    /// [`Error::NoDaemon`]: it does not answer; [`Error::Refused`]: the session belongs to another user.
     pub fn join_at(path: impl AsRef<Path>, token: &str) -> Result<Self> {
         Self::join(path.as_ref(), Some(token.to_owned()))
     }
@@ -107,7 +107,10 @@ impl Session {
             segments.iter().for_each(|segment| segment.bring(event::Event::DaemonIsBack));
         });
         let channel = Channel::open(path, &program, token, on_demand, on_return);
-        let channel = channel.map_err(|error| Error::NoDaemon { path: path.to_owned(), why: error.to_string() })?;
+        let channel = channel.map_err(|error| match error.downcast::<Fault>() {
+            Ok(fault) => Error::of_fault("", fault),
+            Err(error) => Error::NoDaemon { path: path.to_owned(), why: error.to_string() },
+        })?;
         let (domains, names) = (Domains::default(), Names::default());
         let (pulled, releasing) = (Arc::default(), Mutex::default());
         Ok(Self { inner: Arc::new(Inner { channel, domains, owned, pulled, names, releasing }) })

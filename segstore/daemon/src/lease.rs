@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
-use crate::cluster::{NodeEntry, name_key, node_key};
+use crate::cluster::{NAMES, NodeEntry, name_key, node_key};
 use crate::directory::{Directory, DirectoryError, LeaseId, Swapped, Value};
 use crate::node::parse;
 
@@ -143,10 +143,11 @@ impl Keeper {
             }
         };
         *lease = Some(held);
-        if written.is_none()
-            && let Some(other) = self.put(&name_key(&entry.name), held, entry).await?
-        {
-            return Ok(Some(other));
+        if written.is_none() {
+            if let Some(other) = self.put(&name_key(&entry.name), held, entry).await? {
+                return Ok(Some(other));
+            }
+            self.drop_former_names(entry).await?;
         }
         if written != Some(entry) {
             // The key has one writer: this.
@@ -156,6 +157,19 @@ impl Keeper {
             self.current.send_replace(Some(held));
         }
         Ok(None)
+    }
+
+    /// Takes away what this node was called in a former life: the lease that it goes on with would keep that name for ever.
+    async fn drop_former_names(&self, entry: &NodeEntry) -> Result<(), DirectoryError> {
+        let own = name_key(&entry.name);
+        for found in self.directory.list(NAMES).await?.entries {
+            let is_ours = parse::<NodeEntry>(&found).is_ok_and(|named| named.node == entry.node);
+            if is_ours && found.key != own {
+                // In a conflict it is another's by now.
+                self.directory.compare_swap(&found.key, Some(found.revision), None).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Writes the entry under a key, unless another node's stands there: that is returned.

@@ -43,6 +43,18 @@ async fn a_swap_is_made_only_if_the_entry_is_unchanged() {
     assert_eq!(directory.compare_swap("a", Some(second), value(b"3")).await.unwrap(), Swapped::Conflict(None));
 }
 
+/// Nodes go on with the numbers of their leases when an empty directory, or an old copy, comes in the place of theirs: none of these may
+/// be another node's there.
+#[tokio::test]
+async fn a_lease_is_of_one_directory() {
+    let places = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+    let [(first, _), (second, _)] = [open(&places[0]), open(&places[1])];
+    let time = Duration::from_secs(60);
+    let held = first.grant(time).await.unwrap();
+    second.grant(time).await.unwrap();
+    assert_eq!(second.keep_alive(held).await, Err(DirectoryError::LeaseOver(held)));
+}
+
 #[tokio::test]
 async fn of_many_claimants_one_wins() {
     let place = TempDir::new().unwrap();

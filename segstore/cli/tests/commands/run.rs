@@ -1,11 +1,12 @@
 //! `run`, and what becomes of its program.
 
 use std::fs::File;
-use std::process::Stdio;
-use std::time::Duration;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use segstore::{Error, Session};
 
 use crate::cluster::{Cluster, has_ended, segctl, until};
 
@@ -107,6 +108,27 @@ fn a_program_whose_daemon_is_gone_ends() {
     second.wait().unwrap();
 }
 
+/// A daemon that has no connection left for this user keeps the node's lease all the same.
+#[test]
+fn a_program_whose_daemon_takes_no_more_connections_goes_on() {
+    let cluster = Cluster::start(1);
+    let socket = cluster.file("n1/segstored.sock");
+    let mut run = cluster.start_run(1, "job", "sleep 600");
+    until("it is held", || cluster.code(&["put", "job", "/etc/hostname", "--wait", "0s"]) == 11);
+    let (mut sessions, began) = (Vec::new(), Instant::now());
+    // What the runner itself lets go for a moment is taken, too.
+    while began.elapsed() < Duration::from_secs(5) {
+        match Session::connect_to(&socket) {
+            Ok(session) => sessions.push(session),
+            Err(error) => assert!(matches!(error, Error::NoRoom(_)), "{error}"),
+        }
+    }
+    assert_eq!(run.try_wait().unwrap(), None);
+    drop(sessions);
+    send(run.id(), Signal::SIGTERM);
+    assert_eq!(run.wait().unwrap().code(), Some(128 + 15));
+}
+
 /// Beside the program's next life nothing of this one may go on.
 #[test]
 fn nothing_of_a_program_stays() {
@@ -157,6 +179,39 @@ fn signals_reach_the_program() {
     assert_eq!(runner.try_wait().unwrap(), None);
     send(runner.id(), Signal::SIGTERM);
     assert_eq!(runner.wait().unwrap().code(), Some(128 + 15));
+}
+
+/// As by `ssh -t`, when the connection breaks: then the runner leads the terminal's session, and it alone is told.
+#[test]
+fn a_terminal_that_hangs_up_reaches_the_program() {
+    let cluster = Cluster::start(1);
+    let (marks, socket) = (cluster.file("marks"), cluster.file("n1/segstored.sock"));
+    let program = cluster.file("program");
+    let lines =
+        format!("trap 'echo HUP >> {0}; exit' HUP; echo up >> {0}; while :; do sleep 0.02; done", marks.display());
+    std::fs::write(&program, lines).unwrap();
+    let segctl = env!("CARGO_BIN_EXE_segctl");
+    let runner = format!("exec {segctl} --socket {} run job -- sh {}", socket.display(), program.display());
+    let mut terminal = Command::new("script");
+    let mut terminal = terminal.args(["-qc", &runner, "/dev/null"]).stdin(Stdio::null()).spawn().unwrap();
+    let seen = |what: &str| std::fs::read_to_string(&marks).unwrap_or_default().lines().any(|line| line == what);
+    until("it runs", || seen("up"));
+    terminal.kill().unwrap();
+    terminal.wait().unwrap();
+    until("the program got it", || seen("HUP"));
+}
+
+#[test]
+fn children_that_the_runner_had_before_it_was_one_live_on() {
+    let cluster = Cluster::start(1);
+    let (child, socket) = (cluster.file("child"), cluster.file("n1/segstored.sock"));
+    let segctl = env!("CARGO_BIN_EXE_segctl");
+    let (socket, file) = (socket.display(), child.display());
+    let script = format!("sleep 600 & echo $! > {file}; exec {segctl} --socket {socket} run job -- true");
+    assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
+    let child = std::fs::read_to_string(&child).unwrap();
+    assert!(!has_ended(child.trim()));
+    send(child.trim().parse().unwrap(), Signal::SIGKILL);
 }
 
 /// A shell script is an application too.

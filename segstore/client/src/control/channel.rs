@@ -126,7 +126,7 @@ impl Channel {
     /// Connects to the daemon at `path`: to a new session, or to the one that `token` joins.
     ///
     /// # Errors
-    /// What the system or the daemon said.
+    /// What the system said; what the daemon said is a [`Fault`] in it.
     pub fn open(
         path: &Path,
         program: &str,
@@ -363,7 +363,7 @@ fn greet(path: &Path, program: &str, session: Option<String>) -> io::Result<(Lin
             let node_lease = Duration::from_millis(node_lease_ms);
             Ok((line, Welcome { node, node_name, host, session, providers, node_lease }))
         }
-        ToClient::Answer(0, Err(fault)) => Err(io::Error::other(fault.message)),
+        ToClient::Answer(0, Err(fault)) => Err(io::Error::other(fault)),
         other => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{other:?} is no welcome"))),
     }
 }

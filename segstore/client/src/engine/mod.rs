@@ -293,12 +293,18 @@ impl Engine {
                 Action::Removed(member) => self.removed(shared, member),
                 Action::Added(member) => {
                     tracing::info!(segment = %shared.name, %member, "a replica came into the in-sync set");
-                    self.warnings.retain(|(whom, _)| *whom != member);
+                    self.forget_warnings(member);
                 }
                 Action::Ended(end) => self.ended(shared, end),
             }
         }
         self.replenish(shared);
+    }
+
+    /// A replica came in: nothing is amiss with it, and it takes the place of one that was missed.
+    fn forget_warnings(&mut self, added: Member) {
+        let owner = &self.owner;
+        self.warnings.retain(|(whom, _)| *whom != added && owner.followers().any(|member| member == *whom));
     }
 
     fn push(&mut self, shared: &Arc<Shared>, member: Member, epoch: Epoch, target: Target) {
@@ -419,6 +425,9 @@ impl Engine {
 
     fn link(&mut self, link: Link) {
         let member = link.member;
+        if !self.owner.followers().any(|follower| follower == member) {
+            return; // It was let go while it was connected to.
+        }
         if self.unlink(member) {
             self.owner.lost(member);
         }

@@ -24,6 +24,9 @@ pub const MAX_NAME: usize = 255;
 /// Where nodes stand.
 pub const NODES: &str = "nodes/";
 
+/// Where names of nodes stand.
+pub const NAMES: &str = "names/";
+
 /// Where a node stands.
 #[must_use]
 pub fn node_key(node: NodeId) -> String {
@@ -33,7 +36,7 @@ pub fn node_key(node: NodeId) -> String {
 /// Where it stands which node has a name.
 #[must_use]
 pub fn name_key(name: &str) -> String {
-    format!("names/{name}")
+    format!("{NAMES}{name}")
 }
 
 /// Where a segment stands.

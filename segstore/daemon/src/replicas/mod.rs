@@ -320,8 +320,8 @@ impl Replicas {
     /// Their files cannot be removed.
     pub fn forget(&self, segment: SegmentId) -> Result<(), ReplicaError> {
         for replica in self.of_segment(segment) {
-            self.take(segment, replica.member.incarnation);
             replica.remove()?;
+            self.take(segment, replica.member.incarnation);
         }
         Ok(())
     }
@@ -401,6 +401,28 @@ mod tests {
         while replicas.list()[0].is_in_use {
             std::thread::yield_now();
         }
+    }
+
+    #[test]
+    fn what_cannot_be_removed_is_in_use() {
+        let place = tempfile::TempDir::new_in("/dev/shm").expect("a directory");
+        let (node, budget, directory) = (NodeId(1), 1 << 30, place.path().to_owned());
+        let replicas =
+            Replicas::open(Options { directory, node, budget, domains: Domains::default(), boot: "b".into() });
+        let replicas = replicas.expect("an empty directory");
+        let (segment, geometry) = (SegmentId(1), Geometry::new(1 << 20, 4096, 2).expect("a geometry"));
+        replicas.create(segment, geometry, Ownership::default()).expect("room");
+        let files = std::fs::read_dir(place.path()).expect("a directory").flatten().map(|file| file.path());
+        let head = files.into_iter().find(|file| file.extension().is_some_and(|kind| kind == files::HEAD));
+        let head = head.expect("a head");
+        std::fs::remove_file(&head).and_then(|()| std::fs::create_dir(&head)).expect("something in its place");
+        let used = replicas.usage().used;
+        assert!(replicas.forget(segment).is_err());
+        assert_eq!(replicas.usage().used, used, "its memory is not free");
+        std::fs::remove_dir(&head).expect("nothing is in its place");
+        replicas.forget(segment).expect("removed");
+        assert_eq!((replicas.usage().used, replicas.usage().replicas), (0, 0));
+        assert!(std::fs::read_dir(place.path()).expect("a directory").flatten().all(|file| file.file_name() == "boot"));
     }
 
     /// The node's sign of life says how much is in use: it must not wait until a large replica is made.

@@ -114,3 +114,20 @@ fn daemons_that_hang_are_not_noticed_over_shm() {
     all_is_well_again(&cluster, &mut segment, &[1, 2], 100);
     assert_eq!(removals(&session), 0);
 }
+
+/// A replica that was missed, and has been replaced, is no matter of concern any more.
+#[test]
+fn nothing_is_said_of_who_was_replaced() {
+    let cluster = Cluster::start(3, OVER_TCP);
+    let session = cluster.session(0);
+    let mut segment = opened(&session, &options());
+    let warnings = || session.status("s").unwrap().owner.unwrap().warnings;
+    for n in 2..4 {
+        cluster.pause(2);
+        write_state(&mut segment, n);
+        assert_eq!(segment.checkpoint().unwrap().elsewhere, 1);
+        assert_eq!(warnings().iter().filter(|warning| warning.contains("node n2")).count(), 1);
+        all_is_well_again(&cluster, &mut segment, &[2], n);
+        assert_eq!(warnings(), [""; 0]);
+    }
+}

@@ -171,6 +171,13 @@ impl Cluster {
         node
     }
 
+    /// Starts a node's daemon again under another name.
+    pub(super) fn rename(&mut self, node: usize, name: &str) {
+        self.kill(node);
+        self.daemons[node] = Some(self.command(node).args(["--name", name]).spawn().unwrap());
+        until("the daemon serves", || Session::connect_to(self.socket(node)).ok());
+    }
+
     /// Whether a node's daemon has not ended.
     pub(super) fn runs(&mut self, node: usize) -> bool {
         self.daemons[node].as_mut().is_some_and(|daemon| daemon.try_wait().unwrap().is_none())

@@ -482,6 +482,20 @@ fn of_two_nodes_of_one_name_that_start_together_one_stays() {
     }
 }
 
+/// A node that is started again under another name, within its lease, has the former one no longer: another may have that.
+#[test]
+fn a_name_that_a_node_had_is_free() {
+    let mut cluster = Cluster::start(2, &[]);
+    cluster.rename(1, "renamed");
+    let node = cluster.spawn_named("n1");
+    until("it has joined, or was refused", || {
+        let is_up = cluster.session(0).nodes().unwrap().iter().any(|node| node.name == "n1" && node.up);
+        (is_up || !cluster.runs(node)).then_some(())
+    });
+    assert!(cluster.runs(node));
+    cluster.until_up(3);
+}
+
 /// A segment whose maker was killed while it was made leaves nothing.
 #[test]
 fn what_is_half_made_is_undone() {

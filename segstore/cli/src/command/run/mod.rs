@@ -39,8 +39,10 @@ pub(crate) fn run(context: &Context, run: &Run) -> Result<ExitCode, Failure> {
     let supervisor = supervisor::start(context, &session, run)?;
     let mut tenure = Tenure::watch(context, &session, &run.name);
     let ended = until_ended(context, supervisor, &signals, &mut tenure, run.grace);
-    // Only a supervisor that was killed leaves any.
-    descendants::kill_all();
+    // Only a supervisor that was killed leaves any. Whoever became this process by `exec` may have had children of its own.
+    if !ended.as_ref().is_ok_and(|status| status.code().is_some()) {
+        descendants::kill_all();
+    }
     let status = ended?;
     if tenure.is_lost() {
         return Ok(code(crate::exit::FENCED.into()));

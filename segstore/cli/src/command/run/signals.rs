@@ -6,6 +6,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::{getpid, getsid};
 
 use super::supervisor::END;
 use crate::exit::Failure;
@@ -59,7 +60,9 @@ impl Signals {
         while let Ok(Some(info)) = self.0.read_signal() {
             let signal = i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok());
             if let Some(signal) = signal.filter(|signal| *signal != Signal::SIGCHLD) {
-                return Some(Come { signal, is_of_terminal: info.ssi_code == SI_KERNEL });
+                // A terminal that hangs up tells the leader of its session, and nobody else.
+                let is_told_alone = signal == Signal::SIGHUP && getsid(None) == Ok(getpid());
+                return Some(Come { signal, is_of_terminal: info.ssi_code == SI_KERNEL && !is_told_alone });
             }
         }
         None

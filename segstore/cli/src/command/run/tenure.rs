@@ -133,9 +133,9 @@ fn probe(socket: &Path, heard: &Mutex<Heard>) {
         let answer = Session::connect_to(socket);
         let mut heard = lock(heard);
         match answer {
-            Ok(_) => (heard.at, heard.trouble) = (asked, None),
             Err(Error::NoDaemon { why, .. }) => heard.trouble = Some(why),
-            Err(error) => heard.trouble = Some(error.to_string()),
+            // One that refuses another connection lives as well.
+            _ => (heard.at, heard.trouble) = (asked, None),
         }
         drop(heard);
         std::thread::sleep(PROBE);

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `entries` | name | revision, lease (0: none), bytes |
 //! | `leases` | lease | its time in milliseconds |
-//! | `about` | `version`, `revision`, `lease` | the format's version, the last revision, the last lease |
+//! | `about` | `version`, `revision` | the format's version, the last revision |
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,6 +12,7 @@ use std::time::Duration;
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
 use crate::directory::{Change, DirectoryError, Entry, LeaseId, Revision, Value};
+use crate::identity;
 
 /// The version of the file.
 const VERSION: u64 = 1;
@@ -147,8 +148,10 @@ impl Batch {
     }
 
     pub(super) fn grant(&mut self, time: Duration) -> Result<LeaseId, DirectoryError> {
-        let id = self.about("lease")? + 1;
-        self.set_about("lease", id)?;
+        self.is_changed = true;
+        // Not the next in a row: in a copy of this file, or in another one, that may be another node's.
+        let random = identity::random().map_err(|error| DirectoryError::Refused(error.to_string()))?;
+        let id = u64::try_from(random >> 64).unwrap_or_default().max(1);
         let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         self.transaction.open_table(LEASES).map_err(refused)?.insert(id, millis).map_err(refused)?;
         Ok(LeaseId(id))
