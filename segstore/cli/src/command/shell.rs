@@ -10,7 +10,9 @@ use crate::exit::Failure;
 
 #[expect(clippy::unnecessary_wraps, reason = "every command may fail")]
 pub(crate) fn completions(shell: Shell) -> Result<(), Failure> {
-    clap_complete::generate(shell, &mut Arguments::command(), "segctl", &mut std::io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "segctl", &mut script);
+    crate::output::line(String::from_utf8_lossy(&script).trim_end());
     Ok(())
 }
 

@@ -37,6 +37,14 @@ fn what_does_not_fit_is_skipped() {
 }
 
 #[test]
+fn completions_end_quietly_when_their_reader_does() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let done = segctl().args(["completions", "bash"]).stdout(writer).output().unwrap();
+    assert!(done.status.success() && done.stderr.is_empty(), "{done:?}");
+}
+
+#[test]
 fn every_mistake_has_its_code() {
     let cluster = Cluster::start(2);
     let file = cluster.file("content");
