@@ -17,7 +17,7 @@ pub(crate) fn completions(shell: Shell) -> Result<(), Failure> {
 }
 
 pub(crate) fn man(directory: &Path) -> Result<(), Failure> {
-    let saying = |error: std::io::Error| Failure::File(format!("{}: {error}", directory.display()));
+    let saying = |error: std::io::Error| Failure::Usage(format!("{}: {error}", directory.display()));
     std::fs::create_dir_all(directory).map_err(saying)?;
     clap_mangen::generate_to(Arguments::command(), directory).map_err(saying)
 }

@@ -60,6 +60,7 @@ fn every_mistake_has_its_code() {
     assert_eq!(cluster.code(&["put", "a", file, "--replicas", "99"]), 2);
     assert_eq!(cluster.code(&["put", "a", "/no/such/file"]), 2);
     assert_eq!(cluster.code(&["frobnicate"]), 2);
+    assert_eq!(cluster.code(&["man", file]), 2, "this is no directory");
     assert_eq!(cluster.json(&["ls"]), Value::Array(Vec::new()), "nothing is half done");
     let nobody = segctl().args(["--socket", "/no/such.sock", "ls"]).output().unwrap();
     assert_eq!(nobody.status.code(), Some(15));
