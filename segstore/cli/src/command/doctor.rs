@@ -38,16 +38,12 @@ impl Finding {
 }
 
 pub(crate) fn run(context: &Context) -> Result<(), Failure> {
-    let findings = [
-        daemon(context),
-        cluster(context),
-        directory(context),
-        segments(context),
-        memory(context),
-        kernel(),
-        shared_memory(),
-        locked_memory(),
-    ];
+    let mut findings = vec![daemon(context)];
+    // Without the daemon these would say the same again, each with another remedy.
+    if findings[0].verdict == Verdict::Ok {
+        findings.extend([cluster(context), directory(context), segments(context), memory(context)]);
+    }
+    findings.extend([kernel(), shared_memory(), locked_memory()]);
     if context.json {
         json(&findings);
     } else {
@@ -65,7 +61,7 @@ pub(crate) fn run(context: &Context) -> Result<(), Failure> {
     }
     let problems = findings.iter().filter(|finding| finding.verdict == Verdict::Problem).count();
     if problems > 0 {
-        return Err(Failure::Unwell(format!("{problems} problems")));
+        return Err(Failure::Unwell(units::count(problems as u64, "problem")));
     }
     Ok(())
 }

@@ -65,6 +65,8 @@ fn every_mistake_has_its_code() {
     let nobody = segctl().args(["--socket", "/no/such.sock", "ls"]).output().unwrap();
     assert_eq!(nobody.status.code(), Some(15));
     assert!(String::from_utf8_lossy(&nobody.stderr).contains("/no/such.sock"));
+    let doctor = segctl().args(["--socket", "/no/such.sock", "doctor"]).output().unwrap();
+    assert_eq!(doctor.stderr, b"segctl: 1 problem\n", "{doctor:?}");
     assert_eq!(cluster.code(&["put", "small", file, "--capacity", "12K"]), 0);
     std::fs::write(file, [1; 20_000]).unwrap();
     let too_long = cluster.run(&["put", "small", file]);
