@@ -84,7 +84,7 @@ fn cluster(context: &Context) -> Finding {
     match context.session().and_then(|session| session.nodes()) {
         Ok(nodes) => {
             let up = nodes.iter().filter(|node| node.up).count();
-            let found = format!("{up} of {} nodes are up", nodes.len());
+            let found = format!("{up} of {} up", units::count(nodes.len() as u64, "node"));
             if up < 2 {
                 let remedy = "start segstored on another node: on one node alone nothing survives it";
                 return Finding::bad("cluster", Verdict::Warning, found, remedy);
@@ -104,7 +104,9 @@ fn cluster(context: &Context) -> Finding {
 
 fn directory(context: &Context) -> Finding {
     match context.session().and_then(|session| session.segments()) {
-        Ok(segments) => Finding::ok("directory", format!("answers, with {} segments", segments.len())),
+        Ok(segments) => {
+            Finding::ok("directory", format!("answers, with {}", units::count(segments.len() as u64, "segment")))
+        }
         Err(error) => Finding::bad(
             "directory",
             Verdict::Problem,
@@ -133,7 +135,7 @@ fn segments(context: &Context) -> Finding {
             "an owner that runs makes further replicas by itself, where a further node has room: see segctl nodes";
         return Finding::bad("segments", Verdict::Warning, short.join("; "), remedy);
     }
-    Finding::ok("segments", format!("all {} have their replicas", segments.len()))
+    Finding::ok("segments", "every segment has its replicas".into())
 }
 
 fn memory(context: &Context) -> Finding {

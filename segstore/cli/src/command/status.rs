@@ -70,8 +70,8 @@ fn print_segment(status: &Status) {
     line(
         "keeping",
         format!(
-            "{} replicas{}, at least {} in sync, else {}; capacity {}, blocks of {}",
-            keeping.replicas,
+            "{}{}, at least {} in sync, else {}; capacity {}, blocks of {}",
+            units::count(keeping.replicas.into(), "replica"),
             if keeping.local { " and a copy beside the owner" } else { "" },
             keeping.minimum,
             match keeping.below_minimum {
@@ -104,7 +104,7 @@ fn print_segment(status: &Status) {
 
 fn print_owner(owner: &OwnerState, line: &impl Fn(&str, String)) {
     line("acknowledged", format!("epoch {}, {} of state", owner.acknowledged.epoch, units::size(owner.length)));
-    line("in sync", format!("{} replicas, {} on other nodes", owner.in_sync, owner.elsewhere));
+    line("in sync", format!("{}, {} on other nodes", units::count(owner.in_sync.into(), "replica"), owner.elsewhere));
     if owner.unsafe_bytes > 0 || owner.waiting_for.is_some() {
         let waiting = owner.waiting_for.as_deref().unwrap_or("its end");
         let size = units::size(owner.unsafe_bytes);
@@ -140,22 +140,33 @@ impl Cluster {
     fn print(&self) {
         let up = self.nodes.iter().filter(|node| node.up).count();
         let down: Vec<_> = self.nodes.iter().filter(|node| !node.up).map(|node| node.name.as_str()).collect();
-        crate::output::line(format_args!("{up} of {} nodes are up{}", self.nodes.len(), list(": down are ", &down)));
-        crate::output::line(format_args!("{} segments, {} of them owned", self.segments, self.owned));
+        crate::output::line(format_args!(
+            "{up} of {} up{}",
+            units::count(self.nodes.len() as u64, "node"),
+            list("; down: ", &down)
+        ));
+        crate::output::line(format_args!(
+            "{}, {} of them owned",
+            units::count(self.segments as u64, "segment"),
+            self.owned
+        ));
         let short: Vec<_> = self.under_replicated.iter().map(String::as_str).collect();
         if short.is_empty() {
             crate::output::line(format_args!("every segment has its replicas"));
         } else {
             crate::output::line(format_args!(
                 "WARNING: {} with fewer replicas than asked for{}",
-                short.len(),
+                units::count(short.len() as u64, "segment"),
                 list(": ", &short)
             ));
         }
         if !self.lost.is_empty() {
             let lost: Vec<_> = self.lost.iter().map(String::as_str).collect();
-            let (count, names) = (lost.len(), list(": ", &lost));
-            crate::output::line(format_args!("WARNING: {count} of which no replica is there{names}"));
+            let (count, names) = (lost.len() as u64, list(": ", &lost));
+            crate::output::line(format_args!(
+                "WARNING: {} of which no replica is there{names}",
+                units::count(count, "segment")
+            ));
         }
         for node in self.nodes.iter().filter(|node| node.directory) {
             crate::output::line(format_args!("the directory is kept on {} alone", node.name));
