@@ -166,7 +166,7 @@ pub(crate) enum Measure {
 pub(crate) enum Dev {
     /// Start a cluster; node 1 has DIR/n1/segstored.sock and so on, and stays up until `down`
     Up(Up),
-    /// Stop it, and remove its memory
+    /// Stop it, and remove its segments; logs stay
     Down {
         /// Where it was started
         #[arg(long)]

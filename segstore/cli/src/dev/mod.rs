@@ -85,7 +85,7 @@ fn start(nodes: &mut [Node], up: &Up, address: &str, ours: &mut Vec<usize>) -> R
     started
 }
 
-/// Stops every daemon of the directory, and removes their memory; gives how many there were.
+/// Stops every daemon of the directory, and removes what they know and have in memory; gives how many there were.
 pub(crate) fn down(dir: &Path) -> Result<usize, Failure> {
     let dir = dir.canonicalize().map_err(|error| Failure::Usage(format!("--dir {}: {error}", dir.display())))?;
     let nodes: Vec<_> = (1..=MOST).map(|number| Node::new(&dir, number)).filter(Node::exists).collect();
@@ -100,6 +100,8 @@ pub(crate) fn down(dir: &Path) -> Result<usize, Failure> {
         }
         node.clear()?;
     }
+    // Without the memory there is no segment: its name would only be in the way of the next one.
+    nodes.iter().try_for_each(Node::forget)?;
     Ok(asked.iter().flatten().count())
 }
 

@@ -84,6 +84,10 @@ impl Node {
         self.folder().join("segstored.log")
     }
 
+    fn data(&self) -> PathBuf {
+        self.folder().join("data")
+    }
+
     /// On tmpfs, under a name that tells clusters apart.
     fn memory(&self) -> PathBuf {
         use std::hash::{DefaultHasher, Hash, Hasher};
@@ -135,7 +139,7 @@ impl Node {
             listen: listen.to_owned(),
             directory: at.to_owned(),
             secret_file: self.dir.join("secret"),
-            data_dir: self.folder().join("data"),
+            data_dir: self.data(),
             memory_dir: if up.on_disk { self.memory_on_disk() } else { self.memory() },
             memory: up.memory.clone().unwrap_or_else(|| "1GiB".to_owned()),
             socket: self.socket(),
@@ -253,15 +257,22 @@ impl Node {
         for file in [self.socket(), self.pid_file()] {
             let _ = std::fs::remove_file(file);
         }
-        for memory in [self.memory(), self.memory_on_disk()] {
-            match std::fs::remove_dir_all(&memory) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Failure::File(format!("{}: {error}", memory.display())));
-                }
-                _ => {}
-            }
+        [self.memory(), self.memory_on_disk()].iter().try_for_each(|memory| remove(memory))
+    }
+
+    /// Removes its data: who it was, and, on the first node, the directory.
+    pub(super) fn forget(&self) -> Result<(), Failure> {
+        remove(&self.data())
+    }
+}
+
+/// A folder, if it is there.
+fn remove(folder: &Path) -> Result<(), Failure> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Failure::File(format!("{}: {error}", folder.display())))
         }
-        Ok(())
+        _ => Ok(()),
     }
 }
 
