@@ -167,14 +167,15 @@ impl Cluster {
     /// Starts one more node under a name of its own choice, without waiting for it.
     pub(super) fn spawn_named(&mut self, name: &str) -> usize {
         let node = self.daemons.len();
-        self.daemons.push(Some(self.command(node).args(["--name", name]).spawn().unwrap()));
+        self.daemons.push(None);
+        self.spawn_as(node, &["--name", name]);
         node
     }
 
     /// Starts a node's daemon again under another name.
     pub(super) fn rename(&mut self, node: usize, name: &str) {
         self.kill(node);
-        self.daemons[node] = Some(self.command(node).args(["--name", name]).spawn().unwrap());
+        self.spawn_as(node, &["--name", name]);
         until("the daemon serves", || Session::connect_to(self.socket(node)).ok());
     }
 
@@ -185,7 +186,12 @@ impl Cluster {
 
     /// Starts a node's daemon without waiting for it.
     pub(super) fn spawn(&mut self, node: usize) {
-        self.daemons[node] = Some(self.command(node).spawn().unwrap());
+        self.spawn_as(node, &[]);
+    }
+
+    /// The same with options for this time alone.
+    fn spawn_as(&mut self, node: usize, options: &[&str]) {
+        self.daemons[node] = Some(self.command(node).args(options).spawn().unwrap());
     }
 
     /// Waits until every daemon that runs sees so many nodes.

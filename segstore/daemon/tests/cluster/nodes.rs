@@ -168,7 +168,6 @@ fn a_daemon_that_comes_back_before_the_directory_gives_nothing_up() {
     assert!(matches!(taken, Err(Error::Owned { .. })), "its holder lives, and so does that one's daemon: {taken:?}");
 }
 
-/// The directory dies while names are acquired: whoever is told that it failed does not have one, and it is not lost.
 /// Whoever connects first asks for replicas at once.
 #[test]
 fn a_daemon_that_serves_knows_the_nodes() {
@@ -184,6 +183,7 @@ fn a_daemon_that_serves_knows_the_nodes() {
     }
 }
 
+/// The directory dies while names are acquired: whoever is told that it failed does not have one, and it is not lost.
 #[test]
 fn a_name_that_was_not_acquired_is_free() {
     let mut cluster = Cluster::start(3, &["--node-lease", "20s"]);
