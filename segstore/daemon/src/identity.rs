@@ -69,6 +69,14 @@ pub fn random() -> Result<u128, NoRandom> {
     Ok(u128::from_ne_bytes(bytes))
 }
 
+/// 64 random bits, not all of them 0.
+///
+/// # Errors
+/// The system gives none.
+pub fn random_number() -> Result<u64, NoRandom> {
+    random().map(|bits| u64::try_from(bits >> 64).unwrap_or_default().max(1))
+}
+
 /// Milliseconds since 1970.
 #[must_use]
 pub fn now() -> u64 {

@@ -304,7 +304,7 @@ impl Engine {
     /// A replica came in: nothing is amiss with it, and it takes the place of one that was missed.
     fn forget_warnings(&mut self, added: Member) {
         let owner = &self.owner;
-        self.warnings.retain(|(whom, _)| *whom != added && owner.followers().any(|member| member == *whom));
+        self.warnings.retain(|(whom, _)| *whom != added && owner.follows(*whom));
     }
 
     fn push(&mut self, shared: &Arc<Shared>, member: Member, epoch: Epoch, target: Target) {
@@ -425,7 +425,7 @@ impl Engine {
 
     fn link(&mut self, link: Link) {
         let member = link.member;
-        if !self.owner.followers().any(|follower| follower == member) {
+        if !self.owner.follows(member) {
             return; // It was let go while it was connected to.
         }
         if self.unlink(member) {

@@ -203,6 +203,12 @@ impl Owner {
         self.followers.iter().map(|f| f.member)
     }
 
+    /// Whether a replica takes part.
+    #[must_use]
+    pub fn follows(&self, member: Member) -> bool {
+        self.followers().any(|follower| follower == member)
+    }
+
     fn contains(&self, image: Stamp) -> bool {
         image.term == self.ownership.term || self.lineage.contains(image)
     }

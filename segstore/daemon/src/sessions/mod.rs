@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use segstore::control::message::{Demand, Fault, FaultKind, Report};
 
-use crate::identity::random;
+use crate::identity::{random, random_number};
 use crate::node::Node;
 use credentials::Credentials;
 pub use listener::{bind, serve};
@@ -167,7 +167,7 @@ fn insert(
     program: &str,
     who: Credentials,
 ) -> Result<Arc<Session>, Fault> {
-    let number = u64::try_from(random()? >> 64).unwrap_or_default();
+    let number = random_number()?;
     let session = Session::new(token.clone(), number, program.to_owned(), who);
     sessions.insert(token, session.clone());
     Ok(session)

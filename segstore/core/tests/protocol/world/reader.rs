@@ -172,7 +172,7 @@ impl World {
         let Some((p, hold)) = reader.hold.filter(|_| reader.is_held && reader.before == self.record) else {
             return false;
         };
-        let takes_part = |owning: &Owning| owning.owner.followers().any(|follower| follower == hold.member);
+        let takes_part = |owning: &Owning| owning.owner.follows(hold.member);
         self.processes[p].owning().is_some_and(takes_part)
     }
 

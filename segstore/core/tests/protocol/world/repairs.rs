@@ -178,7 +178,7 @@ impl World {
         let owns = |owning: &&Owning| owning.owner.ownership() == self.record.ownership();
         let mut owners = self.processes.iter().filter_map(Process::owning).filter(owns);
         let mut filled = self.processes.iter().flat_map(|process| &process.repaired);
-        owners.any(|owning| owning.owner.followers().any(|follower| follower == member))
+        owners.any(|owning| owning.owner.follows(member))
             || filled.any(|(_, repaired, _, _)| *repaired == member)
             || self.late_swaps.iter().any(|swap| swap.new.in_sync.contains(&member))
     }

@@ -150,8 +150,7 @@ impl Batch {
     pub(super) fn grant(&mut self, time: Duration) -> Result<LeaseId, DirectoryError> {
         self.is_changed = true;
         // Not the next in a row: in a copy of this file, or in another one, that may be another node's.
-        let random = identity::random().map_err(|error| DirectoryError::Refused(error.to_string()))?;
-        let id = u64::try_from(random >> 64).unwrap_or_default().max(1);
+        let id = identity::random_number().map_err(|error| DirectoryError::Refused(error.to_string()))?;
         let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         self.transaction.open_table(LEASES).map_err(refused)?.insert(id, millis).map_err(refused)?;
         Ok(LeaseId(id))
