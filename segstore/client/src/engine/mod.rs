@@ -317,7 +317,7 @@ impl Engine {
                 let progress = link.progress();
                 self.report(shared, at, progress);
             }
-            _ => self.owner.lost(member),
+            _ => self.lose(shared, member, "nothing is connected to it"),
         }
     }
 

@@ -7,7 +7,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_utils::Backoff;
 use crossbeam_utils::atomic::AtomicCell;
@@ -148,9 +148,10 @@ impl Shared {
             let request = ReplicaRequest { segment: self.segment, incarnation, asker: self.ownership };
             self.session.channel.send(Request::Level { name: self.name.clone(), member: *member, request })
         };
+        let until = Instant::now() + LEVEL;
         let asked: Vec<_> = members.iter().map(ask).collect();
         for answer in asked.into_iter().flatten() {
-            if let Err(fault) = answer.wait(Some(LEVEL)) {
+            if let Err(fault) = answer.wait(Some(until.saturating_duration_since(Instant::now()))) {
                 tracing::debug!(segment = %self.name, "a replica's stale slots stay so: {fault}");
             }
         }
