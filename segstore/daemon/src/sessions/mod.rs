@@ -27,6 +27,8 @@ pub use session::Session;
 
 /// How long a client may take to answer a demand.
 const DEMAND: Duration = Duration::from_secs(2);
+/// How often to look for names that no session holds: an older copy of the directory brings them back.
+const STRAYS: Duration = Duration::from_secs(20);
 
 /// Every session of this node. Cheap to clone.
 #[derive(Clone)]
@@ -109,7 +111,8 @@ impl Sessions {
         kept::write(&self.inner.file, &holding);
     }
 
-    /// Ends sessions of a former life whose processes do not come back in time.
+    /// Ends sessions of a former life whose processes do not come back in time; from then on frees what nobody holds, until the
+    /// process ends.
     pub async fn expect_former(self, node: Arc<Node>, grace: Duration) {
         let former: Vec<_> = self.lock().values().cloned().collect();
         for at in 0..=10 {
@@ -120,9 +123,12 @@ impl Sessions {
             }
             tokio::time::sleep(grace / 10).await;
         }
-        while let Err(fault) = requests::names::free_strays(&node).await {
-            tracing::debug!("looking for names that nobody holds: {fault}; trying again");
-            tokio::time::sleep(grace).await;
+        loop {
+            let looked = requests::names::free_strays(&node).await;
+            if let Err(fault) = &looked {
+                tracing::debug!("looking for names that nobody holds: {fault}; trying again");
+            }
+            tokio::time::sleep(if looked.is_ok() { STRAYS } else { grace }).await;
         }
     }
 
