@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 
-use crate::cluster::{NAMES, NodeEntry, name_key, node_key};
+use crate::cluster::{Membership, NAMES, NodeEntry, name_key, node_key};
 use crate::directory::{Directory, DirectoryError, LeaseId, Swapped, Value};
 use crate::node::parse;
 
@@ -41,14 +41,14 @@ impl Keeper {
     }
 
     /// Keeps the lease alive, and the entry up to date, until the process ends, or another node has this one's name: that is returned.
-    pub async fn run(self, describe: impl Fn() -> NodeEntry + Send) -> String {
+    pub async fn run(self, membership: Membership, describe: impl Fn() -> NodeEntry + Send) -> String {
         let mut namesake_since: Option<Instant> = None;
         let mut written: Option<NodeEntry> = None;
         let mut lease = self.former().await;
-        let mut troubles = 0;
+        let mut trouble: Option<DirectoryError> = None;
         loop {
             let entry = describe();
-            match self.beat(&mut lease, written.as_ref(), &entry).await {
+            match self.beat(&membership, &mut lease, written.as_ref(), &entry).await {
                 Ok(Some(other)) => {
                     // This very machine, with its data lost, has another number and waits for its former lease to end.
                     if namesake_since.get_or_insert_with(Instant::now).elapsed() > 2 * self.time {
@@ -63,10 +63,9 @@ impl Keeper {
                 }
                 Ok(None) => {
                     (written, namesake_since) = (Some(entry), None);
-                    if troubles > 0 {
+                    if trouble.take().is_some() {
                         tracing::info!("the directory answers again");
                     }
-                    troubles = 0;
                 }
                 Err(DirectoryError::LeaseOver(_)) => {
                     tracing::error!(
@@ -78,16 +77,18 @@ impl Keeper {
                     continue;
                 }
                 Err(error) => {
-                    if troubles == 0 {
+                    // Nobody knows whether it stood there all the time.
+                    namesake_since = None;
+                    if trouble.as_ref() != Some(&error) {
                         tracing::warn!("keeping the node's lease alive: {error}; trying again");
                     }
-                    troubles += 1;
+                    trouble = Some(error);
                 }
             }
-            let pause = tokio::time::sleep(if troubles > 0 { self.time / 10 } else { self.time / 3 });
+            let pause = tokio::time::sleep(if trouble.is_some() { self.time / 10 } else { self.time / 3 });
             tokio::select! {
                 () = pause => {}
-                () = self.changed.notified(), if troubles == 0 => {}
+                () = self.changed.notified(), if trouble.is_none() => {}
             }
         }
     }
@@ -125,6 +126,7 @@ impl Keeper {
 
     async fn beat(
         &self,
+        membership: &Membership,
         lease: &mut Option<LeaseId>,
         written: Option<&NodeEntry>,
         entry: &NodeEntry,
@@ -135,6 +137,7 @@ impl Keeper {
                 held
             }
             None => {
+                membership.confirm(&*self.directory).await?;
                 let granted = self.directory.grant(self.time).await?;
                 if let Err(error) = tokio::fs::write(&self.file, granted.0.to_string()).await {
                     tracing::warn!("{}: {error}; a restart will look like a death", self.file.display());

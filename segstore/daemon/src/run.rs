@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::fcntl::{Flock, FlockArg};
 use segstore_core::id::NodeId;
 use segstore_transport::{Provider, Server, ServerOptions, Wait, shm::Shm, tcp::Tcp};
-use segstored::cluster::{NodeEntry, View};
+use segstored::cluster::{Membership, NodeEntry, View};
 use segstored::config::{Config, DirectoryAt, Transport};
 use segstored::directory::{Directory, Embedded, Remote};
 use segstored::lease::Keeper;
@@ -84,7 +84,8 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let calls = Arc::new(Calls::new(node.clone()));
     let serving = tokio::spawn(server::run(listener, secret, calls, served));
     let entry = describe(node.clone(), id, address);
-    let mut keeping = tokio::spawn(keeper.run(entry));
+    let membership = Membership::new(&config.memory_dir, node.replicas.clone());
+    let mut keeping = tokio::spawn(keeper.run(membership, entry));
     tokio::spawn(node.view.clone().follow(directory));
     tokio::spawn(forget_orphans(node.clone()));
     tokio::spawn(node.sessions.clone().hold_again(node.clone()));

@@ -2,24 +2,31 @@
 //!
 //! | key | value | lives |
 //! |---|---|---|
+//! | `cluster` | the cluster's number, which no other has: [`Membership`] | for ever |
 //! | `nodes/<id>` | [`NodeEntry`] | as long as the node's lease |
 //! | `names/<name>` | the [`NodeEntry`] of the node that has this name, as it was when it joined | as long as the node's lease |
 //! | `segments/<name>` | [`SegmentEntry`] | until the segment is removed |
+//! | `known/<id>` | the name of the segment, which is or was in this directory | until every node has forgotten its replicas |
 //! | `holders/<name>` | [`Holder`](segstore::control::message::Holder) | as long as the holder's session, and its node's lease |
 //!
 //! Values are JSON: a newer daemon may add fields, each with a default.
 
 mod entry;
+mod membership;
 mod view;
 
 pub use entry::{NodeEntry, SegmentEntry};
+pub use membership::Membership;
 pub use view::View;
 
 use segstore::control::message::{Fault, FaultKind};
-use segstore_core::id::NodeId;
+use segstore_core::id::{NodeId, SegmentId};
 
 /// The longest name of a segment, in bytes.
 pub const MAX_NAME: usize = 255;
+
+/// Where the cluster's number stands.
+pub const CLUSTER: &str = "cluster";
 
 /// Where nodes stand.
 pub const NODES: &str = "nodes/";
@@ -43,6 +50,12 @@ pub fn name_key(name: &str) -> String {
 #[must_use]
 pub fn segment_key(name: &str) -> String {
     format!("segments/{name}")
+}
+
+/// Where it stands that the directory has known a segment.
+#[must_use]
+pub fn known_key(segment: SegmentId) -> String {
+    format!("known/{segment}")
 }
 
 /// Where it stands which session holds a segment.

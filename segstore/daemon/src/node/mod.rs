@@ -2,6 +2,7 @@
 //! ([`crate::sessions`]).
 
 mod calls;
+mod known;
 mod orphans;
 pub mod placement;
 mod segments;
@@ -76,6 +77,11 @@ impl Node {
         }
         let address = self.view.get(node)?.address;
         self.peers.call(&address, call, limit).await
+    }
+
+    /// What is wrong while the node has no lease.
+    pub(crate) fn no_lease(&self) -> String {
+        format!("node {} is not in the cluster now, and tries to join again: its daemon's log says why", self.name)
     }
 
     /// Asks every node that is up; those that do not answer in time are left out.

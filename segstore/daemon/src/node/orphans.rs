@@ -1,6 +1,6 @@
 //! Replicas that nobody needs any more: of segments that were removed while this node was away, or that left the in-sync set.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,17 +25,24 @@ struct Orphan {
     long_enough: Duration,
 }
 
-/// Forgets them, until the process ends. While the directory does not answer nothing is forgotten.
+/// Forgets them, until the process ends. While the directory does not answer, or is not this cluster's, nothing is forgotten.
 pub async fn forget_orphans(node: Arc<Node>) {
     let mut since: HashMap<Vec<Member>, Instant> = HashMap::new();
+    let mut told = HashSet::new();
     loop {
         tokio::time::sleep(PERIOD).await;
-        let Ok(orphans) = orphans(&node).await else { continue };
+        if node.lease.borrow().is_none() {
+            continue;
+        }
+        let Ok(orphans) = orphans(&node, &mut told).await else { continue };
         since.retain(|members, _| orphans.iter().any(|orphan| orphan.forgettable.members == *members));
         for Orphan { segment, forgettable, long_enough } in orphans {
             let first = *since.entry(forgettable.members.clone()).or_insert_with(Instant::now);
             if first.elapsed() >= long_enough {
                 forget(&node, segment, forgettable).await;
+                if long_enough == UNRECORDED {
+                    node.forget(segment).await;
+                }
             }
         }
     }
@@ -52,8 +59,8 @@ async fn forget(node: &Node, segment: SegmentId, orphan: Forgettable) {
     }
 }
 
-/// What nobody needs now.
-async fn orphans(node: &Arc<Node>) -> Result<Vec<Orphan>, Fault> {
+/// What nobody needs now. Of what nothing is known it is `told` once that it stays.
+async fn orphans(node: &Arc<Node>, told: &mut HashSet<SegmentId>) -> Result<Vec<Orphan>, Fault> {
     let replicas = node.replicas.clone();
     let listed = tokio::task::spawn_blocking(move || replicas.list()).await;
     let kept = listed.map_err(|error| Fault::new(FaultKind::Internal, error.to_string()))?;
@@ -72,12 +79,26 @@ async fn orphans(node: &Arc<Node>) -> Result<Vec<Orphan>, Fault> {
                 };
                 Forgettable::orphan(member, remembered, &entry.versioned(*revision).record, local)
             }
-            // The segment was unlinked.
-            None => Some(Forgettable { by: remembered, members: vec![member] }),
+            // The segment was removed, or is not made yet.
+            None if node.is_known(segment).await? => Some(Forgettable { by: remembered, members: vec![member] }),
+            None => {
+                if told.insert(segment) {
+                    tell_of_unknown(segment, member);
+                }
+                None
+            }
         };
         let long_enough = if entry.is_some() { LONG_ENOUGH } else { UNRECORDED };
         let orphan = orphan.filter(|_| !is_in_use);
         orphans.extend(orphan.map(|forgettable| Orphan { segment, forgettable, long_enough }));
     }
     Ok(orphans)
+}
+
+fn tell_of_unknown(segment: SegmentId, member: Member) {
+    tracing::warn!(
+        %segment, replica = %member.incarnation,
+        "the directory has no record of a segment that has a replica here, and has never known it: is it a copy from before the segment was \
+         made? The replica stays until its directory comes back; to give it up, stop this daemon and remove its files in `memory_dir`"
+    );
 }

@@ -24,13 +24,24 @@ impl Node {
     pub(crate) async fn segment(&self, name: &str) -> Result<(SegmentEntry, Revision), Fault> {
         check_name(name)?;
         let found = self.directory.read(&segment_key(name)).await.map_err(|error| directory_fault(&error))?;
-        let entry = found.ok_or_else(|| Fault::new(FaultKind::NotFound, format!("there is no segment {name}")))?;
-        Ok((parse(&entry)?, entry.revision))
+        match found {
+            Some(entry) => Ok((parse(&entry)?, entry.revision)),
+            None => {
+                Err(self.outside().unwrap_or(Fault::new(FaultKind::NotFound, format!("there is no segment {name}"))))
+            }
+        }
+    }
+
+    /// What is to be said where the directory shows nothing: without a lease the node may have found one that is not its cluster's.
+    fn outside(&self) -> Option<Fault> {
+        let is_outside = self.lease.borrow().is_none();
+        is_outside.then(|| Fault::new(FaultKind::Unreachable, self.no_lease()))
     }
 
     /// Every segment by name.
     pub(crate) async fn segments(&self) -> Result<Vec<(String, SegmentEntry, Revision)>, Fault> {
         let listing = self.directory.list(&segment_key("")).await.map_err(|error| directory_fault(&error))?;
+        self.outside().map_or(Ok(()), Err)?;
         let named = |entry: &Entry| {
             let name = entry.key.strip_prefix(&segment_key("")).unwrap_or(&entry.key).to_owned();
             Ok((name, parse(entry)?, entry.revision))

@@ -5,13 +5,14 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use segstore::control::channel::{Asked, Channel};
 use segstore::control::frame::{ToClient, ToDaemon, decode, encode};
 use segstore::control::message::{FaultKind, Request};
 use segstore::{CreateOptions, Error, LoadOptions, OpenOptions, Session};
+use segstored::directory::{Directory, Embedded};
 
 use super::harness::{Cluster, WATCHDOG, until};
 use super::roles::{check_state, opened, options, write_state};
@@ -283,6 +284,93 @@ fn a_directory_from_an_old_copy_is_refused() {
     });
     let Err(Error::Refused(text)) = opened else { panic!("{opened:?}") };
     assert!(text.contains("the directory went back"), "{text}");
+}
+
+/// `data_dir` was mistaken, or not mounted: nothing is served from the directory that is made there, and nothing lost.
+#[test]
+fn an_empty_directory_in_the_place_of_theirs_is_refused() {
+    let mut cluster = Cluster::start(3, &[]);
+    drop(opened(&cluster.session(1), &options()));
+    cluster.kill(0);
+    let (file, kept) = (cluster.data(0).join("directory.redb"), cluster.data(0).join("kept.redb"));
+    std::fs::rename(&file, &kept).unwrap();
+    cluster.spawn(0);
+    for node in 0..3 {
+        until("the node says what is wrong", || {
+            let log = std::fs::read_to_string(cluster.log(node)).unwrap();
+            log.contains("it is new, and this node is of cluster").then_some(())
+        });
+    }
+    for name in ["s", "another"] {
+        let made = cluster.session(1).open_or_create(name, &options(), &OpenOptions::new());
+        assert!(matches!(&made, Err(Error::Unreachable(text)) if text.contains("not in the cluster")), "{made:?}");
+    }
+    cluster.kill(0);
+    std::fs::rename(&kept, &file).unwrap();
+    cluster.restart(0);
+    cluster.until_up(3);
+    let standby = OpenOptions::new().stand_by(Some(WATCHDOG));
+    assert_eq!(check_state(cluster.session(2).open("s", &standby).unwrap().bytes()), 1);
+    // Another cluster's directory, on a node that keeps nothing: it goes over to it; those with replicas stay out.
+    cluster.kill(0);
+    std::fs::rename(&file, &kept).unwrap();
+    std::fs::remove_dir_all(cluster.memory(0)).unwrap();
+    cluster.restart(0);
+    until("the node says what is wrong", || {
+        let log = std::fs::read_to_string(cluster.log(2)).unwrap();
+        log.contains("it is that of cluster").then_some(())
+    });
+}
+
+/// In a copy from before a segment was made there is no record of it, as if it had been removed.
+#[test]
+fn what_the_directory_has_never_known_is_not_forgotten() {
+    let mut cluster = Cluster::start(3, &[]);
+    let (file, newer) = (cluster.data(0).join("directory.redb"), cluster.data(0).join("newer.redb"));
+    let older = cluster.data(0).join("older.redb");
+    cluster.kill(0);
+    std::fs::copy(&file, &older).unwrap();
+    cluster.restart(0);
+    cluster.until_up(3);
+    drop(opened(&cluster.session(1), &options()));
+    cluster.kill(0);
+    std::fs::rename(&file, &newer).unwrap();
+    std::fs::copy(&older, &file).unwrap();
+    cluster.restart(0);
+    cluster.until_up(3);
+    // One that is removed while a node that keeps a replica of it is away.
+    cluster.session(1).create("removed", &options()).unwrap();
+    let replicas = |cluster: &Cluster, node: usize| {
+        let files = std::fs::read_dir(cluster.memory(node)).unwrap().flatten();
+        files.filter(|file| file.path().extension().is_some_and(|kind| kind == "slots")).count()
+    };
+    cluster.kill(2);
+    cluster.session(1).remove("removed", false).unwrap();
+    assert_eq!((replicas(&cluster, 0), replicas(&cluster, 2)), (1, 2));
+    cluster.restart(2);
+    let since = Instant::now();
+    while replicas(&cluster, 2) == 2 {
+        assert!(since.elapsed() < 3 * WATCHDOG, "what was removed is forgotten");
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    for node in [0, 2] {
+        assert_eq!(replicas(&cluster, node), 1, "n{node} keeps what it knows nothing of");
+        assert!(std::fs::read_to_string(cluster.log(node)).unwrap().contains("has never known it"));
+    }
+    // The directory hears of it when every node has answered.
+    std::thread::sleep(Duration::from_secs(3));
+    cluster.kill(0);
+    let known = |file: &std::path::Path| {
+        let directory = Embedded::open(file).unwrap();
+        let listed = tokio::runtime::Runtime::new().unwrap().block_on(directory.list("known/"));
+        listed.unwrap().entries.len()
+    };
+    assert_eq!((known(&file), known(&newer)), (0, 1), "nothing is left of what was removed");
+    std::fs::rename(&newer, &file).unwrap();
+    cluster.restart(0);
+    // There the name is still held, by a session that let it go while the other copy was in its place.
+    let standby = OpenOptions::new().stand_by(Some(WATCHDOG));
+    assert_eq!(check_state(cluster.session(2).open("s", &standby).unwrap().bytes()), 1);
 }
 
 #[test]

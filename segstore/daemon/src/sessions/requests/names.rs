@@ -128,9 +128,7 @@ async fn attempt(
     force: bool,
 ) -> Result<Result<(), Box<Holder>>, Fault> {
     let lease = *node.lease.borrow();
-    let lease = lease.ok_or_else(|| {
-        Fault::new(FaultKind::Unreachable, format!("node {} has no lease now: does the directory answer?", node.name))
-    })?;
+    let lease = lease.ok_or_else(|| Fault::new(FaultKind::Unreachable, node.no_lease()))?;
     let mut taken_from = None;
     let present = node.directory.read(&holder_key(name)).await.map_err(|error| directory_fault(&error))?;
     if let Some(entry) = &present {

@@ -11,7 +11,7 @@ use crate::config::shown;
 use crate::directory::{Revision, Swapped};
 use crate::identity::now;
 use crate::identity::random;
-use crate::node::{Change, LONG, Node, SHORT, directory_fault, geometry, placement, unexpected};
+use crate::node::{Change, LONG, Node, directory_fault, geometry, placement, unexpected};
 use crate::peers::message::{Call, Reply};
 use crate::sessions::credentials::Want;
 
@@ -42,9 +42,8 @@ async fn make(client: &Client, name: &str, shape: Shape, keeping: Keeping, acces
         Err(fault) if fault.kind == FaultKind::NotFound => {}
         Err(fault) => return Err(fault),
     }
-    let segment = SegmentId(random()?);
     let (mut nodes, mut full) = (node.rooms().await, None);
-    let (members, places) = loop {
+    let (segment, members, places) = loop {
         let places = placement::choose(&nodes, node.id, &[], geometry.replica_bytes(), keeping.replicas as usize);
         // A replica on the owner's own node is better than none, and counts for nothing.
         let elsewhere = places.iter().filter(|place| place.node != node.id).count();
@@ -52,8 +51,11 @@ async fn make(client: &Client, name: &str, shape: Shape, keeping: Keeping, acces
         if places.is_empty() || (elsewhere < fewest && nodes.len() > 1) {
             return Err(full.unwrap_or_else(|| no_room(name, &nodes, geometry.replica_bytes())));
         }
+        // Another each time: what was to forget the former one may come late.
+        let segment = SegmentId(random()?);
+        node.make_known(segment, name).await?;
         match make_replicas(node, name, segment, shape, &places).await {
-            Ok(members) => break (members, places),
+            Ok(members) => break (segment, members, places),
             // What a node says of its room is a moment old: the next one may have more.
             Err((at, fault)) if fault.kind == FaultKind::NoRoom => {
                 tracing::warn!(segment = name, "node {} was to keep a replica: {fault}", node.view.name(at));
@@ -65,7 +67,7 @@ async fn make(client: &Client, name: &str, shape: Shape, keeping: Keeping, acces
     };
     let elsewhere = places.iter().filter(|place| place.node != node.id).count();
     if client.session.is_over() {
-        forget(node, segment).await;
+        node.forget(segment).await;
         return Err(Fault::new(FaultKind::Unreachable, "the session that wanted the segment has ended"));
     }
     let mut entry = SegmentEntry {
@@ -88,12 +90,12 @@ async fn make(client: &Client, name: &str, shape: Shape, keeping: Keeping, acces
     match node.write_segment(name, None, &entry).await {
         Ok(Ok(revision)) => Ok(Answer::Segment(Box::new(node.describe(name, &entry, revision, None)))),
         Ok(Err(_)) => {
-            forget(node, segment).await;
+            node.forget(segment).await;
             Err(exists(name))
         }
         Err(fault) => {
             if fault.kind != FaultKind::NoAnswer {
-                forget(node, segment).await;
+                node.forget(segment).await;
             }
             Err(fault)
         }
@@ -158,16 +160,11 @@ async fn make_replicas(
         }
     }
     if let Some(problem) = problem {
-        forget(node, segment).await;
+        node.forget(segment).await;
         return Err(problem);
     }
     members.sort_unstable();
     Ok(members)
-}
-
-/// Every node forgets what it has of the segment. One that does not answer does so later by itself.
-async fn forget(node: &std::sync::Arc<Node>, segment: SegmentId) {
-    node.call_all(&Call::Forget { segment }, SHORT).await;
 }
 
 pub(super) async fn lookup(client: &Client, name: &str) -> Result<Answer, Fault> {
@@ -234,7 +231,7 @@ pub(super) async fn remove(client: &Client, name: &str, force: bool) -> Result<A
     match swapped.map_err(|error| directory_fault(&error))? {
         Swapped::Made(_) => {
             tracing::info!(segment = name, "removed");
-            forget(node, entry.segment).await;
+            node.forget(entry.segment).await;
             Ok(Answer::Done)
         }
         Swapped::Conflict(_) => Box::pin(remove(client, name, force)).await,
