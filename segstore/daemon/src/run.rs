@@ -15,7 +15,7 @@ use segstored::cluster::{Membership, NodeEntry, View};
 use segstored::config::{Config, DirectoryAt, Transport};
 use segstored::directory::{Directory, Embedded, Remote};
 use segstored::lease::Keeper;
-use segstored::node::{Calls, Node, forget_orphans};
+use segstored::node::{Calls, Node, forget_orphans, forget_removed};
 use segstored::peers::tls::Identity;
 use segstored::peers::{Channels, Peers, server};
 use segstored::replicas::{Domains, Options, Replicas, SHM};
@@ -88,6 +88,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let mut keeping = tokio::spawn(keeper.run(membership, entry));
     tokio::spawn(node.view.clone().follow(directory));
     tokio::spawn(forget_orphans(node.clone()));
+    tokio::spawn(forget_removed(node.clone()));
     tokio::spawn(node.sessions.clone().hold_again(node.clone()));
 
     if let Some(address) = config.metrics {

@@ -52,10 +52,13 @@ pub fn segment_key(name: &str) -> String {
     format!("segments/{name}")
 }
 
+/// Where it stands which segments the directory has known.
+pub const KNOWN: &str = "known/";
+
 /// Where it stands that the directory has known a segment.
 #[must_use]
 pub fn known_key(segment: SegmentId) -> String {
-    format!("known/{segment}")
+    format!("{KNOWN}{segment}")
 }
 
 /// Where it stands which session holds a segment.

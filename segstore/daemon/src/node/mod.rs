@@ -24,6 +24,7 @@ use crate::sessions::Sessions;
 
 pub use calls::Calls;
 pub(crate) use calls::geometry;
+pub use known::forget_removed;
 pub use orphans::forget_orphans;
 pub(crate) use segments::{Change, encode, parse};
 

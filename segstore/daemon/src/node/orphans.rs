@@ -1,4 +1,4 @@
-//! Replicas that nobody needs any more: of segments that were removed while this node was away, or that left the in-sync set.
+//! Replicas that nobody needs any more: they left the in-sync set.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -15,14 +15,11 @@ use crate::replicas::Kept;
 const PERIOD: Duration = Duration::from_secs(20);
 /// How long a replica must have been needed by nobody: an owner may be about to add it.
 const LONG_ENOUGH: Duration = Duration::from_secs(600);
-/// The same, of a segment of which there is no record: it was removed, or is just being made, which takes no longer than `LONG`.
-const UNRECORDED: Duration = Duration::from_secs(60);
 
-/// A replica that nobody needs now, and how long that must last.
+/// A replica that nobody needs now.
 struct Orphan {
     segment: SegmentId,
     forgettable: Forgettable,
-    long_enough: Duration,
 }
 
 /// Forgets them, until the process ends. While the directory does not answer, or is not this cluster's, nothing is forgotten.
@@ -36,13 +33,10 @@ pub async fn forget_orphans(node: Arc<Node>) {
         }
         let Ok(orphans) = orphans(&node, &mut told).await else { continue };
         since.retain(|members, _| orphans.iter().any(|orphan| orphan.forgettable.members == *members));
-        for Orphan { segment, forgettable, long_enough } in orphans {
+        for Orphan { segment, forgettable } in orphans {
             let first = *since.entry(forgettable.members.clone()).or_insert_with(Instant::now);
-            if first.elapsed() >= long_enough {
+            if first.elapsed() >= LONG_ENOUGH {
                 forget(&node, segment, forgettable).await;
-                if long_enough == UNRECORDED {
-                    node.forget(segment).await;
-                }
             }
         }
     }
@@ -70,27 +64,20 @@ async fn orphans(node: &Arc<Node>, told: &mut HashSet<SegmentId>) -> Result<Vec<
     let segments = node.segments().await?;
     let mut orphans = Vec::new();
     for Kept { segment, member, remembered, is_in_use } in kept {
-        let entry = segments.iter().find(|(_, entry, _)| entry.segment == segment);
-        let orphan = match entry {
-            Some((name, entry, revision)) => {
-                let local = match entry.keeping.local {
-                    true => Local::Kept { is_held: node.holder(name).await?.is_some() },
-                    false => Local::None,
-                };
-                Forgettable::orphan(member, remembered, &entry.versioned(*revision).record, local)
+        let Some((name, entry, revision)) = segments.iter().find(|(_, entry, _)| entry.segment == segment) else {
+            // Of what was removed every node is told.
+            if !node.is_known(segment).await? && told.insert(segment) {
+                tell_of_unknown(segment, member);
             }
-            // The segment was removed, or is not made yet.
-            None if node.is_known(segment).await? => Some(Forgettable { by: remembered, members: vec![member] }),
-            None => {
-                if told.insert(segment) {
-                    tell_of_unknown(segment, member);
-                }
-                None
-            }
+            continue;
         };
-        let long_enough = if entry.is_some() { LONG_ENOUGH } else { UNRECORDED };
+        let local = match entry.keeping.local {
+            true => Local::Kept { is_held: node.holder(name).await?.is_some() },
+            false => Local::None,
+        };
+        let orphan = Forgettable::orphan(member, remembered, &entry.versioned(*revision).record, local);
         let orphan = orphan.filter(|_| !is_in_use);
-        orphans.extend(orphan.map(|forgettable| Orphan { segment, forgettable, long_enough }));
+        orphans.extend(orphan.map(|forgettable| Orphan { segment, forgettable }));
     }
     Ok(orphans)
 }
