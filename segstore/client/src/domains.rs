@@ -27,7 +27,7 @@ pub(crate) enum Way {
 
 impl Way {
     /// What the transport calls it, and daemons do.
-    fn provider(self) -> &'static str {
+    pub(crate) fn provider(self) -> &'static str {
         match self {
             Self::OwnNode | Self::Shm => "shm",
             Self::Tcp => "tcp",

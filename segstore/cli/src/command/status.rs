@@ -97,9 +97,14 @@ fn print_segment(status: &Status) {
             (None, None, false) => "not in sync".to_owned(),
         };
         let image = replica.image.map_or_else(|| "-".to_owned(), |image| image.epoch.to_string());
-        vec![replica.node_name.clone(), state, image]
+        let over = replica.over.clone().unwrap_or_else(|| "-".to_owned());
+        vec![replica.node_name.clone(), state, over, image]
     };
-    table::print(&["replica on", "is", "epoch"], status.replicas.iter().map(row).collect(), "No replica answers.");
+    table::print(
+        &["replica on", "is", "over", "epoch"],
+        status.replicas.iter().map(row).collect(),
+        "No replica answers.",
+    );
 }
 
 fn print_owner(owner: &OwnerState, line: &impl Fn(&str, String)) {

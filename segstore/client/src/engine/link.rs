@@ -12,6 +12,7 @@ use segstore_core::push::{Checkpoint, Source, Target};
 use segstore_transport::{Endpoint, Error as TransportError, Memory, Operation, Post, Region, Wait};
 use std::time::{Duration, Instant};
 
+use crate::control::message::LinkState;
 use crate::domains::{Domains, Way};
 use crate::error::{Error, Result};
 use crate::working::in_memory;
@@ -28,6 +29,7 @@ const WINDOW: usize = 4;
 /// An open endpoint to one replica.
 pub(crate) struct Link {
     pub(crate) member: Member,
+    way: Way,
     endpoint: Endpoint,
     working: Region,
     staging: Region,
@@ -97,6 +99,7 @@ impl Link {
         let staging = Memory::local(bytes).map_err(|error| Error::of_transport("mapping a staging area", &error))?;
         Ok(Self {
             member,
+            way,
             endpoint,
             working: domains.register(way, working)?,
             staging: domains.register(way, &staging)?,
@@ -109,6 +112,11 @@ impl Link {
             active: Instant::now(),
             epoch: None,
         })
+    }
+
+    /// How it reaches its replica.
+    pub(crate) fn state(&self) -> LinkState {
+        LinkState { member: self.member, provider: self.way.provider().to_owned() }
     }
 
     /// Begins to push a checkpoint. Working memory must rest until it has ended.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use segstore_core::id::Member;
 
 use super::Engine;
+use super::link::Link;
 use super::seat::Shared;
 use crate::control::channel::Reporter;
 use crate::control::message::{Fault, FaultKind, Held, OwnerState, Report};
@@ -69,6 +70,7 @@ impl Engine {
             length: self.length,
             in_sync: u32::try_from(in_sync.len()).unwrap_or(u32::MAX),
             elsewhere: u32::try_from(elsewhere).unwrap_or(u32::MAX),
+            links: self.links.iter().map(Link::state).collect(),
             wanted: u32::try_from(self.replicas_wanted).unwrap_or(u32::MAX),
             unsafe_for: attempt
                 .map_or(0, |attempt| u64::try_from(attempt.began.elapsed().as_millis()).unwrap_or(u64::MAX)),

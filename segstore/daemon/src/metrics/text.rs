@@ -1,5 +1,6 @@
 //! What is measured. Segments are asked at the moment of the scrape: nothing is counted on the way of a checkpoint for it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -19,6 +20,12 @@ use crate::sessions::all_segments;
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct Labels {
     segment: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct LinkLabels {
+    segment: String,
+    provider: String,
 }
 
 #[derive(Debug)]
@@ -108,6 +115,7 @@ impl Collector for Snapshot {
             |state| state.wanted,
             |segment| f64::from(segment.keeping.replicas),
         )?;
+        self.links(&mut encoder)?;
         self.segment(&mut encoder, "pushed_bytes", "Bytes pushed to replicas by this owner", |state| {
             state.pushed_bytes as f64
         })?;
@@ -150,6 +158,22 @@ impl Snapshot {
         for (segment, value) in owned.chain(unowned) {
             let labels = Labels { segment: segment.clone() };
             ConstGauge::new(value).encode(metric.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn links(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Replicas that the owner is connected to, by the transport's provider";
+        let mut metric = encoder.encode_descriptor("segment_links", help, None, MetricType::Gauge)?;
+        for (segment, state) in &self.segments {
+            let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+            for link in &state.links {
+                *counts.entry(&link.provider).or_default() += 1;
+            }
+            for (provider, count) in counts {
+                let labels = LinkLabels { segment: segment.clone(), provider: provider.to_owned() };
+                ConstGauge::new(count).encode(metric.encode_family(&labels)?)?;
+            }
         }
         Ok(())
     }

@@ -71,6 +71,7 @@ impl Calls {
             member: summary.member,
             node_name: self.node.name.clone(),
             in_sync: false,
+            over: None,
             image: summary.image,
             repair: summary.repair,
             problem: summary.problem,

@@ -48,6 +48,10 @@ fn metrics_tell_what_happened() {
     assert_eq!((of("unsafe_age_seconds"), of("unsafe_bytes")), (Some(0.0), Some(0.0)));
     assert_eq!((of("replicas_in_sync"), of("replicas_wanted")), (Some(2.0), Some(2.0)));
     assert_eq!(of("length_bytes"), Some(100_000.0));
+    let over = |provider| value(first, &format!("segstore_segment_links{{segment=\"a/b\",provider=\"{provider}\"}}"));
+    assert_eq!((over("shm"), over("tcp")), (Some(2.0), None));
+    let status = cluster.session(0).status("a/b").unwrap();
+    assert!(status.replicas.iter().all(|replica| replica.over.as_deref() == Some("shm")), "{:?}", status.replicas);
     assert_eq!(of("checkpoint_duration_seconds_count"), Some(7.0));
     assert_eq!(of("load_duration_seconds_count"), Some(1.0));
     assert!(of("checkpoint_duration_seconds_sum") > Some(0.0) && of("pushed_bytes") > Some(100_000.0));

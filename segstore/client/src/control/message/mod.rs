@@ -16,7 +16,7 @@ pub use bytes::Bytes;
 pub use demand::{Demand, Report};
 pub use fault::{Fault, FaultKind};
 pub use node::NodeInfo;
-pub use owner::{Held, HeldName, Histogram, Holder, OwnerState};
+pub use owner::{Held, HeldName, Histogram, Holder, LinkState, OwnerState};
 pub use replica::{Place, ReplicaInfo};
 pub use request::{Answer, Request};
 pub use segment::{Access, BelowMinimum, Event, Keeping, SegmentInfo, Shape, Status};

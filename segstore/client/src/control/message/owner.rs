@@ -44,6 +44,8 @@ pub struct OwnerState {
     pub in_sync: u32,
     /// Of these, on other nodes than the owner's.
     pub elsewhere: u32,
+    /// Replicas that it is connected to.
+    pub links: Vec<LinkState>,
     /// How many there should be on other nodes.
     #[serde(default)]
     pub wanted: u32,
@@ -63,6 +65,15 @@ pub struct OwnerState {
     pub load_time: Histogram,
     /// Bytes pushed to replicas so far.
     pub pushed_bytes: u64,
+}
+
+/// How an owner reaches one replica.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LinkState {
+    /// The replica.
+    pub member: Member,
+    /// The transport's provider.
+    pub provider: String,
 }
 
 /// Counts of durations by powers of two.

@@ -45,6 +45,9 @@ pub struct ReplicaInfo {
     pub node_name: String,
     /// Whether it is in the in-sync set.
     pub in_sync: bool,
+    /// The transport's provider over which its owner reaches it, if it does.
+    #[serde(default)]
+    pub over: Option<String>,
     /// The newest whole image in it, if its node answered.
     pub image: Option<Stamp>,
     /// While it is filled: blocks copied, blocks to copy.

@@ -55,6 +55,8 @@ pub(super) async fn status(client: &Client, name: &str) -> Result<Answer, Fault>
     let mut replicas = replicas(client, info.record.record.segment).await;
     for replica in &mut replicas {
         replica.in_sync = info.record.record.in_sync.contains(&replica.member);
+        let mut links = owner.iter().flat_map(|owner| &owner.links);
+        replica.over = links.find(|link| link.member == replica.member).map(|link| link.provider.clone());
     }
     for place in &info.places {
         if !replicas.iter().any(|replica| replica.member == place.member) {
@@ -62,6 +64,7 @@ pub(super) async fn status(client: &Client, name: &str) -> Result<Answer, Fault>
                 member: place.member,
                 node_name: place.node_name.clone(),
                 in_sync: true,
+                over: None,
                 image: None,
                 repair: None,
                 problem: Some(place.problem.clone().unwrap_or_else(|| "its node does not answer".to_owned())),
