@@ -42,7 +42,7 @@ impl Forgettable {
     /// # Errors
     /// The asker is not the segment's owner.
     pub fn of_owner(asker: Ownership, followers: &[Member], kept: &[Member], record: &Record) -> Result<Self, Refused> {
-        is_owner(asker, record)?;
+        record.check_owner(asker)?;
         let takes_part = |member: &&Member| followers.contains(member) || is_listed(record, **member);
         Ok(Self { by: asker, members: kept.iter().filter(|member| !takes_part(member)).copied().collect() })
     }
@@ -51,7 +51,7 @@ impl Forgettable {
     /// copy beside the owner.
     #[must_use]
     pub fn orphan(member: Member, remembered: Ownership, record: &Record, local: Local) -> Option<Self> {
-        let by = owner_of(record);
+        let by = record.ownership();
         let is_local = match local {
             Local::None => false,
             Local::Kept { is_held } => remembered == by || !is_held,
@@ -74,19 +74,6 @@ impl Forgettable {
         }
         Ok(true)
     }
-}
-
-/// Whether the asker owns the segment: nobody else has anything done to its replicas.
-///
-/// # Errors
-/// It does not.
-fn is_owner(asker: Ownership, record: &Record) -> Result<(), Refused> {
-    let owner = owner_of(record);
-    if asker == owner { Ok(()) } else { Err(Refused::TermOver { asked: asker, remembered: owner }) }
-}
-
-fn owner_of(record: &Record) -> Ownership {
-    Ownership { term: record.term, owner: record.owner }
 }
 
 fn is_listed(record: &Record, member: Member) -> bool {

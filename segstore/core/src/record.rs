@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{Member, OwnerId, SegmentId, Term};
 use crate::layout::Ownership;
+use crate::replica::Refused;
 use crate::rule::{self, Rule};
 
 /// What the directory knows of a segment as far as the protocol needs it.
@@ -46,6 +47,24 @@ pub struct Swap {
 }
 
 impl Record {
+    /// Whose the segment is.
+    #[must_use]
+    pub fn ownership(&self) -> Ownership {
+        Ownership { term: self.term, owner: self.owner }
+    }
+
+    /// Whether the asker owns the segment: nobody else has anything done to its replicas.
+    ///
+    /// # Errors
+    /// It does not: its term is over, or is another's.
+    pub fn check_owner(&self, asked: Ownership) -> Result<(), Refused> {
+        match self.ownership() {
+            owner if asked == owner => Ok(()),
+            owner if asked.term < owner.term => Err(Refused::TermOver { asked, remembered: owner }),
+            owner => Err(Refused::TermTaken { asked, remembered: owner }),
+        }
+    }
+
     /// This record with `owner` in the next term. The in-sync set stays.
     #[must_use]
     pub fn claimed_by(&self, owner: OwnerId) -> Self {
@@ -64,7 +83,7 @@ impl Versioned {
     /// Whose the segment is.
     #[must_use]
     pub fn ownership(&self) -> Ownership {
-        Ownership { term: self.record.term, owner: self.record.owner }
+        self.record.ownership()
     }
 
     /// Applies `swap`, as every directory must.

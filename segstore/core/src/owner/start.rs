@@ -30,7 +30,7 @@ impl Start {
         let formatted = |&member: &Member| (member, vec![Some(Stamp::EMPTY); slots as usize], 0);
         Self {
             segment: record.record.segment,
-            ownership: Ownership { term: record.record.term, owner: record.record.owner },
+            ownership: record.ownership(),
             loaded: Stamp::EMPTY,
             ancestry: Lineage::root(),
             followers: record.record.in_sync.iter().map(formatted).collect(),

@@ -86,12 +86,16 @@ pub struct SegmentEntry {
 }
 
 impl SegmentEntry {
+    /// The protocol's record.
+    #[must_use]
+    pub fn record(&self) -> Record {
+        Record { segment: self.segment, term: self.term, owner: self.owner, in_sync: self.in_sync.clone() }
+    }
+
     /// The protocol's record, as it stands at `revision`.
     #[must_use]
     pub fn versioned(&self, revision: Revision) -> Versioned {
-        let record =
-            Record { segment: self.segment, term: self.term, owner: self.owner, in_sync: self.in_sync.clone() };
-        Versioned { version: RecordVersion(revision.0), record }
+        Versioned { version: RecordVersion(revision.0), record: self.record() }
     }
 
     /// The same segment with another record.

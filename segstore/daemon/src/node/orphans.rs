@@ -64,7 +64,7 @@ async fn orphans(node: &Arc<Node>, told: &mut HashSet<SegmentId>) -> Result<Vec<
     let segments = node.segments().await?;
     let mut orphans = Vec::new();
     for Kept { segment, member, remembered, is_in_use } in kept {
-        let Some((name, entry, revision)) = segments.iter().find(|(_, entry, _)| entry.segment == segment) else {
+        let Some((name, entry, _)) = segments.iter().find(|(_, entry, _)| entry.segment == segment) else {
             // Of what was removed every node is told.
             if !node.is_known(segment).await? && told.insert(segment) {
                 tell_of_unknown(segment, member);
@@ -75,7 +75,7 @@ async fn orphans(node: &Arc<Node>, told: &mut HashSet<SegmentId>) -> Result<Vec<
             true => Local::Kept { is_held: node.holder(name).await?.is_some() },
             false => Local::None,
         };
-        let orphan = Forgettable::orphan(member, remembered, &entry.versioned(*revision).record, local);
+        let orphan = Forgettable::orphan(member, remembered, &entry.record(), local);
         let orphan = orphan.filter(|_| !is_in_use);
         orphans.extend(orphan.map(|forgettable| Orphan { segment, forgettable }));
     }

@@ -166,7 +166,7 @@ fn nobody_but_the_owner_reaches_a_replica_as_its_writer() {
     // Under the name of one's own segment; in the name of somebody who is to come; in the term that is, as somebody else.
     let lies = [
         ("mine", high),
-        ("mine", Ownership { term: mine.term, owner: mine.owner }),
+        ("mine", mine.ownership()),
         ("s", high),
         ("s", Ownership { term: present.term.next(), ..present }),
         ("s", Ownership { owner: OwnerId(7), ..present }),

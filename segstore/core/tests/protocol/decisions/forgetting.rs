@@ -22,9 +22,13 @@ fn who_is_listed_or_takes_part_is_not_named() {
     let kept = [member(1), member(2), member(3)];
     let named = Forgettable::of_owner(record.ownership(), &[member(0), member(2)], &kept, &record.record);
     assert_eq!(named, Ok(Forgettable { by: record.ownership(), members: vec![member(3)] }));
-    let other = Ownership { owner: OwnerId(77), ..record.ownership() };
-    let refused = Forgettable::of_owner(other, &[], &kept, &record.record);
-    assert!(matches!(refused, Err(Refused::TermOver { .. })), "{refused:?}");
+    let remembered = record.ownership();
+    let former = Ownership { term: Term(0), owner: OwnerId(77) };
+    let refused = Forgettable::of_owner(former, &[], &kept, &record.record);
+    assert_eq!(refused, Err(Refused::TermOver { asked: former, remembered }));
+    let second = Ownership { owner: OwnerId(77), ..remembered };
+    let refused = Forgettable::of_owner(second, &[], &kept, &record.record);
+    assert_eq!(refused, Err(Refused::TermTaken { asked: second, remembered }));
 }
 
 #[test]

@@ -216,7 +216,7 @@ async fn try_again(
     // With the name held nobody else claims the segment, so what is read now stays true.
     let Some(claimed) = claimed else { return Ok(None) };
     let record = found(node.segment(name).await)?;
-    let is_other = record.is_none_or(|(entry, _)| Ownership { term: entry.term, owner: entry.owner } != claimed);
+    let is_other = record.is_none_or(|(entry, _)| entry.record().ownership() != claimed);
     Ok(is_other.then(|| "the segment was taken over, or removed, meanwhile".to_owned()))
 }
 

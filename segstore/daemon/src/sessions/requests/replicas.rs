@@ -7,7 +7,7 @@ use segstore::control::message::{Answer, Bytes, Fault, FaultKind, ReplicaInfo};
 use segstore_core::forget::Forgettable;
 use segstore_core::id::{Member, NodeId, SegmentId, Stamp};
 use segstore_core::layout::Ownership;
-use segstore_core::replica::{Refused, Request as ReplicaRequest};
+use segstore_core::replica::Request as ReplicaRequest;
 
 use super::Client;
 use crate::cluster::SegmentEntry;
@@ -61,20 +61,13 @@ fn check(name: &str, entry: &SegmentEntry, member: Member, request: &ReplicaRequ
 
 /// Whether the record names this owner, in this term.
 fn check_owner(name: &str, entry: &SegmentEntry, asked: Ownership) -> Result<(), Fault> {
-    let owner = Ownership { term: entry.term, owner: entry.owner };
-    if asked == owner {
-        return Ok(());
-    }
-    let why = if asked.term < owner.term {
-        Refused::TermOver { asked, remembered: owner }
-    } else {
-        Refused::TermTaken { asked, remembered: owner }
-    };
-    let text = format!(
-        "segment {name} belongs to owner {} in term {}, not to owner {} in term {}: open it again",
-        owner.owner, owner.term, asked.owner, asked.term
-    );
-    Err(Fault::new(FaultKind::Refused(why), text))
+    entry.record().check_owner(asked).map_err(|why| {
+        let text = format!(
+            "segment {name} belongs to owner {} in term {}, not to owner {} in term {}: open it again",
+            entry.owner, entry.term, asked.owner, asked.term
+        );
+        Fault::new(FaultKind::Refused(why), text)
+    })
 }
 
 pub(super) async fn heads(client: &Client, name: &str, member: Member) -> Result<Answer, Fault> {
@@ -148,9 +141,8 @@ pub(super) async fn repair(
     };
     let kept: Vec<_> = kept(node, target.node, segment).await?.iter().map(|replica| replica.member).collect();
     // Read after that: nothing that the record comes to list is among what is kept for nothing.
-    let (entry, revision) = client.segment(name, Want::Write).await?;
-    let record = entry.versioned(revision).record;
-    let replaced = Forgettable::of_owner(ownership, members, &kept, &record)
+    let (entry, _) = client.segment(name, Want::Write).await?;
+    let replaced = Forgettable::of_owner(ownership, members, &kept, &entry.record())
         .map_err(|why| Fault::new(FaultKind::Refused(why), why.to_string()))?;
     let call = Call::Repair {
         segment,

@@ -204,7 +204,7 @@ pub(super) async fn swap(
     match node.write_segment(name, Some(revision), &new).await? {
         Ok(Revision(version)) => {
             if changes_owner {
-                client.session.claimed(name, Ownership { term: new.term, owner: new.owner });
+                client.session.claimed(name, new.record().ownership());
                 node.sessions.keep();
             }
             Ok(Answer::Swapped { version: RecordVersion(version) })
