@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, watch};
 
 use crate::cluster::{Membership, NAMES, NodeEntry, name_key, node_key};
-use crate::directory::{Directory, DirectoryError, LeaseId, Swapped, Value};
+use crate::directory::{Directory, DirectoryError, Entry, LeaseId, Swapped, Value};
 use crate::node::parse;
 
 /// Keeps the node alive in the directory.
@@ -146,15 +146,15 @@ impl Keeper {
             }
         };
         *lease = Some(held);
-        if written.is_none() {
-            if let Some(other) = self.put(&name_key(&entry.name), held, entry).await? {
-                return Ok(Some(other));
-            }
-            self.drop_former_names(entry).await?;
+        if written.is_none()
+            && let Some(other) = self.take_name(held, entry).await?
+        {
+            return Ok(Some(other));
         }
         if written != Some(entry) {
             // The key has one writer: this.
-            self.put(&node_key(entry.node), held, entry).await?;
+            let key = node_key(entry.node);
+            self.put(&key, self.directory.read(&key).await?, held, entry).await?;
         }
         if *self.current.borrow() != Some(held) {
             self.current.send_replace(Some(held));
@@ -162,23 +162,33 @@ impl Keeper {
         Ok(None)
     }
 
-    /// Takes away what this node was called in a former life: the lease that it goes on with would keep that name for ever.
-    async fn drop_former_names(&self, entry: &NodeEntry) -> Result<(), DirectoryError> {
+    /// Takes the node's name, unless another node has it: that is returned. What this node was called in a former life goes then: the
+    /// lease that it goes on with would keep that name for ever.
+    async fn take_name(&self, lease: LeaseId, entry: &NodeEntry) -> Result<Option<NodeEntry>, DirectoryError> {
         let own = name_key(&entry.name);
-        for found in self.directory.list(NAMES).await?.entries {
-            let is_ours = parse::<NodeEntry>(&found).is_ok_and(|named| named.node == entry.node);
-            if is_ours && found.key != own {
+        let names = self.directory.list(NAMES).await?.entries;
+        let (found, others): (Vec<_>, Vec<_>) = names.into_iter().partition(|found| found.key == own);
+        if let Some(other) = self.put(&own, found.into_iter().next(), lease, entry).await? {
+            return Ok(Some(other));
+        }
+        for former in others {
+            if parse::<NodeEntry>(&former).is_ok_and(|named| named.node == entry.node) {
                 // In a conflict it is another's by now.
-                self.directory.compare_swap(&found.key, Some(found.revision), None).await?;
+                self.directory.compare_swap(&former.key, Some(former.revision), None).await?;
             }
         }
-        Ok(())
+        Ok(None)
     }
 
-    /// Writes the entry under a key, unless another node's stands there: that is returned.
-    async fn put(&self, key: &str, lease: LeaseId, entry: &NodeEntry) -> Result<Option<NodeEntry>, DirectoryError> {
+    /// Writes the entry under a key where `found` stands, as far as is known, unless that is another node's: it is returned.
+    async fn put(
+        &self,
+        key: &str,
+        mut found: Option<Entry>,
+        lease: LeaseId,
+        entry: &NodeEntry,
+    ) -> Result<Option<NodeEntry>, DirectoryError> {
         let bytes = serde_json::to_vec(entry).map_err(|error| DirectoryError::Refused(error.to_string()))?;
-        let mut found = self.directory.read(key).await?;
         loop {
             let other = found.as_ref().and_then(|found| parse::<NodeEntry>(found).ok());
             if let Some(other) = other.filter(|other| other.node != entry.node) {
