@@ -17,6 +17,8 @@ pub struct Keeper {
     /// The lease's number, for a daemon that is started again within its time.
     file: PathBuf,
     current: watch::Sender<Option<LeaseId>>,
+    /// The other node that has this one's name.
+    namesake: watch::Sender<Option<NodeEntry>>,
     /// Rung when the entry is not true any more.
     changed: Arc<Notify>,
 }
@@ -25,7 +27,8 @@ impl Keeper {
     /// A node whose lease lasts `time`; its number is kept in `file`.
     #[must_use]
     pub fn new(directory: Arc<dyn Directory>, time: Duration, file: PathBuf) -> Self {
-        Self { directory, time, file, current: watch::Sender::new(None), changed: Arc::default() }
+        let (current, namesake) = (watch::Sender::new(None), watch::Sender::new(None));
+        Self { directory, time, file, current, namesake, changed: Arc::default() }
     }
 
     /// What to ring when the node's entry is not true any more.
@@ -40,6 +43,12 @@ impl Keeper {
         self.current.subscribe()
     }
 
+    /// The other node that has this one's name, as long as this one waits for it.
+    #[must_use]
+    pub fn namesake(&self) -> watch::Receiver<Option<NodeEntry>> {
+        self.namesake.subscribe()
+    }
+
     /// Keeps the lease alive, and the entry up to date, until the process ends, or another node has this one's name: that is returned.
     pub async fn run(self, membership: Membership, describe: impl Fn() -> NodeEntry + Send) -> String {
         let mut namesake_since: Option<Instant> = None;
@@ -48,7 +57,9 @@ impl Keeper {
         let mut trouble: Option<DirectoryError> = None;
         loop {
             let entry = describe();
-            match self.beat(&membership, &mut lease, written.as_ref(), &entry).await {
+            let beat = self.beat(&membership, &mut lease, written.as_ref(), &entry).await;
+            self.namesake.send_replace(beat.as_ref().ok().cloned().flatten());
+            match beat {
                 Ok(Some(other)) => {
                     // This very machine, with its data lost, has another number and waits for its former lease to end.
                     if namesake_since.get_or_insert_with(Instant::now).elapsed() > 2 * self.time {

@@ -23,8 +23,11 @@ use segstored::sessions::{self, Sessions};
 use segstored::{identity, metrics};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
+/// The other node that has this one's name.
+type Namesake = watch::Receiver<Option<NodeEntry>>;
 
 /// Runs until it is asked to stop.
 pub(crate) fn run(config: Config) -> Result<(), Failure> {
@@ -85,6 +88,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let serving = tokio::spawn(server::run(listener, secret, calls, served));
     let entry = describe(node.clone(), id, address);
     let membership = Membership::new(&config.memory_dir, node.replicas.clone());
+    let namesake = keeper.namesake();
     let mut keeping = tokio::spawn(keeper.run(membership, entry));
     tokio::spawn(node.view.clone().follow(directory));
     tokio::spawn(forget_orphans(node.clone()));
@@ -95,7 +99,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
         tokio::spawn(metrics::serve(listen(address, "metrics").await?, node.clone()));
     }
     tokio::select! {
-        () = join(&node, &config) => {}
+        () = join(&node, &config, namesake) => {}
         ended = &mut keeping => return Err(ended.unwrap_or_else(|error| error.to_string()).into()),
     }
     let socket = sessions::bind(&config.socket, config.socket_mode)?;
@@ -120,7 +124,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
 }
 
 /// Waits until the node is in the directory and has read who else is: before that it can serve nobody.
-async fn join(node: &Node, config: &Config) {
+async fn join(node: &Node, config: &Config, namesake: Namesake) {
     let mut lease = node.lease.clone();
     let mut joined = std::pin::pin!(async {
         let _ = lease.wait_for(Option::is_some).await;
@@ -129,9 +133,14 @@ async fn join(node: &Node, config: &Config) {
     if tokio::time::timeout(Duration::from_secs(2), &mut joined).await.is_ok() {
         return;
     }
-    let whom = match &config.directory {
-        DirectoryAt::Own => "this daemon's own directory".to_owned(),
-        DirectoryAt::Other(address) => format!("the directory that the daemon at {address} keeps"),
+    let other = namesake.borrow().clone();
+    let whom = match (other, &config.directory) {
+        (Some(other), _) => format!(
+            "the name {}: a node whose daemon is at {} has it, until its lease is over or that daemon is stopped",
+            other.name, other.address
+        ),
+        (None, DirectoryAt::Own) => "this daemon's own directory".to_owned(),
+        (None, DirectoryAt::Other(address)) => format!("the directory that the daemon at {address} keeps"),
     };
     tracing::warn!("waiting for {whom}");
     joined.await;

@@ -466,6 +466,18 @@ fn a_second_node_of_a_name_is_refused_and_one_that_left_can_be_forgotten() {
     assert!(!cluster.session(1).nodes().unwrap().iter().any(|node| node.name == "n2"));
 }
 
+/// For as long as the other one may be this node's own former life, it waits for that one and says so.
+#[test]
+fn a_node_that_waits_for_its_name_says_who_has_it() {
+    let mut cluster = Cluster::start(1, &["--node-lease", "2s"]);
+    let address = cluster.session(0).nodes().unwrap()[0].address.clone();
+    let second = cluster.spawn_named("n0");
+    until("it is refused", || (!cluster.runs(second)).then_some(()));
+    let told = std::fs::read_to_string(cluster.log(second)).unwrap();
+    assert!(told.contains(&format!("waiting for the name n0: a node whose daemon is at {address} has it")), "{told}");
+    assert!(!told.contains("waiting for the directory"), "{told}");
+}
+
 #[test]
 fn of_two_nodes_of_one_name_that_start_together_one_stays() {
     let mut cluster = Cluster::start(1, &[]);
