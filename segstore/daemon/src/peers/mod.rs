@@ -3,6 +3,7 @@
 mod channel;
 pub(crate) mod codec;
 pub mod message;
+mod repeats;
 pub mod server;
 pub mod tls;
 

@@ -1,8 +1,9 @@
 //! Serving other daemons: calls for this node, and the directory if it is kept here.
 
 use std::io;
-use std::sync::Arc;
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use segstore::control::message::Fault;
 use segstore_core::id::NodeId;
@@ -16,6 +17,7 @@ use tonic::transport::server::Router;
 use tonic::{Request, Response, Status};
 
 use super::message::{Call, Reply, Serve};
+use super::repeats::Repeats;
 use super::rpc::peer_server::{Peer, PeerServer};
 use super::tls::Identity;
 use crate::directory::Directory;
@@ -76,6 +78,7 @@ async fn accept(
     acceptor: TlsAcceptor,
     sender: tokio::sync::mpsc::Sender<io::Result<TlsStream<TcpStream>>>,
 ) {
+    let repeats = Arc::<Mutex<Repeats>>::default();
     loop {
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -85,14 +88,24 @@ async fn accept(
                 continue;
             }
         };
-        let (acceptor, sender) = (acceptor.clone(), sender.clone());
+        let (acceptor, sender, repeats) = (acceptor.clone(), sender.clone(), repeats.clone());
         tokio::spawn(async move {
             let _ = stream.set_nodelay(true);
             match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
                 Ok(Ok(stream)) => drop(sender.send(Ok(stream)).await),
-                Ok(Err(error)) => tracing::warn!(%from, "no daemon of this cluster: {error}"),
-                Err(_) => tracing::warn!(%from, "a connection without a handshake was closed"),
+                Ok(Err(error)) => refused(&repeats, from, &format!("no daemon of this cluster: {error}")),
+                Err(_) => refused(&repeats, from, "a connection without a handshake was closed"),
             }
         });
+    }
+}
+
+/// Tells of a stranger; one that is a daemon with another secret tries again many times a second.
+fn refused(repeats: &Mutex<Repeats>, from: SocketAddr, why: &str) {
+    let due = repeats.lock().unwrap_or_else(PoisonError::into_inner).due(from.ip(), Instant::now());
+    match due {
+        Some(0) => tracing::warn!(%from, "{why}; more of this address is counted, and said once a minute"),
+        Some(left_out) => tracing::warn!(%from, "{why}; {left_out} more from this address since this was said last"),
+        None => {}
     }
 }

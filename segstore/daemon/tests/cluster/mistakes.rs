@@ -1,6 +1,7 @@
 //! What goes wrong around a cluster: wrong secrets, other users, files that are cut short or altered, full memory, old directories.
 
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -61,6 +62,25 @@ fn a_node_with_another_secret_stays_outside() {
     stranger.kill().unwrap();
     stranger.wait().unwrap();
     assert_eq!(cluster.session(0).nodes().unwrap().len(), 2);
+}
+
+/// A daemon that does not get in tries ten times a second; whatever it is, the log of those inside stays readable.
+#[test]
+fn a_stranger_that_comes_again_and_again_is_told_of_once() {
+    let cluster = Cluster::start(1, &[]);
+    let address = cluster.session(0).nodes().unwrap()[0].address.clone();
+    for _ in 0..20 {
+        let mut stranger = TcpStream::connect(&address).unwrap();
+        stranger.write_all(&[0; 100]).unwrap();
+        // To its end: it is refused before the next one comes.
+        let _ = stranger.read_to_end(&mut Vec::new());
+    }
+    let told = until("the stranger is told of", || {
+        let log = std::fs::read_to_string(cluster.log(0)).unwrap();
+        let told = log.matches("no daemon of this cluster").count();
+        (told > 0).then_some(told)
+    });
+    assert_eq!(told, 1);
 }
 
 #[test]
