@@ -44,18 +44,17 @@ pub(crate) fn up(up: &Up) -> Result<Vec<Started>, Failure> {
     if !(1..=MOST).contains(&up.nodes) {
         return Err(Failure::Usage(format!("--nodes {}: 1 to {MOST}", up.nodes)));
     }
-    let saying = |error: std::io::Error| Failure::Usage(format!("--dir {}: {error}", up.dir.display()));
-    let is_new = !up.dir.exists();
-    std::fs::create_dir_all(&up.dir).map_err(saying)?;
-    let dir = up.dir.canonicalize().map_err(saying)?;
-    let mut nodes: Vec<_> = (1..=up.nodes).map(|number| Node::new(&dir, number)).collect();
-    let checked = nodes.iter().try_for_each(Node::check_socket).and_then(|()| secret(&dir));
-    if let Err(failure) = checked.and_then(|()| config::check(up, &dir)) {
-        if is_new {
-            let _ = std::fs::remove_dir_all(&dir);
+    // Its folders, and the first file in it.
+    let secret = up.dir.join("secret");
+    let is_new = |path: &&Path| !path.as_os_str().is_empty() && path.symlink_metadata().is_err();
+    let new: Vec<_> = secret.ancestors().take_while(is_new).collect();
+    let prepared = prepare(up);
+    if prepared.is_err() {
+        for path in new {
+            let _ = if path.is_dir() { std::fs::remove_dir(path) } else { std::fs::remove_file(path) };
         }
-        return Err(failure);
     }
+    let (dir, mut nodes) = prepared?;
     let address = ports::directory(&dir)?;
     let mut ours = Vec::new();
     let started = start(&mut nodes, up, &address, &mut ours);
@@ -67,6 +66,18 @@ pub(crate) fn up(up: &Up) -> Result<Vec<Started>, Failure> {
         }
     }
     started
+}
+
+/// Makes the folder and the cluster's secret, and checks what the user chose.
+fn prepare(up: &Up) -> Result<(PathBuf, Vec<Node>), Failure> {
+    let saying = |error: std::io::Error| Failure::Usage(format!("--dir {}: {error}", up.dir.display()));
+    std::fs::create_dir_all(&up.dir).map_err(saying)?;
+    let dir = up.dir.canonicalize().map_err(saying)?;
+    let nodes: Vec<_> = (1..=up.nodes).map(|number| Node::new(&dir, number)).collect();
+    nodes.iter().try_for_each(Node::check_socket)?;
+    secret(&dir)?;
+    config::check(up, &dir)?;
+    Ok((dir, nodes))
 }
 
 /// Notes those that were started here.

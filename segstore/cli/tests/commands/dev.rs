@@ -30,20 +30,30 @@ fn a_cluster_that_is_down_leaves_nothing_behind() {
 #[test]
 fn what_was_chosen_wrong_is_said_before_anything_runs() {
     let place = tempfile::TempDir::new().unwrap();
-    let dir = place.path().join("cluster");
+    // In folders that are not there, and in one that is.
+    let (dir, present) = (place.path().join("new/a/cluster"), place.path().join("present"));
+    std::fs::create_dir(&present).unwrap();
     let up = |arguments: &[&str]| {
         let up = segctl().args(["dev", "up", "--dir"]).args(arguments).output().unwrap();
         (up.status.code().unwrap(), String::from_utf8(up.stderr).unwrap())
     };
     for (option, value) in [("--memory", "lots"), ("--transport", "pigeon"), ("--node-lease", "1ms")] {
-        let (code, said) = up(&[dir.to_str().unwrap(), option, value]);
-        assert!(code == 2 && said.contains(value), "{said}");
+        for dir in [&dir, &present] {
+            let (code, said) = up(&[dir.to_str().unwrap(), option, value]);
+            assert!(code == 2 && said.contains(value), "{said}");
+        }
     }
-    assert!(!dir.exists());
+    let relative =
+        segctl().args(["dev", "up", "--dir", "new/b", "--memory", "lots"]).current_dir(place.path()).status();
+    assert_eq!(relative.unwrap().code(), Some(2));
+    let unmade = place.path().join("new").join("n".repeat(300));
+    assert_eq!(up(&[unmade.to_str().unwrap()]).0, 2);
+    assert!(!place.path().join("new").exists());
+    assert_eq!(std::fs::read_dir(&present).unwrap().count(), 0);
     let deep = place.path().join("d".repeat(120));
     let (code, said) = up(&[deep.to_str().unwrap()]);
     assert!(code == 2 && said.contains("107") && said.contains("n1/segstored.sock"), "{said}");
-    assert!(!deep.join("n1").exists());
+    assert!(!deep.exists());
 }
 
 #[test]
