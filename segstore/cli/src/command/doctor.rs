@@ -6,7 +6,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::statvfs::statvfs;
 use serde::Serialize;
 
-use super::Context;
+use super::{Context, nodes};
 use crate::exit::Failure;
 use crate::output::{json, units};
 
@@ -83,17 +83,15 @@ fn daemon(context: &Context) -> Finding {
 fn cluster(context: &Context) -> Finding {
     match context.session().and_then(|session| session.nodes()) {
         Ok(nodes) => {
-            let up = nodes.iter().filter(|node| node.up).count();
-            let found = format!("{up} of {} up", units::count(nodes.len() as u64, "node"));
-            if up < 2 {
+            let found = nodes::up(&nodes);
+            if nodes.iter().filter(|node| node.up).count() < 2 {
                 let remedy = "start segstored on another node: on one node alone nothing survives it";
                 return Finding::bad("cluster", Verdict::Warning, found, remedy);
             }
-            let down: Vec<_> = nodes.iter().filter(|node| !node.up).map(|node| node.name.as_str()).collect();
-            if let Some(first) = down.first() {
-                let found = format!("{found}; down: {}", down.join(", "));
+            if let Some(down) = nodes.iter().find(|node| !node.up) {
+                let name = &down.name;
                 let remedy =
-                    format!("start segstored there; of a node that is gone for good: segctl nodes --forget {first}");
+                    format!("start segstored there; of a node that is gone for good: segctl nodes --forget {name}");
                 return Finding::bad("cluster", Verdict::Warning, found, remedy);
             }
             Finding::ok("cluster", found)

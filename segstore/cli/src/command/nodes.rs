@@ -1,5 +1,7 @@
 //! `segctl nodes`.
 
+use segstore::NodeInfo;
+
 use super::Context;
 use crate::exit::Failure;
 use crate::output::{json, table, units};
@@ -17,7 +19,7 @@ pub(crate) fn run(context: &Context, forget: Option<&str>) -> Result<(), Failure
         json(&nodes);
         return Ok(());
     }
-    let row = |node: &segstore::NodeInfo| {
+    let row = |node: &NodeInfo| {
         let mut is = vec![match (&node.stale, node.up) {
             (Some(_), _) => "unknown",
             (None, true) => "up",
@@ -44,4 +46,11 @@ pub(crate) fn run(context: &Context, forget: Option<&str>) -> Result<(), Failure
         ));
     }
     Ok(())
+}
+
+/// How many are up, and which are not.
+pub(super) fn up(nodes: &[NodeInfo]) -> String {
+    let down: Vec<_> = nodes.iter().filter(|node| !node.up).map(|node| node.name.as_str()).collect();
+    let up = format!("{} of {} up", nodes.len() - down.len(), units::count(nodes.len() as u64, "node"));
+    if down.is_empty() { up } else { format!("{up}; down: {}", down.join(", ")) }
 }

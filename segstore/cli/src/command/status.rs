@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use segstore::{BelowMinimum, Error, HeldName, NodeInfo, OwnerState, Session, Status};
 
-use super::Context;
+use super::{Context, nodes};
 use crate::exit::Failure;
 use crate::output::{for_programs, json, table, units};
 
@@ -143,13 +143,7 @@ impl Cluster {
     }
 
     fn print(&self) {
-        let up = self.nodes.iter().filter(|node| node.up).count();
-        let down: Vec<_> = self.nodes.iter().filter(|node| !node.up).map(|node| node.name.as_str()).collect();
-        crate::output::line(format_args!(
-            "{up} of {} up{}",
-            units::count(self.nodes.len() as u64, "node"),
-            list("; down: ", &down)
-        ));
+        crate::output::line(nodes::up(&self.nodes));
         crate::output::line(format_args!(
             "{}, {} of them owned",
             units::count(self.segments as u64, "segment"),
