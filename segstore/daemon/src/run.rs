@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
-use segstore_core::id::NodeId;
 use segstore_transport::{Provider, Server, ServerOptions, Wait, shm::Shm, tcp::Tcp};
 use segstored::cluster::{Membership, NodeEntry, View};
 use segstored::config::{Config, DirectoryAt, Transport};
@@ -86,7 +85,8 @@ async fn serve(config: Config) -> Result<(), Failure> {
 
     let calls = Arc::new(Calls::new(node.clone()));
     let serving = tokio::spawn(server::run(listener, secret, calls, served));
-    let entry = describe(node.clone(), id, address);
+    let memory_dir = std::path::absolute(&config.memory_dir)?;
+    let entry = describe(node.clone(), address, memory_dir.display().to_string());
     let membership = Membership::new(&config.memory_dir, node.replicas.clone());
     let namesake = keeper.namesake();
     let mut keeping = tokio::spawn(keeper.run(membership, entry));
@@ -222,11 +222,11 @@ fn open_domains(config: &Config) -> Result<(Domains, Vec<Server>), Failure> {
 }
 
 /// The node's entry as it is now.
-fn describe(node: Arc<Node>, id: NodeId, address: String) -> impl Fn() -> NodeEntry + Send {
+fn describe(node: Arc<Node>, address: String, memory_dir: String) -> impl Fn() -> NodeEntry + Send {
     move || {
         let usage = node.replicas.usage();
         NodeEntry {
-            node: id,
+            node: node.id,
             name: node.name.clone(),
             address: address.clone(),
             host: node.host.clone(),
@@ -234,6 +234,7 @@ fn describe(node: Arc<Node>, id: NodeId, address: String) -> impl Fn() -> NodeEn
             storage: node.storage,
             used: usage.used,
             budget: usage.budget,
+            memory_dir: memory_dir.clone(),
             replicas: usage.replicas,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             directory: node.keeps_directory,

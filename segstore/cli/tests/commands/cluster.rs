@@ -13,12 +13,17 @@ pub(crate) struct Cluster {
 }
 
 pub(crate) fn segctl() -> Command {
-    let program = Path::new(env!("CARGO_BIN_EXE_segctl"));
-    let daemon = program.with_file_name("segstored");
-    assert!(daemon.is_file(), "{} is not built: cargo test -p segstored --no-run", daemon.display());
-    let mut command = Command::new(program);
+    // It starts daemons.
+    drop(segstored());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_segctl"));
     command.env_remove("SEGSTORE_SOCKET").env_remove("SEGSTORE_SESSION");
     command
+}
+
+pub(crate) fn segstored() -> Command {
+    let daemon = Path::new(env!("CARGO_BIN_EXE_segctl")).with_file_name("segstored");
+    assert!(daemon.is_file(), "{} is not built: cargo test -p segstored --no-run", daemon.display());
+    Command::new(daemon)
 }
 
 impl Cluster {

@@ -7,7 +7,8 @@ mod dev;
 mod files;
 mod run;
 
-use cluster::{Cluster, segctl};
+use cluster::{Cluster, segctl, segstored, until};
+use segstore::Session;
 use serde_json::Value;
 
 #[test]
@@ -42,6 +43,31 @@ fn completions_end_quietly_when_their_reader_does() {
     drop(reader);
     let done = segctl().args(["completions", "bash"]).stdout(writer).output().unwrap();
     assert!(done.status.success() && done.stderr.is_empty(), "{done:?}");
+}
+
+/// Not where replicas usually are: what counts is where this daemon has its own.
+#[test]
+fn doctor_looks_where_the_nodes_memory_is() {
+    let place = tempfile::TempDir::new_in("/var/tmp").unwrap();
+    let [memory, data, socket, secret] = ["memory", "data", "sock", "secret"].map(|file| place.path().join(file));
+    std::fs::write(&secret, [b's'; 64]).unwrap();
+    std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let mut daemon = segstored();
+    daemon.args(["--name", "n1", "--directory", "self", "--listen", "127.0.0.1:0", "--metrics", "off"]);
+    daemon.args(["--memory", "1000TiB"]).arg("--memory-dir").arg(&memory).arg("--data-dir").arg(&data);
+    let mut daemon = daemon.arg("--socket").arg(&socket).arg("--secret-file").arg(&secret).spawn().unwrap();
+    until("it serves", || Session::connect_to(&socket).is_ok());
+    let doctor = segctl().arg("--socket").arg(&socket).args(["--json", "doctor"]).output().unwrap();
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+    let findings: Value = serde_json::from_slice(&doctor.stdout).unwrap();
+    let finding =
+        |check: &str| findings.as_array().unwrap().iter().find(|found| found["check"] == check).unwrap().clone();
+    let (at, shared) = (memory.to_str().unwrap(), finding("shared memory"));
+    assert!(shared["found"].as_str().unwrap().starts_with(at) && shared["verdict"] == "warning", "{shared}");
+    let budget = finding("replica memory");
+    assert!(budget["remedy"].as_str().unwrap().starts_with(at) && budget["verdict"] == "warning", "{budget}");
+    assert_eq!(finding("cluster")["found"], "1 of 1 node up");
 }
 
 #[test]

@@ -31,6 +31,9 @@ pub struct NodeEntry {
     pub used: u64,
     /// Bytes of replica memory that it may use.
     pub budget: u64,
+    /// Where it keeps replicas on its machine; empty: an older daemon does not say.
+    #[serde(default)]
+    pub memory_dir: String,
     /// Replicas that it keeps.
     pub replicas: u32,
     /// The version of its daemon.
@@ -54,6 +57,7 @@ impl NodeEntry {
             directory: self.directory,
             used: self.used,
             budget: self.budget,
+            memory_dir: self.memory_dir.clone(),
             replicas: self.replicas,
             version: self.version.clone(),
         }

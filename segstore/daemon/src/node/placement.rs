@@ -33,6 +33,7 @@ mod tests {
             storage,
             used,
             budget: 100,
+            memory_dir: String::new(),
             replicas: 0,
             version: String::new(),
             directory: false,

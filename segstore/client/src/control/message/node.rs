@@ -25,6 +25,9 @@ pub struct NodeInfo {
     pub used: u64,
     /// Bytes of replica memory that it may use.
     pub budget: u64,
+    /// Where it keeps replicas on its machine; empty: an older daemon does not say.
+    #[serde(default)]
+    pub memory_dir: String,
     /// Replicas that it keeps.
     pub replicas: u32,
     /// The version of its daemon.

@@ -1,9 +1,9 @@
 //! `segctl doctor`: what this machine lacks, and how to put it right.
 
-use std::path::Path;
+mod memory;
 
 use nix::sys::resource::{Resource, getrlimit};
-use nix::sys::statvfs::statvfs;
+use segstore::{Error, NodeInfo, SegmentInfo};
 use serde::Serialize;
 
 use super::{Context, nodes};
@@ -38,12 +38,23 @@ impl Finding {
 }
 
 pub(crate) fn run(context: &Context) -> Result<(), Failure> {
-    let mut findings = vec![daemon(context)];
-    // Without the daemon these would say the same again, each with another remedy.
-    if findings[0].verdict == Verdict::Ok {
-        findings.extend([cluster(context), directory(context), segments(context), memory(context)]);
+    let mut findings = Vec::new();
+    let mut own = None;
+    match context.session() {
+        Ok(session) => {
+            let (nodes, segments) = (session.nodes(), session.segments());
+            let name = session.node_name();
+            let found = format!("node {name} answers at {}", context.socket.display());
+            findings.push(Finding::ok("daemon", found));
+            findings.extend([cluster(&nodes), directory(&segments), kept(&segments)]);
+            own = nodes.ok().and_then(|nodes| nodes.into_iter().find(|node| node.name == name));
+        }
+        // What else it would be asked would say the same again, each time with another remedy.
+        Err(error) => findings.push(no_daemon(&error)),
     }
-    findings.extend([kernel(), shared_memory(), locked_memory()]);
+    findings.push(kernel());
+    findings.extend(memory::look(own.as_ref()));
+    findings.push(locked_memory());
     if context.json {
         json(&findings);
     } else {
@@ -66,42 +77,34 @@ pub(crate) fn run(context: &Context) -> Result<(), Failure> {
     Ok(())
 }
 
-fn daemon(context: &Context) -> Finding {
-    match context.session() {
-        Ok(session) => {
-            Finding::ok("daemon", format!("node {} answers at {}", session.node_name(), context.socket.display()))
-        }
-        Err(error) => Finding::bad(
-            "daemon",
-            Verdict::Problem,
-            error.to_string(),
-            "start it (systemctl start segstored, with scripts/segstored.service; or segctl dev up), or name its socket with --socket",
-        ),
-    }
+fn no_daemon(error: &Error) -> Finding {
+    Finding::bad(
+        "daemon",
+        Verdict::Problem,
+        error.to_string(),
+        "start it (systemctl start segstored, with scripts/segstored.service; or segctl dev up), or name its socket with --socket",
+    )
 }
 
-fn cluster(context: &Context) -> Finding {
-    match context.session().and_then(|session| session.nodes()) {
-        Ok(nodes) => {
-            let found = nodes::up(&nodes);
-            if nodes.iter().filter(|node| node.up).count() < 2 {
-                let remedy = "start segstored on another node: on one node alone nothing survives it";
-                return Finding::bad("cluster", Verdict::Warning, found, remedy);
-            }
-            if let Some(down) = nodes.iter().find(|node| !node.up) {
-                let name = &down.name;
-                let remedy =
-                    format!("start segstored there; of a node that is gone for good: segctl nodes --forget {name}");
-                return Finding::bad("cluster", Verdict::Warning, found, remedy);
-            }
-            Finding::ok("cluster", found)
-        }
-        Err(error) => Finding::bad("cluster", Verdict::Problem, error.to_string(), "see the daemon's log"),
+fn cluster(nodes: &segstore::Result<Vec<NodeInfo>>) -> Finding {
+    let nodes = match nodes {
+        Ok(nodes) => nodes,
+        Err(error) => return Finding::bad("cluster", Verdict::Problem, error.to_string(), "see the daemon's log"),
+    };
+    let found = nodes::up(nodes);
+    if nodes.iter().filter(|node| node.up).count() < 2 {
+        let remedy = "start segstored on another node: on one node alone nothing survives it";
+        return Finding::bad("cluster", Verdict::Warning, found, remedy);
     }
+    if let Some(NodeInfo { name, .. }) = nodes.iter().find(|node| !node.up) {
+        let remedy = format!("start segstored there; of a node that is gone for good: segctl nodes --forget {name}");
+        return Finding::bad("cluster", Verdict::Warning, found, remedy);
+    }
+    Finding::ok("cluster", found)
 }
 
-fn directory(context: &Context) -> Finding {
-    match context.session().and_then(|session| session.segments()) {
+fn directory(segments: &segstore::Result<Vec<SegmentInfo>>) -> Finding {
+    match segments {
         Ok(segments) => {
             Finding::ok("directory", format!("answers, with {}", units::count(segments.len() as u64, "segment")))
         }
@@ -114,8 +117,8 @@ fn directory(context: &Context) -> Finding {
     }
 }
 
-fn segments(context: &Context) -> Finding {
-    let Ok(segments) = context.session().and_then(|session| session.segments()) else {
+fn kept(segments: &segstore::Result<Vec<SegmentInfo>>) -> Finding {
+    let Ok(segments) = segments else {
         return Finding::bad("segments", Verdict::Warning, "not known without the directory".into(), "see above");
     };
     let troubles = |is_lost: bool| -> Vec<String> {
@@ -136,29 +139,6 @@ fn segments(context: &Context) -> Finding {
     Finding::ok("segments", "every segment has its replicas".into())
 }
 
-fn memory(context: &Context) -> Finding {
-    let own = context.session().and_then(|session| {
-        let name = session.node_name();
-        Ok(session.nodes()?.into_iter().find(|node| node.name == name))
-    });
-    match own {
-        Ok(Some(node)) => {
-            let found = format!("{} of {} for replicas are in use", units::size(node.used), units::size(node.budget));
-            let free = statvfs("/dev/shm").map_or(0, |about| about.blocks_available() * about.fragment_size());
-            // tmpfs has half of the memory by itself, as replicas do: a few small files there are no reason to worry.
-            if node.budget.saturating_sub(node.used) > free + node.budget / 16 {
-                let remedy = format!(
-                    "/dev/shm has {} left: mount -o remount,size=... /dev/shm, or lower `memory`",
-                    units::size(free)
-                );
-                return Finding::bad("replica memory", Verdict::Warning, found, remedy);
-            }
-            Finding::ok("replica memory", found)
-        }
-        _ => Finding::bad("replica memory", Verdict::Warning, "not known without the daemon".into(), "start it"),
-    }
-}
-
 fn kernel() -> Finding {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let release = release.trim().to_owned();
@@ -169,28 +149,6 @@ fn kernel() -> Finding {
         return Finding::bad("kernel", Verdict::Warning, release, remedy);
     }
     Finding::ok("kernel", release)
-}
-
-fn shared_memory() -> Finding {
-    let place = Path::new("/dev/shm");
-    match statvfs(place) {
-        Ok(about) => {
-            let (size, free) =
-                (about.blocks() * about.fragment_size(), about.blocks_available() * about.fragment_size());
-            let found = format!("/dev/shm: {} of {} free", units::size(free), units::size(size));
-            if free < 64 << 20 {
-                let remedy = "mount -o remount,size=... /dev/shm";
-                return Finding::bad("shared memory", Verdict::Problem, found, remedy);
-            }
-            Finding::ok("shared memory", found)
-        }
-        Err(error) => Finding::bad(
-            "shared memory",
-            Verdict::Problem,
-            format!("/dev/shm: {error}"),
-            "mount -t tmpfs tmpfs /dev/shm",
-        ),
-    }
 }
 
 fn locked_memory() -> Finding {
