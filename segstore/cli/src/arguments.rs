@@ -43,6 +43,10 @@ pub(crate) enum Command {
         name: Option<String>,
     },
     /// Make a checkpoint of a file; again, of what changed in it
+    ///
+    /// It is done as well when fewer nodes have it than were asked for: that is said on standard error, and with --json
+    /// `replicas_in_sync` is below `replicas_wanted`. Only where the segment's maker has said below how many replicas nothing is
+    /// acknowledged, and there are fewer, it ends with 13.
     Put(Put),
     /// Load the newest acknowledged checkpoint into a file, without disturbing its owner
     Get(Get),

@@ -2,6 +2,7 @@
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use segstore::{BelowMinimum, CreateOptions, Session};
 use serde_json::Value;
 
 use crate::cluster::{Cluster, until};
@@ -13,7 +14,7 @@ fn files_go_in_and_come_out() {
     assert_eq!(up, 3);
     let mut content: Vec<u8> = (0..3_000_000_u32).map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()[2]).collect();
     let first = cluster.put("files/a", &content);
-    assert_eq!((&first["epoch"], &first["elsewhere"]), (&1.into(), &2.into()));
+    assert_eq!((&first["epoch"], &first["replicas_in_sync"]), (&1.into(), &2.into()));
     assert_eq!(cluster.get("files/a"), content);
     content[1_234_567] ^= 1;
     let second = cluster.put("files/a", &content);
@@ -119,7 +120,24 @@ fn a_replica_that_is_missing_is_made_again() {
     let daemon = std::fs::read_to_string(cluster.file(&format!("{node}/segstored.pid"))).unwrap();
     kill(Pid::from_raw(daemon.trim().parse().unwrap()), Signal::SIGKILL).unwrap();
     let again = cluster.put_with("a", b"state, more of it", 2);
-    assert_eq!((&again["elsewhere"], &again["asked_for"]), (&2.into(), &2.into()), "{again}");
+    assert_eq!((&again["replicas_in_sync"], &again["replicas_wanted"]), (&2.into(), &2.into()), "{again}");
+}
+
+/// What its minimum of replicas has is acknowledged: it is done, and whoever looks learns that more were wanted.
+#[test]
+fn fewer_replicas_than_wanted_are_a_warning() {
+    let cluster = Cluster::start(2);
+    let put = cluster.run(&["put", "a", "/etc/hostname", "--replicas", "3"]);
+    let (said, warned) = (String::from_utf8(put.stdout).unwrap(), String::from_utf8(put.stderr).unwrap());
+    assert_eq!(put.status.code(), Some(0), "{warned}");
+    assert!(warned.contains("3 replicas on other nodes were asked for; a stands in 1"), "{warned}");
+    assert!(!said.contains("WARNING"), "{said}");
+    let put = cluster.put_with("a", b"state", 3);
+    assert_eq!((&put["replicas_wanted"], &put["replicas_in_sync"]), (&3.into(), &1.into()), "{put}");
+    // Where the segment's maker wanted nothing acknowledged below a minimum, nothing is.
+    let make = CreateOptions::new(1 << 20).replicas(3).minimum(2, BelowMinimum::Stop);
+    Session::connect_to(cluster.socket(1)).unwrap().create("strict", &make).unwrap();
+    assert_eq!(cluster.code(&["put", "strict", "/etc/hostname"]), 13);
 }
 
 #[test]

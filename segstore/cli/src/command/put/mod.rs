@@ -30,9 +30,11 @@ struct Done {
     changed_bytes: u64,
     changed_blocks: u64,
     sent_bytes: u64,
+    #[serde(skip)]
     in_sync: usize,
-    elsewhere: usize,
-    asked_for: usize,
+    /// On other nodes.
+    replicas_in_sync: usize,
+    replicas_wanted: usize,
     seconds: f64,
 }
 
@@ -62,8 +64,8 @@ pub(crate) fn run(context: &Context, put: &Put) -> Result<(), Failure> {
     let bytes_before = segment.len();
     let (changed_blocks, changed_bytes) = bring(&mut segment, &content)?;
     let mut checkpoint = send(segment.commit()?, limit)?;
-    let asked_for = session.lookup(&put.name).map_or(0, |info| info.keeping.replicas as usize);
-    if checkpoint.elsewhere < asked_for {
+    let replicas_wanted = session.lookup(&put.name).map_or(0, |info| info.keeping.replicas as usize);
+    if checkpoint.elsewhere < replicas_wanted {
         checkpoint = replicas::wait(&session, &mut segment, checkpoint, put.wait_replicas)?;
     }
     let owner = session.status(&put.name).ok().and_then(|status| status.owner);
@@ -77,8 +79,8 @@ pub(crate) fn run(context: &Context, put: &Put) -> Result<(), Failure> {
         changed_blocks,
         sent_bytes: owner.map_or(0, |owner| owner.pushed_bytes),
         in_sync: checkpoint.in_sync,
-        elsewhere: checkpoint.elsewhere,
-        asked_for,
+        replicas_in_sync: checkpoint.elsewhere,
+        replicas_wanted,
         seconds: began.elapsed().as_secs_f64(),
     };
     if context.json {
@@ -173,23 +175,24 @@ fn bring(segment: &mut Segment, content: &[u8]) -> Result<(u64, u64), Failure> {
 
 impl Done {
     fn print(&self) {
-        let Self { name, epoch, bytes, bytes_before, in_sync, elsewhere, asked_for, .. } = self;
+        let Self { name, epoch, bytes, bytes_before, in_sync, replicas_in_sync, replicas_wanted, .. } = self;
         let size = |bytes: &usize| units::size(*bytes as u64);
         let shorter = if bytes < bytes_before { format!(", {} before", size(bytes_before)) } else { String::new() };
         crate::output::line(format_args!(
-            "{name}: epoch {epoch}, {}{shorter}, of which {} in {} changed; {} sent to {}, {elsewhere} of them on other nodes",
+            "{name}: epoch {epoch}, {}{shorter}, of which {} in {} changed; {} sent to {}, {replicas_in_sync} of them on other nodes",
             size(bytes),
             units::size(self.changed_bytes),
             units::count(self.changed_blocks, "block"),
             units::size(self.sent_bytes),
             units::count(*in_sync as u64, "replica"),
         ));
-        if *elsewhere == 0 {
-            crate::output::line(format_args!("WARNING: no replica on another node: this does not survive the node"));
-        } else if *elsewhere < *asked_for {
-            crate::output::line(format_args!(
-                "WARNING: {asked_for} replicas on other nodes were asked for; this stands in {elsewhere}"
-            ));
+        // It is acknowledged, which is what was asked; but not as safe as it was to be.
+        if *replicas_in_sync == 0 {
+            eprintln!("segctl: WARNING: no replica on another node: {name} does not survive this node");
+        } else if replicas_in_sync < replicas_wanted {
+            eprintln!(
+                "segctl: WARNING: {replicas_wanted} replicas on other nodes were asked for; {name} stands in {replicas_in_sync}"
+            );
         }
     }
 }
