@@ -15,7 +15,7 @@ pub(crate) struct Arguments {
     // The variable is read elsewhere: clap would show the option as one that must be given wherever the variable is set.
     #[arg(long, global = true, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
-    /// Say it as JSON, for programs; errors too, as one object on standard error
+    /// Say it as JSON, for programs, with the units in the fields' names; errors too, as one object on standard error
     #[arg(long, global = true)]
     pub(crate) json: bool,
     #[command(subcommand)]
@@ -25,6 +25,8 @@ pub(crate) struct Arguments {
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
     /// List segments: who owns them, how they are kept
+    ///
+    /// With --json `owner` is null where nobody holds a segment; a name that is held and has no segment so far has no `id`.
     Ls,
     /// List the nodes of the cluster
     Nodes {
@@ -33,6 +35,9 @@ pub(crate) enum Command {
         forget: Option<String>,
     },
     /// Say how the cluster is, or a segment: what is safe, and where
+    ///
+    /// With --json `owner` is null where nobody holds the segment. What only its owner knows, such as `length_bytes` and
+    /// `epoch_acknowledged`, is told while that answers; these have the names that they have for Prometheus.
     Status {
         /// The segment; without it, the cluster
         name: Option<String>,

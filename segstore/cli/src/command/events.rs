@@ -2,12 +2,12 @@
 
 use super::Context;
 use crate::exit::Failure;
-use crate::output::{for_programs, json, table, units};
+use crate::output::{facts, json, table, units};
 
 pub(crate) fn run(context: &Context, name: Option<&str>) -> Result<(), Failure> {
     let events = context.session()?.events(name)?;
     if context.json {
-        json(&for_programs(&events));
+        json(&events.iter().map(facts::Event::from).collect::<Vec<_>>());
         return Ok(());
     }
     let row = |event: &segstore::Event| {

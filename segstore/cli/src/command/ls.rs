@@ -1,18 +1,14 @@
 //! `segctl ls`.
 
-use serde::Serialize;
-
 use segstore::{HeldName, Holder, SegmentInfo};
 
 use super::Context;
 use crate::exit::Failure;
-use crate::output::{for_programs, json, line, table, units};
+use crate::output::{facts, json, line, table, units};
 
 /// A segment, or a name that is held without one.
-#[derive(Serialize)]
-#[serde(untagged)]
 enum Listed {
-    Segment(Box<SegmentInfo>),
+    Segment(SegmentInfo),
     Name(HeldName),
 }
 
@@ -21,10 +17,10 @@ pub(crate) fn run(context: &Context) -> Result<(), Failure> {
     let (segments, mut holds) = (session.segments()?, session.holds()?);
     holds.retain(|held| !segments.iter().any(|segment| segment.name == held.name));
     let troubles: Vec<_> = segments.iter().filter(|segment| segment.is_lost()).filter_map(warning).collect();
-    let segments = segments.into_iter().map(|segment| Listed::Segment(Box::new(segment)));
+    let segments = segments.into_iter().map(Listed::Segment);
     let listed: Vec<_> = segments.chain(holds.into_iter().map(Listed::Name)).collect();
     if context.json {
-        json(&for_programs(&listed));
+        json(&listed.iter().map(told).collect::<Vec<_>>());
         return Ok(());
     }
     let heading = ["name", "owner", "term", "in sync", "wanted", "capacity", "created"];
@@ -35,6 +31,13 @@ pub(crate) fn run(context: &Context) -> Result<(), Failure> {
 
 fn warning(segment: &SegmentInfo) -> Option<String> {
     segment.trouble().map(|trouble| format!("WARNING: {}: {trouble}", segment.name))
+}
+
+fn told(listed: &Listed) -> facts::Segment {
+    match listed {
+        Listed::Segment(segment) => segment.into(),
+        Listed::Name(held) => held.into(),
+    }
 }
 
 fn row(listed: &Listed) -> Vec<String> {

@@ -4,7 +4,7 @@ use segstore::NodeInfo;
 
 use super::Context;
 use crate::exit::Failure;
-use crate::output::{json, table, units};
+use crate::output::{facts, json, table, units};
 
 pub(crate) fn run(context: &Context, forget: Option<&str>) -> Result<(), Failure> {
     let session = context.session()?;
@@ -16,7 +16,7 @@ pub(crate) fn run(context: &Context, forget: Option<&str>) -> Result<(), Failure
         eprintln!("segctl: how the nodes are now nobody knows, this is how they were last: {why}");
     }
     if context.json {
-        json(&nodes);
+        json(&nodes.iter().map(facts::Node::from).collect::<Vec<_>>());
         return Ok(());
     }
     let row = |node: &NodeInfo| {

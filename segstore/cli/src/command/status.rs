@@ -6,7 +6,7 @@ use segstore::{BelowMinimum, Error, HeldName, NodeInfo, OwnerState, Session, Sta
 
 use super::{Context, nodes};
 use crate::exit::Failure;
-use crate::output::{for_programs, json, table, units};
+use crate::output::{facts, json, table, units};
 
 pub(crate) fn run(context: &Context, name: Option<&str>) -> Result<(), Failure> {
     let session = context.session()?;
@@ -17,11 +17,11 @@ pub(crate) fn run(context: &Context, name: Option<&str>) -> Result<(), Failure> 
                     // It may be held without being made.
                     let held = session.holds()?.into_iter().find(|held| held.name == name);
                     let held = held.ok_or(Error::NotFound(why))?;
-                    if context.json { json(&for_programs(&held)) } else { print_held(&held) }
+                    if context.json { json(&facts::Segment::from(&held)) } else { print_held(&held) }
                 }
                 status => {
                     let status = status?;
-                    if context.json { json(&for_programs(&status)) } else { print_segment(&status) }
+                    if context.json { json(&facts::Segment::from(&status)) } else { print_segment(&status) }
                 }
             }
         }
@@ -122,6 +122,7 @@ fn print_owner(owner: &OwnerState, line: &impl Fn(&str, String)) {
 
 #[derive(Serialize)]
 struct Cluster {
+    #[serde(serialize_with = "facts::nodes")]
     nodes: Vec<NodeInfo>,
     segments: usize,
     owned: usize,

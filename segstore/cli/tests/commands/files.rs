@@ -115,8 +115,8 @@ fn a_segment_keeps_the_shape_it_was_made_with() {
 fn a_replica_that_is_missing_is_made_again() {
     let cluster = Cluster::start(4);
     cluster.put_with("a", b"state", 2);
-    let places = &cluster.json(&["ls"])[0]["places"];
-    let node = places[0]["node_name"].as_str().unwrap();
+    let replicas = &cluster.json(&["ls"])[0]["replicas"];
+    let node = replicas[0]["node"].as_str().unwrap();
     let daemon = std::fs::read_to_string(cluster.file(&format!("{node}/segstored.pid"))).unwrap();
     kill(Pid::from_raw(daemon.trim().parse().unwrap()), Signal::SIGKILL).unwrap();
     let again = cluster.put_with("a", b"state, more of it", 2);

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use segstore::{Error, Session};
+use segstore::{Error, OpenOptions, Session};
+use serde_json::Value;
 
 use crate::cluster::{Cluster, has_ended, segctl, until};
 
@@ -41,9 +42,27 @@ fn a_name_that_is_held_is_shown_and_json_has_units() {
     until("it is held", || text(&["ls"]).lines().any(|line| line.starts_with(" job") && line.contains("segctl")));
     assert!(text(&["status", "job"]).contains("is not made so far"));
     let listed = cluster.json(&["ls"]);
-    assert_eq!((&listed[0]["name"], &listed[0]["access"]["mode"]), (&"made".into(), &"600".into()));
-    assert!(listed[0]["created"].as_str().unwrap().ends_with('Z'));
-    assert_eq!((&listed[1]["name"], &listed[1]["holder"]["node_name"]), (&"job".into(), &"n1".into()));
+    let made = &listed[0];
+    assert_eq!((&made["name"], &made["mode"], &made["owner"]), (&"made".into(), &"600".into(), &Value::Null));
+    assert_eq!((&made["replicas_wanted"], &made["replicas_in_sync"]), (&1.into(), &1.into()));
+    assert_eq!((&made["capacity_bytes"], &made["block_bytes"]), (&(1 << 20).into(), &4096.into()));
+    assert!(made["created"].as_str().unwrap().ends_with('Z'));
+    assert_eq!((&listed[1]["name"], &listed[1]["owner"]["node"]), (&"job".into(), &"n1".into()));
+    assert!(listed[1]["owner"]["since"].as_str().unwrap().ends_with('Z') && listed[1]["id"].is_null());
+    assert_eq!(cluster.json(&["status", "job"]), listed[1]);
+    let status = cluster.json(&["status", "made"]);
+    assert_eq!((&status["id"], &status["owner"], &status["length_bytes"]), (&made["id"], &Value::Null, &Value::Null));
+    assert_eq!((&status["replicas"][0]["node"], &status["replicas"][0]["epoch"]), (&"n2".into(), &1.into()));
+    let session = Session::connect_to(cluster.socket(1)).unwrap();
+    let owned = session.open("made", &OpenOptions::new()).unwrap();
+    let status = cluster.json(&["status", "made"]);
+    assert_eq!((&status["owner"]["node"], &status["length_bytes"]), (&"n1".into(), &owned.len().into()));
+    assert_eq!((&status["epoch_acknowledged"], &status["unsafe_age_seconds"]), (&1.into(), &0.0.into()));
+    drop(owned);
+    let nodes = cluster.json(&["nodes"]);
+    assert_eq!(cluster.json(&["status"])["nodes"][1]["name"], "n2");
+    assert_eq!((&nodes[1]["budget_bytes"], &nodes[0]["used_bytes"]), (&(256 << 20).into(), &0.into()));
+    assert!(nodes[1]["used_bytes"].as_u64() > Some(2 << 20));
     let refused = cluster.run(&["rm", "--force", "job"]);
     assert!(String::from_utf8(refused.stderr).unwrap().contains("its name is held by segctl"));
     send(job.id(), Signal::SIGTERM);
