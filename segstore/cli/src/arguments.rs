@@ -152,7 +152,8 @@ pub(crate) struct Perf {
     /// What to measure [default: checkpoints and loads; with --dev everything]
     #[arg(value_enum)]
     pub(crate) what: Vec<Measure>,
-    /// With daemons of its own on this machine, over shared memory and then over TCP, which go again; not the node's cluster
+    /// With daemons of its own on this machine, which go again, not the node's cluster: checkpoints and loads over shared memory and
+    /// then over TCP
     #[arg(long)]
     pub(crate) dev: bool,
 }
@@ -163,7 +164,8 @@ pub(crate) enum Measure {
     Move,
     /// Checkpoints of one changed block in 64 MiB, to one and to two replicas
     Checkpoint,
-    /// The same in 64 KiB and in 8 GiB: with --dev, and 25 GiB of disk for a moment
+    /// The same in 64 KiB and in 8 GiB, which must cost the same: with --dev, and 25 GiB of disk for a moment; over shared memory
+    /// alone, where a difference would show most
     Size,
     /// Loads of 1 GiB
     Load,
