@@ -3,10 +3,11 @@
 
 mod run;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
+use clap_mangen::Man;
 use segstored::config::{Config, LogFormat, Settings};
 use segstored::peers::tls::Identity;
 use tracing_subscriber::EnvFilter;
@@ -26,12 +27,18 @@ struct Arguments {
     /// Check the configuration and the secret's file, say as TOML what is in effect, and stop
     #[arg(long)]
     check_config: bool,
+    /// Write the manual page into a directory, and stop
+    #[arg(long, value_name = "DIRECTORY")]
+    man: Option<PathBuf>,
     #[command(flatten)]
     settings: Settings,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(directory) = arguments.man {
+        return man(&directory);
+    }
     let config = match Config::load(arguments.config.as_deref(), arguments.settings) {
         Ok(config) => config,
         Err(problems) => {
@@ -57,6 +64,17 @@ fn main() -> ExitCode {
         Err(error) => {
             tracing::error!("{error}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+fn man(directory: &Path) -> ExitCode {
+    let page = Man::new(Arguments::command()).section("8");
+    match std::fs::create_dir_all(directory).and_then(|()| page.generate_to(directory)) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("segstored: {}: {error}", directory.display());
+            ExitCode::from(2)
         }
     }
 }

@@ -7,6 +7,8 @@ mod dev;
 mod files;
 mod run;
 
+use std::path::PathBuf;
+
 use cluster::{Cluster, segctl, segstored, until};
 use segstore::Session;
 use serde_json::Value;
@@ -43,6 +45,23 @@ fn completions_end_quietly_when_their_reader_does() {
     drop(reader);
     let done = segctl().args(["completions", "bash"]).stdout(writer).output().unwrap();
     assert!(done.status.success() && done.stderr.is_empty(), "{done:?}");
+}
+
+#[test]
+fn each_program_writes_its_manual_pages() {
+    let place = tempfile::TempDir::new().unwrap();
+    let [man1, man8] = ["man1", "man8"].map(|section| place.path().join(section));
+    assert!(segctl().arg("man").arg(&man1).status().unwrap().success());
+    assert!(segstored().arg("--man").arg(&man8).status().unwrap().success());
+    let page = |file: PathBuf| std::fs::read_to_string(file).unwrap();
+    assert!(page(man1.join("segctl-put.1")).contains("replicas"));
+    let daemon = page(man8.join("segstored.8"));
+    assert!(daemon.contains(".TH segstored 8") && daemon.contains("node\\-lease"), "{daemon}");
+    let taken = segstored().arg("--man").arg(man8.join("segstored.8")).output().unwrap();
+    assert!(
+        taken.status.code() == Some(2) && String::from_utf8_lossy(&taken.stderr).contains("segstored.8"),
+        "{taken:?}"
+    );
 }
 
 /// Not where replicas usually are: what counts is where this daemon has its own.
