@@ -1,5 +1,5 @@
-//! One-sided access to the memory of other processes and nodes: shared memory, TCP, RDMA verbs to follow, and a
-//! seeded simulation for tests. This crate knows nothing of what the bytes mean.
+//! One-sided access to the memory of other processes and nodes: shared memory, TCP, RDMA verbs (with the feature
+//! `verbs`), and a seeded simulation for tests. This crate knows nothing of what the bytes mean.
 //!
 //! # Nouns
 //! A [`Provider`] opens a [`Domain`]. A domain registers [`Memory`] as [`Region`]s. The target *admits* a peer to some of
@@ -67,6 +67,8 @@ pub mod shm;
 pub mod sim;
 mod sync;
 pub mod tcp;
+#[cfg(feature = "verbs")]
+pub mod verbs;
 pub mod wrap;
 
 pub use contract::{

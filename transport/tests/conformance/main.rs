@@ -17,6 +17,8 @@ mod tcp_tls_only;
 mod wrappers;
 
 use fixture::{ShmFixture, SimFixture, TcpFixture, TlsFixture};
+#[cfg(feature = "verbs")]
+use fixture::{VerbsFixture, WindowlessFixture};
 
 macro_rules! conformance {
     ($provider:ident over $fixture:ident: $($test:ident)*) => {
@@ -37,6 +39,12 @@ macro_rules! conformance {
             wait_modes deadline server_threads two_regions too_many_notifications
         })*
     };
+}
+
+#[cfg(feature = "verbs")]
+conformance! {
+    verbs over VerbsFixture,
+    verbs_without_windows over WindowlessFixture,
 }
 
 conformance! {

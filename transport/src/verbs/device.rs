@@ -1,0 +1,241 @@
+//! An open device: its port, its address there, and its limits.
+
+use std::ffi::CStr;
+use std::os::fd::BorrowedFd;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use ibverbs_sys as ib;
+
+use super::events::{Events, Health};
+use super::gid::{self, Entry, Kind};
+use super::options::Options;
+use super::sys::{Driver, check, made};
+use crate::{Error, ErrorKind, Result};
+
+/// The longest single transfer that is asked of a device, in bytes, even if it takes longer ones.
+const MAX_MESSAGE: u32 = 1 << 30;
+/// So many addresses of a device are looked at.
+const MAX_GIDS: usize = 1024;
+
+/// An open context. Everything that is made from a device holds it open.
+pub(super) struct Context(NonNull<ib::ibv_context>);
+
+// SAFETY: verbs may be called from any thread; the pointer is only given to them.
+unsafe impl Send for Context {}
+// SAFETY: as above.
+unsafe impl Sync for Context {}
+
+impl Context {
+    pub(super) fn as_ptr(&self) -> *mut ib::ibv_context {
+        self.0.as_ptr()
+    }
+
+    /// Readable when the device has something to say.
+    pub(super) fn events(&self) -> BorrowedFd<'_> {
+        // SAFETY: the context is open; the field was set before it was given out.
+        let fd = unsafe { (*self.0.as_ptr()).async_fd };
+        // SAFETY: the descriptor is open as long as the context.
+        unsafe { BorrowedFd::borrow_raw(fd) }
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // SAFETY: it was opened by `ibv_open_device`, and whatever was made from it held it, so is gone.
+        let _ = unsafe { ib::ibv_close_device(self.0.as_ptr()) };
+    }
+}
+
+/// The port that is used.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Port {
+    pub(super) number: u8,
+    pub(super) lid: u16,
+    pub(super) link: u8,
+    pub(super) mtu: u8,
+    pub(super) gid: Entry,
+    pub(super) max_message: u32,
+}
+
+/// What of a device's limits matters here.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Work requests on a queue.
+    pub(super) requests: u32,
+    /// Entries of a completion queue.
+    pub(super) completions: u32,
+    /// Reads that a queue pair has in flight, and that it serves.
+    pub(super) reads: (u8, u8),
+    pub(super) windows: bool,
+    pub(super) atomics: ib::ibv_atomic_cap,
+}
+
+pub(super) struct Device {
+    // Field order is drop order: the thread ends before the context closes.
+    _events: Events,
+    pub(super) context: Arc<Context>,
+    pub(super) driver: Driver,
+    pub(super) port: Port,
+    pub(super) limits: Limits,
+    pub(super) health: Arc<Health>,
+}
+
+impl Device {
+    pub(super) fn open(options: &Options) -> Result<Device> {
+        let list = List::new()?;
+        let (context, port) = match &options.device {
+            Some(name) => list.open(name)?,
+            None => list.first_active()?,
+        };
+        // SAFETY: the context is open, and the device that keeps the functions keeps it.
+        let driver = unsafe { Driver::of(context.0) }?;
+        let limits = limits(&context, &driver)?;
+        let port = Port { gid: gid::choose(&table(&context, &port)?, options.gid)?, ..port };
+        let (context, health) = (Arc::new(context), Arc::new(Health::default()));
+        let _events = Events::start(context.clone(), health.clone())?;
+        Ok(Device { _events, context, driver, port, limits, health })
+    }
+}
+
+/// The names of this machine's devices.
+pub(super) fn names() -> Result<Vec<String>> {
+    let list = List::new()?;
+    Ok(list.devices().map(name).collect())
+}
+
+/// The devices there are.
+struct List {
+    first: NonNull<*mut ib::ibv_device>,
+    len: usize,
+}
+
+impl List {
+    fn new() -> Result<List> {
+        let mut len = 0;
+        // SAFETY: the number goes into a local.
+        let first = made("listing the RDMA devices", unsafe { ib::ibv_get_device_list(&raw mut len) })?;
+        Ok(List { first, len: usize::try_from(len).unwrap_or(0) })
+    }
+
+    fn devices(&self) -> impl Iterator<Item = NonNull<ib::ibv_device>> {
+        // SAFETY: the list has so many entries, and lives as long as `self`.
+        let devices = (0..self.len).map(|index| unsafe { self.first.add(index).read() });
+        devices.filter_map(NonNull::new)
+    }
+
+    fn open(&self, wanted: &str) -> Result<(Context, Port)> {
+        let found = self.devices().find(|device| name(*device) == wanted).ok_or_else(|| {
+            let names: Vec<String> = self.devices().map(name).collect();
+            let there = if names.is_empty() { "it has none".into() } else { names.join(", ") };
+            Error::invalid(format!("no RDMA device {wanted} on this machine; what it has: {there}"))
+        })?;
+        let context = open(found)?;
+        let port = active(&context)?.ok_or_else(|| {
+            let text = format!("no port of {wanted} is active: look at its link (ibv_devinfo shows it)");
+            Error::operation(ErrorKind::PeerGone, text)
+        })?;
+        Ok((context, port))
+    }
+
+    /// The first device that has a link.
+    fn first_active(&self) -> Result<(Context, Port)> {
+        for device in self.devices() {
+            let context = open(device)?;
+            if let Some(port) = active(&context)? {
+                return Ok((context, port));
+            }
+        }
+        let text = "no RDMA device with an active port on this machine: ibv_devinfo shows what there is";
+        Err(Error::operation(ErrorKind::Unsupported, text))
+    }
+}
+
+impl Drop for List {
+    fn drop(&mut self) {
+        // SAFETY: it came from `ibv_get_device_list`, and is freed once. Devices that were opened stay.
+        unsafe { ib::ibv_free_device_list(self.first.as_ptr()) };
+    }
+}
+
+fn name(device: NonNull<ib::ibv_device>) -> String {
+    // SAFETY: the device is of a list that lives.
+    let name = unsafe { ib::ibv_get_device_name(device.as_ptr()) };
+    // SAFETY: it is a string that ends with a zero, and lives as long as the device.
+    unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned()
+}
+
+fn open(device: NonNull<ib::ibv_device>) -> Result<Context> {
+    // SAFETY: the device is of a list that lives.
+    let context = unsafe { ib::ibv_open_device(device.as_ptr()) };
+    made(&format!("opening the RDMA device {}", name(device)), context).map(Context)
+}
+
+/// The first active port, without an address yet.
+fn active(context: &Context) -> Result<Option<Port>> {
+    for number in 1..=attributes(context)?.phys_port_cnt {
+        let mut port = ib::ibv_port_attr::default();
+        // SAFETY: the context is open. The older structure that the function fills is the beginning of the newer.
+        let code = unsafe { ib::ibv_query_port(context.as_ptr(), number, (&raw mut port).cast()) };
+        check("asking for a port's state", code)?;
+        if port.state == ib::ibv_port_state::IBV_PORT_ACTIVE {
+            let unknown = Entry { index: 0, kind: Kind::RoceV2, gid: [0; 16] };
+            return Ok(Some(Port {
+                number,
+                lid: port.lid,
+                // Devices from before there was a choice say nothing.
+                link: port.link_layer.max(1),
+                mtu: u8::try_from(port.active_mtu).unwrap_or(1),
+                gid: unknown,
+                max_message: port.max_msg_sz.min(MAX_MESSAGE),
+            }));
+        }
+    }
+    Ok(None)
+}
+
+fn attributes(context: &Context) -> Result<ib::ibv_device_attr> {
+    let mut attributes = ib::ibv_device_attr::default();
+    // SAFETY: the context is open; the attributes are a local.
+    let code = unsafe { ib::ibv_query_device(context.as_ptr(), &raw mut attributes) };
+    check("asking for a device's limits", code).map(|()| attributes)
+}
+
+fn limits(context: &Context, driver: &Driver) -> Result<Limits> {
+    let about = attributes(context)?;
+    let type_2 = ib::IBV_DEVICE_MEM_WINDOW_TYPE_2A | ib::IBV_DEVICE_MEM_WINDOW_TYPE_2B;
+    let reads = |limit| u8::try_from(limit).unwrap_or(u8::MAX);
+    Ok(Limits {
+        requests: u32::try_from(about.max_qp_wr).unwrap_or(0),
+        completions: u32::try_from(about.max_cqe).unwrap_or(0),
+        reads: (reads(about.max_qp_init_rd_atom), reads(about.max_qp_rd_atom)),
+        windows: about.device_cap_flags & type_2 != 0 && driver.has_windows(),
+        atomics: about.atomic_cap,
+    })
+}
+
+/// The addresses of a port.
+fn table(context: &Context, port: &Port) -> Result<Vec<Entry>> {
+    let mut entries = vec![ib::ibv_gid_entry::default(); MAX_GIDS];
+    let size = size_of::<ib::ibv_gid_entry>();
+    // SAFETY: the context is open, and there is room for so many entries of that size.
+    let found = unsafe { ib::_ibv_query_gid_table(context.as_ptr(), entries.as_mut_ptr(), entries.len(), 0, size) };
+    let found = usize::try_from(found).map_err(|_| {
+        let code = i32::try_from(found.unsigned_abs()).unwrap_or(0);
+        Error::system("asking for a device's addresses", std::io::Error::from_raw_os_error(code))
+    })?;
+    let of_port = entries.iter().take(found).filter(|entry| entry.port_num == u32::from(port.number));
+    Ok(of_port.filter_map(entry).collect())
+}
+
+fn entry(raw: &ib::ibv_gid_entry) -> Option<Entry> {
+    let kind = match raw.gid_type {
+        ib::IBV_GID_TYPE_IB => Kind::InfiniBand,
+        ib::IBV_GID_TYPE_ROCE_V1 => Kind::RoceV1,
+        ib::IBV_GID_TYPE_ROCE_V2 => Kind::RoceV2,
+        _ => return None,
+    };
+    // SAFETY: every bit pattern is sixteen bytes.
+    let gid = unsafe { raw.gid.raw };
+    Some(Entry { index: u8::try_from(raw.gid_index).ok()?, kind, gid })
+}

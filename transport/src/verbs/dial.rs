@@ -1,0 +1,67 @@
+//! The initiator's set-up: a queue pair, the target's answer about its own, and a knock that it has to answer.
+
+use std::time::Instant;
+
+use ibverbs_sys::ibv_access_flags;
+use zerocopy::IntoBytes;
+
+use super::endpoint::VerbsEndpoint;
+use super::options::Options;
+use super::queue_pair::Terms;
+use super::wire::{Hello, Opened, Reply};
+use crate::contract::driver::{DialDriver, EndpointDriver};
+use crate::{Error, ErrorKind, Granted, Key, Result, Scope};
+
+pub(super) struct VerbsDial {
+    hello: Hello,
+    endpoint: VerbsEndpoint,
+    options: Options,
+}
+
+impl VerbsDial {
+    /// `reads`: how many the device has in flight at most.
+    pub(super) fn new(endpoint: VerbsEndpoint, reads: u8, options: Options) -> VerbsDial {
+        VerbsDial { hello: Hello::new(endpoint.address(), reads), endpoint, options }
+    }
+}
+
+impl DialDriver for VerbsDial {
+    fn hello(&self) -> &[u8] {
+        self.hello.as_bytes()
+    }
+
+    fn complete(self: Box<Self>, reply: &[u8]) -> Result<(Box<dyn EndpointDriver>, Vec<Granted>)> {
+        let VerbsDial { hello, mut endpoint, options } = *self;
+        let reply = Reply::parse(reply)?;
+        if reply.answers != hello.address.first_packet.get() {
+            let text = "the reply answers another hello: it opens that one's connection and no other";
+            return Err(Error::operation(ErrorKind::Revoked, text));
+        }
+        // The target looks whether this side is there by a write of no bytes. No memory of this side's protection domain is
+        // open to peers.
+        let access = ibv_access_flags::IBV_ACCESS_REMOTE_WRITE.0;
+        let terms = Terms { access, reads: (hello.reads.min(reply.reads), 1), patience: options.patience };
+        endpoint.queue_pair().connect(&reply.address, terms)?;
+        endpoint.grant(reply.taken, &reply.grants);
+        // A device takes up to four times as long as it is told.
+        endpoint.knock(Instant::now() + 5 * options.patience).map_err(never_let_in)?;
+        Ok((Box::new(endpoint), reply.grants.iter().map(pack).collect()))
+    }
+}
+
+fn never_let_in(error: Error) -> Error {
+    let error = error.clone().with_scope(error.scope().min(Scope::Operation));
+    if error.kind() != ErrorKind::PeerGone {
+        return error;
+    }
+    let text = format!("nobody answers where the reply says: the target has gone, or has changed its mind; {error}");
+    Error::operation(ErrorKind::PeerGone, text).with_code(error.code())
+}
+
+fn pack(opened: &Opened) -> Granted {
+    let mut packed = [0; 12];
+    packed[..8].copy_from_slice(&opened.base.to_le_bytes());
+    packed[8..].copy_from_slice(&opened.key.to_le_bytes());
+    let key = Key::new(&packed).unwrap_or_else(|| unreachable!("twelve bytes fit into a key"));
+    Granted { key, len: opened.len, rights: opened.rights }
+}
