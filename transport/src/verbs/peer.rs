@@ -39,9 +39,10 @@ pub(super) struct Admission {
 
 /// Whoever works with the queue pair holds it.
 struct Link {
-    // Field order is drop order: the queue pair goes before what it may still use.
-    queue_pair: QueuePair,
+    // Field order is drop order: windows go before the queue pair that they are bound to, and that before what it may still
+    // use.
     windows: Vec<Window>,
+    queue_pair: QueuePair,
     registrations: Vec<Arc<Registration>>,
     notifications: Notifications,
     requests: Requests,
@@ -130,6 +131,10 @@ impl Admission {
         let mut link = self.link();
         if link.stage == Stage::Open {
             self.hear(&mut link);
+            if why == Goodbye::Revoked {
+                // Who writes from here on is told at once. (One that only moves may come again: it hears nothing but why.)
+                link.windows.clear();
+            }
             if link.connected && !self.is_over() {
                 link.say(why)?;
                 self.settle(&mut link, Instant::now() + self.options.courtesy);
@@ -141,8 +146,8 @@ impl Admission {
         }
         self.over.store(true, Ordering::Release);
         if link.stage == Stage::Ending {
-            link.queue_pair.take_away()?;
             link.windows.clear();
+            link.queue_pair.take_away()?;
             link.registrations.clear();
             link.stage = Stage::Over;
         }
@@ -235,15 +240,8 @@ impl Link {
         Ok(Opened { base, len, key, rights })
     }
 
-    /// Takes the windows back and says why. One that moves only hears it: it may come again, so its writes under way need no
-    /// refusal of their own.
     fn say(&mut self, why: Goodbye) -> Result<()> {
         self.requests.clear();
-        if why == Goodbye::Revoked {
-            for window in &self.windows {
-                self.requests.invalidate(window.key);
-            }
-        }
         self.requests.message(why.to_message());
         self.post()
     }

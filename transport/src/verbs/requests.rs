@@ -95,13 +95,6 @@ impl Requests {
         self.push(request, ib::ibv_sge::default());
     }
 
-    /// Takes a window's key back.
-    pub(super) fn invalidate(&mut self, key: u32) {
-        let mut request = ib::ibv_send_wr { opcode: ib::ibv_wr_opcode::IBV_WR_LOCAL_INV, ..Default::default() };
-        request.__bindgen_anon_1.invalidate_rkey = key;
-        self.push(request, ib::ibv_sge::default());
-    }
-
     fn change(&mut self, opcode: ib::ibv_wr_opcode::Type, flags: u32, piece: ib::ibv_sge, there: There) {
         let request = self.fenced(opcode, flags);
         self.push(one_sided(request, there), piece);

@@ -10,6 +10,8 @@ use super::registration::{Access, Registration};
 use super::sys::next_key;
 use crate::Result;
 
+/// A bound window. Dropping it takes its key back; it has to go before its queue pair, which a device may keep as long as a
+/// window is bound to it.
 pub(super) struct Window {
     mw: NonNull<ib::ibv_mw>,
     /// The key that it has once it is bound.
@@ -46,7 +48,7 @@ impl Window {
 
 impl Drop for Window {
     fn drop(&mut self) {
-        // SAFETY: it was made by `alloc_mw`; the queue pair that it was bound to is gone before.
+        // SAFETY: it was made by `alloc_mw`, and is freed once; a device takes the key of a bound one back.
         let _ = unsafe { self.registration.domain.device.driver.dealloc_mw(self.mw) };
     }
 }
