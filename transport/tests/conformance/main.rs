@@ -14,6 +14,8 @@ mod suite;
 mod tcp_hostile;
 mod tcp_only;
 mod tcp_tls_only;
+#[cfg(feature = "verbs")]
+mod verbs_only;
 mod wrappers;
 
 use fixture::{ShmFixture, SimFixture, TcpFixture, TlsFixture};

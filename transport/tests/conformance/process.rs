@@ -14,6 +14,8 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use segstore_transport::{Domain, Grant, Memory, Provider, Rights, Server, ServerOptions, shm::Shm, tcp::Tcp};
 
+#[cfg(feature = "verbs")]
+use crate::fixture::{Fixture, VerbsFixture};
 use crate::suite::stream;
 
 const ROLE: &str = "CONFORMANCE_ROLE";
@@ -106,6 +108,10 @@ fn second_process() {
         role if role.starts_with("cut-short ") => crate::cut_short::second(role, &mut channel),
         "tcp-writer" => while writer(&Tcp::dialing_only().open().unwrap(), &mut channel).is_ok() {},
         "tcp-target" => target(&Tcp::listening_on(([127, 0, 0, 1], 0)).open().unwrap(), &page(), &mut channel).unwrap(),
+        #[cfg(feature = "verbs")]
+        "verbs-writer" => while writer(&VerbsFixture::<true>::new().initiator(), &mut channel).is_ok() {},
+        #[cfg(feature = "verbs")]
+        "verbs-target" => target(VerbsFixture::<true>::new().target(), &page(), &mut channel).unwrap(),
         other => panic!("no role {other}"),
     }
 }
