@@ -54,7 +54,8 @@
 //! an operation fails (`Lost`) and the process lives. An application with a handler of its own installs it before.
 //!
 //! Nothing on the post and poll path allocates or takes a lock in steady state (`sim` and the `fault` wrapper, which
-//! are for tests, do; encrypted TCP allocates, within bounds).
+//! are for tests, do; encrypted TCP allocates, within bounds; an RDMA device's driver locks its own queues, and `verbs` locks a
+//! peer's notifications).
 
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("offsets into memory are 64 bits wide here: build for a 64-bit target");

@@ -75,6 +75,16 @@ fn shm_allocates_nothing() {
     Setting::new(Shm::new().open().unwrap(), &Shm::new().open().unwrap()).allocates_nothing();
 }
 
+/// Between the two devices that the conformance suite uses.
+#[cfg(feature = "verbs")]
+#[test]
+fn verbs_allocates_nothing_at_either_side() {
+    let device = |variable, default: &str| std::env::var(variable).unwrap_or_else(|_| default.into());
+    let open = |name| segstore_transport::verbs::Verbs::new().device(name).open().unwrap();
+    let (target, initiator) = (open(device("SEGSTORE_DEVICE", "rxa")), open(device("SEGSTORE_PEER", "rxb")));
+    Setting::new(target, &initiator).allocates_nothing();
+}
+
 #[test]
 fn tcp_allocates_nothing_at_either_side() {
     let target = Tcp::listening_on(([127, 0, 0, 1], 0)).open().unwrap();

@@ -29,8 +29,10 @@ pub struct Capabilities {
     pub max_notifications: usize,
     /// The most regions that one peer may be granted.
     pub max_grants: usize,
-    /// `compare_swap` works, and is atomic against every other access of this provider and of the target's processor.
+    /// `compare_swap` works, and is atomic against every other access of this provider.
     pub atomics: bool,
+    /// It is atomic against the target's processor too.
+    pub processor_atomics: bool,
     /// Notifications work.
     pub notifications: bool,
     /// Bytes are placed in order, so that a header may follow its data in one batch.
@@ -55,6 +57,7 @@ impl Capabilities {
             max_notifications: usize::MAX,
             max_grants: 64,
             atomics: true,
+            processor_atomics: true,
             notifications: true,
             ordered_placement: true,
             needs_target_cpu: false,

@@ -48,7 +48,7 @@ impl Completions {
         let channel = Channel(channel);
         let flags = fcntl(channel.fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK));
         flags.map_err(|error| Error::system("making a completion channel that does not block", error))?;
-        let len = i32::try_from(len.min(device.limits.completions)).unwrap_or(i32::MAX);
+        let len = i32::try_from(len).unwrap_or(i32::MAX);
         // SAFETY: the context is open, and the channel is its own.
         let cq = unsafe { ib::ibv_create_cq(context, len, ptr::null_mut(), channel.0.as_ptr(), 0) };
         let cq = made(&format!("making a completion queue for {len}"), cq)?;

@@ -61,10 +61,6 @@ pub(super) struct Port {
 /// What of a device's limits matters here.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// Work requests on a queue.
-    pub(super) requests: u32,
-    /// Entries of a completion queue.
-    pub(super) completions: u32,
     /// Reads that a queue pair has in flight, and that it serves.
     pub(super) reads: (u8, u8),
     pub(super) windows: bool,
@@ -119,9 +115,13 @@ impl List {
     }
 
     fn devices(&self) -> impl Iterator<Item = NonNull<ib::ibv_device>> {
-        // SAFETY: the list has so many entries, and lives as long as `self`.
-        let devices = (0..self.len).map(|index| unsafe { self.first.add(index).read() });
-        devices.filter_map(NonNull::new)
+        let entry = |index| {
+            // SAFETY: the list has so many entries.
+            let entry = unsafe { self.first.add(index) };
+            // SAFETY: the list lives as long as `self`.
+            unsafe { entry.read() }
+        };
+        (0..self.len).map(entry).filter_map(NonNull::new)
     }
 
     fn open(&self, wanted: &str) -> Result<(Context, Port)> {
@@ -206,8 +206,6 @@ fn limits(context: &Context, driver: &Driver) -> Result<Limits> {
     let type_2 = ib::IBV_DEVICE_MEM_WINDOW_TYPE_2A | ib::IBV_DEVICE_MEM_WINDOW_TYPE_2B;
     let reads = |limit| u8::try_from(limit).unwrap_or(u8::MAX);
     Ok(Limits {
-        requests: u32::try_from(about.max_qp_wr).unwrap_or(0),
-        completions: u32::try_from(about.max_cqe).unwrap_or(0),
         reads: (reads(about.max_qp_init_rd_atom), reads(about.max_qp_rd_atom)),
         windows: about.device_cap_flags & type_2 != 0 && driver.has_windows(),
         atomics: about.atomic_cap,

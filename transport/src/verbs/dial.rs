@@ -44,15 +44,18 @@ impl DialDriver for VerbsDial {
         endpoint.queue_pair().connect(&reply.address, terms)?;
         endpoint.grant(reply.taken, &reply.grants);
         // A device takes up to four times as long as it is told.
-        endpoint.knock(Instant::now() + 5 * options.patience).map_err(never_let_in)?;
+        endpoint.knock(Instant::now() + 5 * options.patience).map_err(|error| never_let_in(&error))?;
         Ok((Box::new(endpoint), reply.grants.iter().map(pack).collect()))
     }
 }
 
-fn never_let_in(error: Error) -> Error {
-    let error = error.clone().with_scope(error.scope().min(Scope::Operation));
+/// Only this call fails, unless the whole device does.
+fn never_let_in(error: &Error) -> Error {
+    if error.scope() == Scope::Domain {
+        return error.clone();
+    }
     if error.kind() != ErrorKind::PeerGone {
-        return error;
+        return error.clone().with_scope(Scope::Operation);
     }
     let text = format!("nobody answers where the reply says: the target has gone, or has changed its mind; {error}");
     Error::operation(ErrorKind::PeerGone, text).with_code(error.code())

@@ -19,9 +19,9 @@ use crate::sync::Ordering;
 use crate::{Error, ErrorKind, Post, Scope};
 
 /// The most requests in a batch.
-pub(super) const MAX_BATCH: usize = 256;
+pub(super) const MAX_BATCH: u32 = 256;
 /// Requests that fit onto the device's queue: more than two batches of the longest kind, and one to ask for room.
-const REQUESTS: u64 = 2 * MAX_BATCH as u64 + 1;
+const REQUESTS: u32 = 2 * MAX_BATCH + 1;
 /// Room for the target's last message.
 const MESSAGES: u32 = 1;
 /// What the message's completion says.
@@ -56,16 +56,16 @@ pub(super) struct VerbsEndpoint {
 
 impl VerbsEndpoint {
     pub(super) fn new(domain: &Arc<ProtectionDomain>) -> Result<VerbsEndpoint, Error> {
-        let depth = Depth { requests: REQUESTS as u32, messages: MESSAGES };
+        let depth = Depth { requests: REQUESTS, messages: MESSAGES };
         let completions = super::completions::Completions::new(domain.device.clone(), depth.requests + depth.messages)?;
         let queue_pair = QueuePair::new(domain, &Arc::new(completions), depth)?;
-        let memory = Memory::local(GOODBYE + MESSAGE)?;
+        let memory = Memory::local(GOODBYE + MESSAGE as usize)?;
         let scratch = Registration::new(domain, &memory, local_access(&memory))?;
         queue_pair.post_room(&scratch, GOODBYE, RECEIVED)?;
         Ok(VerbsEndpoint {
             queue_pair,
             scratch,
-            requests: Requests::new(MAX_BATCH),
+            requests: Requests::new(MAX_BATCH as usize),
             taken_at: There { address: 0, key: 0 },
             granted: Vec::new(),
             posted: 0,
@@ -114,9 +114,9 @@ impl VerbsEndpoint {
     fn may_start(&mut self, batch: &[Work]) -> Result<(), Post> {
         let requests = batch.len() as u64;
         // One is left for asking for the target's word.
-        if self.in_use() + requests >= REQUESTS {
+        if self.in_use() + requests >= REQUESTS.into() {
             self.hear();
-            if self.in_use() + requests >= REQUESTS {
+            if self.in_use() + requests >= REQUESTS.into() {
                 return self.blocked();
             }
         }
@@ -218,7 +218,7 @@ impl VerbsEndpoint {
             self.done = self.done.max(done.id);
             return Ok(());
         }
-        let mut bytes = [0; MESSAGE];
+        let mut bytes = [0; MESSAGE as usize];
         self.scratch.memory.read_at(GOODBYE, &mut bytes)?;
         let there = bytes.get(..done.len).unwrap_or(&bytes);
         Message::parse(there).and_then(|message| Err(fault::heard(&message)))

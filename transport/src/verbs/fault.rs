@@ -107,9 +107,10 @@ pub(super) fn of_peer(ended: Status, health: &Health) -> Error {
 
 /// The device's own words.
 fn said(ended: Status) -> String {
-    // SAFETY: any number is answered with a string that ends with a zero and always lives.
-    let words = unsafe { CStr::from_ptr(ibv_wc_status_str(ended)) };
-    words.to_string_lossy().into_owned()
+    // SAFETY: it takes any number.
+    let words = unsafe { ibv_wc_status_str(ended) };
+    // SAFETY: it answers with a string that ends with a zero and always lives.
+    unsafe { CStr::from_ptr(words) }.to_string_lossy().into_owned()
 }
 
 #[cfg(test)]

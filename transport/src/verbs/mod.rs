@@ -125,11 +125,12 @@ const NAME: &str = "verbs";
 
 fn capabilities(device: &Device) -> Capabilities {
     Capabilities {
-        max_batch: endpoint::MAX_BATCH,
+        max_batch: endpoint::MAX_BATCH as usize,
         max_message: device.port.max_message as usize,
         max_notifications: notifications::MAX_IN_BATCH,
-        max_grants: wire::MAX_GRANTS,
+        max_grants: wire::MAX_GRANTS as usize,
         atomics: device.limits.atomics != ibverbs_sys::IBV_ATOMIC_NONE,
+        processor_atomics: device.limits.atomics == ibverbs_sys::IBV_ATOMIC_GLOB,
         ..Capabilities::full(NAME)
     }
 }

@@ -13,17 +13,18 @@ use crate::memory::Memory;
 use crate::sync::Ordering;
 use crate::{Error, ErrorKind, Result};
 
+/// Messages that fit: notifications and the knock.
+pub(super) const ROOM: u32 = 257;
 /// Notifications that fit.
-pub(super) const RING: u64 = 256;
+pub(super) const RING: u64 = ROOM as u64 - 1;
 /// The most in one batch.
-pub(super) const MAX_IN_BATCH: usize = (RING / 2) as usize;
-/// One message more: the knock.
-pub(super) const ROOM: u32 = RING as u32 + 1;
+pub(super) const MAX_IN_BATCH: usize = ROOM as usize / 2;
 /// What a message's completion says, beside its slot.
 pub(super) const RECEIVED: u64 = 1 << 63;
 
-/// Where the slots start; the word stands at 0.
+/// Where the slots start, each as long as a message; the word stands at 0.
 const SLOTS: usize = 64;
+const LEN: usize = MESSAGE as usize;
 
 pub(super) struct Notifications {
     mailbox: Registration,
@@ -34,7 +35,7 @@ pub(super) struct Notifications {
 
 impl Notifications {
     pub(super) fn new(domain: &Arc<ProtectionDomain>) -> Result<Notifications> {
-        let memory = Memory::local(SLOTS + ROOM as usize * MESSAGE)?;
+        let memory = Memory::local(SLOTS + ROOM as usize * LEN)?;
         let access = ibv_access_flags::IBV_ACCESS_LOCAL_WRITE | ibv_access_flags::IBV_ACCESS_REMOTE_READ;
         let mailbox = Registration::new(domain, &memory, access.0)?;
         Ok(Notifications { mailbox, waiting: VecDeque::with_capacity(ROOM as usize), taken: 0 })
@@ -53,9 +54,9 @@ impl Notifications {
     /// What came into the slot that a completion tells of.
     pub(super) fn message(&self, id: u64, len: usize) -> Result<(Message, u64)> {
         let slot = id & !RECEIVED;
-        let mut bytes = [0; MESSAGE];
+        let mut bytes = [0; LEN];
         let there = bytes.get_mut(..len).ok_or_else(|| {
-            Error::operation(ErrorKind::Protocol, format!("a message of {len} bytes: none is longer than {MESSAGE}"))
+            Error::operation(ErrorKind::Protocol, format!("a message of {len} bytes: none is longer than {LEN}"))
         })?;
         self.mailbox.memory.read_at(offset(slot), there)?;
         Ok((Message::parse(there)?, slot))
@@ -88,5 +89,5 @@ impl Notifications {
 
 fn offset(slot: u64) -> usize {
     // Slots are counted here, and come back in completions: there are few.
-    SLOTS + usize::try_from(slot).unwrap_or(0).min(ROOM as usize - 1) * MESSAGE
+    SLOTS + usize::try_from(slot).unwrap_or(0).min(ROOM as usize - 1) * LEN
 }

@@ -20,7 +20,7 @@ use crate::sync::{AtomicBool, AtomicU64, Ordering, fence as barrier};
 use crate::{Error, ErrorKind, Keep, PeerStatistics, Result, Revocation, Rights};
 
 /// One list of requests: a window of each grant, and a message.
-const REQUESTS: usize = MAX_GRANTS + 1;
+const REQUESTS: u32 = MAX_GRANTS + 1;
 /// How often it is looked at most whether a peer is still there.
 const PROBES: Duration = Duration::from_millis(50);
 /// How long the device may take to bind windows. It says so much sooner if it cannot.
@@ -67,7 +67,7 @@ enum Stage {
 impl Admission {
     /// A queue pair in the protection domain of what is to be granted.
     pub(super) fn new(domain: &Arc<ProtectionDomain>, options: Options) -> Result<Admission> {
-        let depth = Depth { requests: 2 * REQUESTS as u32, messages: ROOM };
+        let depth = Depth { requests: 2 * REQUESTS, messages: ROOM };
         let queue = Completions::new(domain.device.clone(), depth.requests + depth.messages)?;
         let completions = Arc::new(queue);
         let queue_pair = QueuePair::new(domain, &completions, depth)?;
@@ -78,7 +78,7 @@ impl Admission {
             windows: Vec::new(),
             registrations: Vec::new(),
             notifications,
-            requests: Requests::new(REQUESTS),
+            requests: Requests::new(REQUESTS as usize),
             posted: 0,
             done: 0,
             connected: false,

@@ -179,9 +179,9 @@ impl QueuePair {
     /// Room for one message, at that offset of registered memory; its arrival says this number.
     pub(super) fn post_room(&self, memory: &Registration, offset: usize, id: u64) -> Result<()> {
         let qp = self.living()?;
-        debug_assert!(memory.memory.check(offset, MESSAGE).is_ok());
+        debug_assert!(memory.memory.check(offset, MESSAGE as usize).is_ok());
         let addr = memory.base() + offset as u64;
-        let mut piece = ib::ibv_sge { addr, length: MESSAGE as u32, lkey: memory.local_key() };
+        let mut piece = ib::ibv_sge { addr, length: MESSAGE, lkey: memory.local_key() };
         let mut room = ib::ibv_recv_wr { wr_id: id, next: ptr::null_mut(), sg_list: &raw mut piece, num_sge: 1 };
         // SAFETY: the driver copies the request; its place is registered memory, which whoever holds this queue pair
         // holds longer.
@@ -223,12 +223,11 @@ impl Drop for QueuePair {
 
 /// Gives the queue pair, and how many bytes travel in a request.
 fn make(domain: &ProtectionDomain, completions: &Completions, depth: Depth) -> Result<(NonNull<ib::ibv_qp>, u32)> {
-    let requests = domain.device.limits.requests;
     let mut refused = Error::operation(ErrorKind::Unsupported, "no way to make a queue pair");
     for inline in INLINE {
         let cap = ib::ibv_qp_cap {
-            max_send_wr: depth.requests.min(requests),
-            max_recv_wr: depth.messages.min(requests),
+            max_send_wr: depth.requests,
+            max_recv_wr: depth.messages,
             max_send_sge: 1,
             max_recv_sge: 1,
             max_inline_data: inline,

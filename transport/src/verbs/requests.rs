@@ -5,7 +5,7 @@ use std::ptr;
 use ibverbs_sys as ib;
 
 use super::window::Window;
-use super::wire::Message;
+use super::wire::{MESSAGE, Message};
 use crate::contract::driver::Local;
 
 /// A place at the other side, as the device knows it.
@@ -81,8 +81,7 @@ impl Requests {
     /// Sends a message in the request itself.
     pub(super) fn message(&mut self, message: Message) {
         let request = self.fenced(ib::ibv_wr_opcode::IBV_WR_SEND, ib::ibv_send_flags::IBV_SEND_INLINE.0);
-        let length = size_of::<Message>() as u32;
-        self.push(request, ib::ibv_sge { length, ..Default::default() });
+        self.push(request, ib::ibv_sge { length: MESSAGE, ..Default::default() });
         if let Some(last) = self.messages.last_mut() {
             *last = message;
         }

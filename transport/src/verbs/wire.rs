@@ -10,7 +10,7 @@ use crate::{Error, ErrorKind, Result, Rights};
 pub const VERSION: u16 = 1;
 const MESSAGES: Messages = Messages { provider: "verbs", version: VERSION };
 /// The most regions of one peer.
-pub const MAX_GRANTS: usize = 64;
+pub const MAX_GRANTS: u32 = 64;
 /// Queue pairs and packets are numbered with so many bits.
 const NUMBER: u32 = 0x00ff_ffff;
 
@@ -121,13 +121,13 @@ pub mod kind {
 }
 
 /// The length of a message.
-pub const MESSAGE: usize = size_of::<Message>();
+pub const MESSAGE: u32 = 16;
 
 const _: () = assert!(size_of::<Address>() == 28, "a message's size is part of the format");
 const _: () = assert!(size_of::<Hello>() == 40, "a message's size is part of the format");
 const _: () = assert!(size_of::<ReplyHeader>() == 56, "a message's size is part of the format");
 const _: () = assert!(size_of::<ReplyGrant>() == 24, "a message's size is part of the format");
-const _: () = assert!(MESSAGE == 16, "a message's size is part of the format");
+const _: () = assert!(size_of::<Message>() == MESSAGE as usize, "a message's size is part of the format");
 
 impl Address {
     fn check(&self) -> Result<()> {
@@ -193,7 +193,7 @@ impl Reply {
         let (header, rest) = ReplyHeader::read_from_prefix(bytes).map_err(|_| MESSAGES.length("reply", bytes))?;
         MESSAGES.check("reply", (header.magic, Reply::MAGIC), header.version.get())?;
         let count = usize::from(header.count.get());
-        if !(1..=MAX_GRANTS).contains(&count) || rest.len() != count * size_of::<ReplyGrant>() {
+        if !(1..=MAX_GRANTS as usize).contains(&count) || rest.len() != count * size_of::<ReplyGrant>() {
             return Err(MESSAGES.length("reply", bytes));
         }
         header.address.check()?;
