@@ -1,0 +1,69 @@
+//! Writes over RDMA beside the raw verb, in turn, to a target that sleeps. `SEGSTORE_PEER` (rxb) is the device they come
+//! from, `SEGSTORE_DEVICE` (rxa) the one they go to.
+//!
+//! The other benches have a second core for the other side; here the device is the other side, so one core will do.
+
+use std::time::Instant;
+
+use segstore_bench::raw::verbs;
+use segstore_bench::{Percentiles, Result, Way};
+use segstore_transport::verbs::Verbs;
+use segstore_transport::{Grant, Memory, Operation, Provider, Rights};
+
+/// How many times each way has its turn, and how long a turn is.
+const ROUNDS: usize = 31;
+const WRITES: usize = 1000;
+
+fn main() -> Result<()> {
+    let device = |variable, default: &str| std::env::var(variable).unwrap_or_else(|_| default.into());
+    let (to, from) = (device("SEGSTORE_DEVICE", "rxa"), device("SEGSTORE_PEER", "rxb"));
+    for (len, size) in [(64, "64 B"), (4 << 10, "4 KiB"), (64 << 10, "64 KiB")] {
+        let raw = verbs::write(&from, &to, len)?;
+        measure(&from, &to, len, raw, size)?;
+    }
+    Ok(())
+}
+
+fn measure(from: &str, to: &str, len: usize, mut raw: Way<'_>, size: &str) -> Result<()> {
+    let (target, initiator) = (Verbs::new().device(to).open()?, Verbs::new().device(from).open()?);
+    let region = target.register(&Memory::anonymous(len)?, Rights::WRITE)?;
+    let local = initiator.register(&Memory::anonymous(len)?, Rights::LOCAL)?;
+    let dialing = initiator.dial()?;
+    let (_peer, reply) = target.admit(dialing.hello(), &[Grant { region: &region, rights: Rights::WRITE }])?;
+    let mut endpoint = dialing.complete(&reply)?;
+    let act = move || {
+        endpoint.post(&[Operation::write(local.all(), 0, 0)], 0)?;
+        loop {
+            match endpoint.poll() {
+                Some(completion) => return Ok(completion.result?),
+                None => std::thread::yield_now(),
+            }
+        }
+    };
+    let mut ours = Way { what: "segstore", other: None, act: Box::new(act) };
+    let (mut all, mut plain, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let (mut one, mut other) = (turn(&mut ours)?, turn(&mut raw)?);
+        ratios.push(Percentiles::of(&mut one).p50 / Percentiles::of(&mut other).p50);
+        all.append(&mut one);
+        plain.append(&mut other);
+    }
+    ratios.sort_by(f64::total_cmp);
+    let (ours, plain) = (Percentiles::of(&mut all), Percentiles::of(&mut plain));
+    let Percentiles { p50, p99, .. } = ours;
+    let way = raw.what;
+    print!("write {size} over verbs: p50 {p50:.2} p99 {p99:.2} us; {way}: ");
+    println!("p50 {:.2} p99 {:.2} us; ratio {:.2}", plain.p50, plain.p99, ratios[ROUNDS / 2]);
+    Ok(())
+}
+
+/// Nanoseconds of each write.
+fn turn(way: &mut Way<'_>) -> Result<Vec<u64>> {
+    let mut taken = Vec::with_capacity(WRITES);
+    for _ in 0..WRITES {
+        let began = Instant::now();
+        (way.act)()?;
+        taken.push(u64::try_from(began.elapsed().as_nanos())?);
+    }
+    Ok(taken)
+}
