@@ -13,6 +13,8 @@ use segstore_transport::{Grant, Memory, Operation, Provider, Rights};
 /// How many times each way has its turn, and how long a turn is.
 const ROUNDS: usize = 31;
 const WRITES: usize = 1000;
+/// How many peers are revoked.
+const REVOKES: usize = 200;
 
 fn main() -> Result<()> {
     let device = |variable, default: &str| std::env::var(variable).unwrap_or_else(|_| default.into());
@@ -20,6 +22,30 @@ fn main() -> Result<()> {
     for (len, size) in [(64, "64 B"), (4 << 10, "4 KiB"), (64 << 10, "64 KiB")] {
         let raw = verbs::write(&from, &to, len)?;
         measure(&from, &to, len, raw, size)?;
+    }
+    for (len, size) in [(4 << 10, "4 KiB"), (256 << 20, "256 MiB")] {
+        revoke(&from, &to, len, size)?;
+    }
+    Ok(())
+}
+
+/// A peer that is connected, and one that is not, are revoked: it has to cost the same at any length.
+fn revoke(from: &str, to: &str, len: usize, size: &str) -> Result<()> {
+    let (target, initiator) = (Verbs::new().device(to).open()?, Verbs::new().device(from).open()?);
+    let region = target.register(&Memory::anonymous(len)?, Rights::WRITE)?;
+    for connects in [true, false] {
+        let mut taken = Vec::with_capacity(REVOKES);
+        for _ in 0..REVOKES {
+            let dialing = initiator.dial()?;
+            let (peer, reply) = target.admit(dialing.hello(), &[Grant { region: &region, rights: Rights::WRITE }])?;
+            let _endpoint = connects.then(|| dialing.complete(&reply)).transpose()?;
+            let began = Instant::now();
+            peer.revoke()?;
+            taken.push(u64::try_from(began.elapsed().as_nanos())?);
+        }
+        let Percentiles { p50, p99, .. } = Percentiles::of(&mut taken);
+        let whom = if connects { "a peer" } else { "who never came" };
+        println!("revoke {whom} of {size} over verbs: p50 {p50:.2} p99 {p99:.2} us");
     }
     Ok(())
 }

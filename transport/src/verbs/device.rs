@@ -205,8 +205,12 @@ fn limits(context: &Context, driver: &Driver) -> Result<Limits> {
     let about = attributes(context)?;
     let type_2 = ib::IBV_DEVICE_MEM_WINDOW_TYPE_2A | ib::IBV_DEVICE_MEM_WINDOW_TYPE_2B;
     let reads = |limit| u8::try_from(limit).unwrap_or(u8::MAX);
+    let reads = (reads(about.max_qp_init_rd_atom), reads(about.max_qp_rd_atom));
+    if reads.0 == 0 || reads.1 == 0 {
+        return Err(Error::operation(ErrorKind::Unsupported, "the device has no one-sided reads"));
+    }
     Ok(Limits {
-        reads: (reads(about.max_qp_init_rd_atom), reads(about.max_qp_rd_atom)),
+        reads,
         windows: about.device_cap_flags & type_2 != 0 && driver.has_windows(),
         atomics: about.atomic_cap,
     })

@@ -135,8 +135,8 @@ impl Admission {
                 // Who writes from here on is told at once. (One that only moves may come again: it hears nothing but why.)
                 link.windows.clear();
             }
-            if link.connected && !self.is_over() {
-                link.say(why)?;
+            // Whether the peer hears it or not, its queue pair goes.
+            if link.connected && !self.is_over() && link.say(why).is_ok() {
                 self.settle(&mut link, Instant::now() + self.options.courtesy);
             }
             // Notifications that came are to be seen: taking a queue pair away may forget them.

@@ -156,6 +156,7 @@ impl Hello {
         let hello = Hello::read_from_bytes(bytes).map_err(|_| MESSAGES.length("hello", bytes))?;
         MESSAGES.check("hello", (hello.magic, Hello::MAGIC), hello.version.get())?;
         hello.address.check()?;
+        check_reads(hello.reads)?;
         Ok(hello)
     }
 }
@@ -197,6 +198,7 @@ impl Reply {
             return Err(MESSAGES.length("reply", bytes));
         }
         header.address.check()?;
+        check_reads(header.reads)?;
         let grants = <[ReplyGrant]>::ref_from_bytes(rest).map_err(|_| MESSAGES.length("reply", bytes))?;
         Ok(Reply {
             address: header.address,
@@ -206,6 +208,11 @@ impl Reply {
             grants: grants.iter().map(check_grant).collect::<Result<_>>()?,
         })
     }
+}
+
+/// Without reads nothing could be flushed.
+fn check_reads(reads: u8) -> Result<()> {
+    if reads > 0 { Ok(()) } else { Err(broken("no reads at a time")) }
 }
 
 fn check_grant(grant: &ReplyGrant) -> Result<Opened> {
@@ -292,6 +299,9 @@ mod tests {
             (wrong.grants[0].base, wrong.grants[0].len) = (base, len);
             assert_eq!(Reply::parse(&wrong.encode()).unwrap_err().kind(), ErrorKind::Protocol);
         }
+        let none = Reply { reads: 0, ..reply() };
+        assert_eq!(Reply::parse(&none.encode()).unwrap_err().kind(), ErrorKind::Protocol);
+        assert_eq!(Hello::parse(Hello::new(address(), 0).as_bytes()).unwrap_err().kind(), ErrorKind::Protocol);
         let unknown = Message::new(4, 0);
         assert_eq!(Message::parse(unknown.as_bytes()).unwrap_err().kind(), ErrorKind::Protocol);
     }

@@ -165,8 +165,8 @@ impl<const WINDOWS: bool> VerbsFixture<WINDOWS> {
     fn open(variable: &str, default: &str) -> Domain {
         Self::device(variable, default).open().unwrap_or_else(|error| {
             panic!(
-                "{error}. These tests need two RDMA devices that reach each other: `scripts/softroce run` has them, and \
-                 `sudo scripts/softroce up` makes them where the kernel can; {variable} names another"
+                "{error}. These tests need two RDMA devices that reach each other, or one twice: {variable} names it. \
+                 `scripts/softroce run` has rxa and rxb; `sudo scripts/softroce up` makes one where the kernel can"
             )
         })
     }

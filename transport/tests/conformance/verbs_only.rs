@@ -9,7 +9,8 @@ use segstore_transport::shm::Shm;
 use segstore_transport::verbs::wire::{Opened, Reply};
 use segstore_transport::verbs::{Verbs, devices};
 use segstore_transport::{
-    Domain, Endpoint, ErrorKind, Grant, Memory, Operation, Peer, Post, Provider, Region, Revocation, Rights, Wait,
+    Domain, Endpoint, ErrorKind, Grant, Memory, Operation, Peer, Post, Provider, Region, Revocation, Rights, Scope,
+    Wait,
 };
 
 use crate::fixture::{
@@ -354,4 +355,68 @@ fn wrong_set_ups_are_told() {
     let domain = device().open().unwrap();
     let private = Memory::local(64).unwrap();
     assert_eq!(domain.register(&private, Rights::READ).unwrap_err().kind(), ErrorKind::Unsupported);
+}
+
+/// A soft device of a test's own, on a cable of its own; both go with it.
+struct OwnDevice;
+
+impl OwnDevice {
+    const NAME: &str = "rxown";
+
+    fn make() -> Result<OwnDevice, String> {
+        let steps = [
+            "ip link add ownnear type veth peer name ownfar",
+            "ip addr add 192.0.2.77/24 dev ownnear",
+            "ip link set ownfar up",
+            "ip link set ownnear up",
+            "rdma link add rxown type rxe netdev ownnear",
+        ];
+        steps.iter().try_for_each(|step| command(step)).map(|()| OwnDevice)
+    }
+}
+
+impl Drop for OwnDevice {
+    fn drop(&mut self) {
+        let _ = command("ip link del ownnear");
+    }
+}
+
+fn command(line: &str) -> Result<(), String> {
+    let mut words = line.split(' ');
+    let ended = std::process::Command::new(words.next().unwrap()).args(words).output();
+    match ended {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(format!("{line}: {}", String::from_utf8_lossy(&output.stderr).trim())),
+        Err(error) => Err(format!("{line}: {error}")),
+    }
+}
+
+/// While a port is down nobody is reached: that is said for the whole domain, and is over when the port is back.
+#[test]
+fn a_port_that_goes_down_is_told() {
+    watched("a_port_that_goes_down_is_told", || {
+        let _device = match OwnDevice::make() {
+            Ok(device) => device,
+            Err(why) => return skip("a_port_that_goes_down_is_told", &why),
+        };
+        let domain = Verbs::new().device(OwnDevice::NAME).open().unwrap();
+        let target = region(&domain, 64);
+        let (mut endpoint, _peer) = connect(&domain, &domain, &[(&target, Rights::ALL)]);
+        let local = region_of(&domain, &[1; 64]);
+        run(&mut endpoint, &[Operation::write(local.all(), 0, 0)]).result.unwrap();
+        command("ip link set ownfar down").unwrap();
+        let error = loop {
+            match domain.dial() {
+                Ok(_) => std::thread::yield_now(),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!((error.kind(), error.scope()), (ErrorKind::PeerGone, Scope::Domain), "{error}");
+        command("ip link set ownfar up").unwrap();
+        while domain.dial().is_err() {
+            std::thread::yield_now();
+        }
+        let (mut again, _peer) = connect(&domain, &domain, &[(&target, Rights::ALL)]);
+        run(&mut again, &[Operation::write(local.all(), 0, 0)]).result.unwrap();
+    });
 }
