@@ -17,7 +17,7 @@ use super::window::Window;
 use super::wire::{Hello, MAX_GRANTS, Message, Opened, Reply, kind};
 use crate::contract::driver::PeerDriver;
 use crate::sync::{AtomicBool, AtomicU64, Ordering, fence as barrier};
-use crate::{Error, ErrorKind, Keep, PeerStatistics, Result, Revocation, Rights};
+use crate::{Error, ErrorKind, Keep, PeerStatistics, Result, Revocation, Rights, Scope};
 
 /// One list of requests: a window of each grant, and a message.
 const REQUESTS: u32 = MAX_GRANTS + 1;
@@ -59,7 +59,7 @@ struct Link {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Open,
-    /// The peer was told what there was to tell; the queue pair has still to go.
+    /// The queue pair has still to go. What goes wrong from here on is no fault of the peer's.
     Ending,
     Over,
 }
@@ -102,7 +102,7 @@ impl Admission {
     pub(super) fn open(&self, hello: &Hello, grants: Vec<(Arc<Registration>, Rights)>) -> Result<Reply> {
         let mut link = self.link();
         if link.stage != Stage::Open {
-            return Err(Goodbye::Moved.error().with_scope(crate::Scope::Operation));
+            return Err(Goodbye::Moved.error().with_scope(Scope::Operation));
         }
         let device = &self.completions.device;
         let access = grants.iter().fold(0, |access, (_, rights)| access | remote_access(*rights));
@@ -119,7 +119,7 @@ impl Admission {
             link.post()?;
             self.settle(&mut link, Instant::now() + BINDING);
             if link.done < link.posted {
-                return Err(self.failure.get().cloned().unwrap_or_else(slow).with_scope(crate::Scope::Operation));
+                return Err(self.failure.get().cloned().unwrap_or_else(slow).with_scope(Scope::Operation));
             }
         }
         let (answers, taken) = (hello.address.first_packet.get(), link.notifications.word());
@@ -131,18 +131,19 @@ impl Admission {
         let mut link = self.link();
         if link.stage == Stage::Open {
             self.hear(&mut link);
+            let listens = link.connected && !self.is_over();
+            link.stage = Stage::Ending;
             if why == Goodbye::Revoked {
                 // Who writes from here on is told at once. (One that only moves may come again: it hears nothing but why.)
                 link.windows.clear();
             }
             // Whether the peer hears it or not, its queue pair goes.
-            if link.connected && !self.is_over() && link.say(why).is_ok() {
+            if listens && link.say(why).is_ok() {
                 self.settle(&mut link, Instant::now() + self.options.courtesy);
             }
             // Notifications that came are to be seen: taking a queue pair away may forget them.
             let _ = link.queue_pair.stop();
             self.hear(&mut link);
-            link.stage = Stage::Ending;
         }
         self.over.store(true, Ordering::Release);
         if link.stage == Stage::Ending {
@@ -204,12 +205,15 @@ impl Admission {
     }
 
     fn fail(&self, link: &Link, error: Error) {
-        if link.stage == Stage::Open && !self.is_over() {
-            let scope = error.scope().max(crate::Scope::Endpoint);
-            let _ = self.failure.set(error.with_scope(scope)); // The first reason counts.
-            self.over.store(true, Ordering::Release);
-            let _ = link.queue_pair.stop();
+        if self.is_over() {
+            return; // The first reason counts.
         }
+        if link.stage == Stage::Open {
+            let scope = error.scope().max(Scope::Endpoint);
+            let _ = self.failure.set(error.with_scope(scope));
+        }
+        self.over.store(true, Ordering::Release);
+        let _ = link.queue_pair.stop();
     }
 
     fn link(&self) -> MutexGuard<'_, Link> {

@@ -69,6 +69,7 @@ fn full_queues<F: Fixture>() {
             let after = bytes(region.memory());
             assert_eq!(writer.join().unwrap(), ErrorKind::Revoked);
             assert!(bytes(region.memory()) == after, "round {round}: something landed after the revoke");
+            assert_eq!(peer.failure(), None, "a write that came too late is no fault");
         });
     }
 }
