@@ -34,7 +34,7 @@
 //!
 //! # Promises
 //! Every provider keeps them; one conformance suite runs over all of them. What a provider cannot do stands in its
-//! [`Capabilities`].
+//! [`Capabilities`]; `docs/providers.md` compares them.
 //!
 //! 1. **Order.** Operations on an endpoint take effect at the target in the order posted, and complete in that order.
 //! 2. **Completion.** A batch completes once. A good completion means that the target's memory has the bytes, for every
