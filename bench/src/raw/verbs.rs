@@ -16,6 +16,7 @@ const INLINE: usize = 128;
 /// One end. What it is made of is left to the process's end.
 struct Side {
     context: *mut ib::ibv_context,
+    ops: ib::ibv_context_ops,
     cq: *mut ib::ibv_cq,
     qp: *mut ib::ibv_qp,
     mr: *mut ib::ibv_mr,
@@ -79,6 +80,8 @@ impl Side {
         let (context, memory) = (device(name)?, Memory::anonymous(len)?);
         memory.write_at(0, &vec![1; len])?;
         let gid = address(context)?;
+        // SAFETY: the context is open, and its table does not change.
+        let ops = unsafe { (*context).ops };
         // SAFETY: the context is open.
         let pd = made("a protection domain", unsafe { ib::ibv_alloc_pd(context) })?;
         // SAFETY: as above; there is no channel.
@@ -94,7 +97,7 @@ impl Side {
         let mut wanted = ib::ibv_qp_init_attr { send_cq: cq, recv_cq: cq, cap, qp_type, ..Default::default() };
         // SAFETY: everything named is of this context.
         let qp = made("a queue pair", unsafe { ib::ibv_create_qp(pd, &raw mut wanted) })?;
-        Ok(Self { context, cq, qp, mr, memory, gid })
+        Ok(Self { context, ops, cq, qp, mr, memory, gid })
     }
 
     fn connect(&self, there: &Self) -> Result<()> {
@@ -174,11 +177,7 @@ impl Side {
         request.wr.rdma.remote_addr = there.memory.as_ptr().addr() as u64;
         request.wr.rdma.rkey = rkey;
         let mut refused = ptr::null_mut();
-        // SAFETY: the context lives, and its table does not change.
-        let ops = unsafe { &raw const (*self.context).ops };
-        // SAFETY: as above.
-        let (post, poll) = unsafe { ((*ops).post_send, (*ops).poll_cq) };
-        let (post, poll) = post.zip(poll).ok_or("the driver has no queue pairs")?;
+        let (post, poll) = self.ops.post_send.zip(self.ops.poll_cq).ok_or("the driver has no queue pairs")?;
         // SAFETY: the driver copies the request; the memory it names lives as long as this side.
         done("posting a write", unsafe { post(self.qp, &raw mut request, &raw mut refused) })?;
         let mut found = MaybeUninit::<ib::ibv_wc>::uninit();
