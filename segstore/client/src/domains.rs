@@ -8,6 +8,7 @@ use segstore_transport::{Domain, Endpoint, Memory, Provider, Region, Rights, shm
 
 use crate::control::channel::Channel;
 use crate::control::message::{Answer, Bytes, FaultKind, Place, Request};
+use crate::control::rdma::RdmaDevice;
 use crate::error::{Error, Result};
 
 /// How long the daemons may usually take to open an endpoint.
@@ -21,6 +22,8 @@ pub(crate) enum Way {
     OwnNode,
     /// In this machine's shared memory.
     Shm,
+    /// By RDMA.
+    Verbs,
     /// By TCP.
     Tcp,
 }
@@ -30,22 +33,26 @@ impl Way {
     pub(crate) fn provider(self) -> &'static str {
         match self {
             Self::OwnNode | Self::Shm => "shm",
+            Self::Verbs => "verbs",
             Self::Tcp => "tcp",
         }
     }
 
-    fn open(self) -> segstore_transport::Result<Domain> {
+    fn open(self, rdma: &RdmaDevice) -> segstore_transport::Result<Domain> {
         match self {
             Self::OwnNode => Shm::new().outliving_targets().open(),
             Self::Shm => Shm::new().open(),
+            Self::Verbs => rdma.open(),
             Self::Tcp => Tcp::dialing_only().open(),
         }
     }
 }
 
 /// Opened when they are first needed.
-#[derive(Default)]
-pub(crate) struct Domains([OnceLock<Domain>; 3]);
+pub(crate) struct Domains {
+    opened: [OnceLock<Domain>; 4],
+    rdma: RdmaDevice,
+}
 
 /// Why a replica could not be reached.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -62,10 +69,15 @@ pub(crate) enum DialError {
 }
 
 impl Domains {
+    /// None is open so far.
+    pub(crate) fn new(rdma: RdmaDevice) -> Self {
+        Self { opened: Default::default(), rdma }
+    }
+
     fn get(&self, way: Way) -> Result<&Domain> {
-        let slot = &self.0[way as usize];
+        let slot = &self.opened[way as usize];
         if slot.get().is_none() {
-            let domain = way.open();
+            let domain = way.open(&self.rdma);
             let domain = domain.map_err(|error| Error::of_transport(&format!("opening {}", way.provider()), &error))?;
             // Who was faster wins; the other domain had no users.
             let _ = slot.set(domain);
@@ -93,8 +105,8 @@ impl Domains {
         let welcome = channel.welcome();
         let is_own = writer.is_some() && place.member.node == welcome.node;
         let near = if is_own { Way::OwnNode } else { Way::Shm };
-        let served =
-            [near, Way::Tcp].into_iter().filter(|way| welcome.providers.iter().any(|has| has == way.provider()));
+        let all = [near, Way::Verbs, Way::Tcp].into_iter();
+        let served = all.filter(|way| welcome.providers.iter().any(|has| has == way.provider()));
         for way in served.filter(|way| place.usable(&welcome.host, std::iter::once(way.provider())).next().is_some()) {
             match self.dial_over(way, channel, name, place, writer, limit) {
                 Err(DialError::OutOfReach(why)) => problems.push(format!("{}: {why}", way.provider())),

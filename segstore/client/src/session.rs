@@ -111,7 +111,7 @@ impl Session {
             Ok(fault) => Error::of_fault("", fault),
             Err(error) => Error::NoDaemon { path: path.to_owned(), why: error.to_string() },
         })?;
-        let (domains, names) = (Domains::default(), Names::default());
+        let (domains, names) = (Domains::new(channel.welcome().rdma), Names::default());
         let (pulled, releasing) = (Arc::default(), Mutex::default());
         Ok(Self { inner: Arc::new(Inner { channel, domains, owned, pulled, names, releasing }) })
     }

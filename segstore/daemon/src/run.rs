@@ -73,6 +73,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
         storage: config.storage,
         keeps_directory: served.is_some(),
         providers,
+        rdma: config.rdma.clone(),
         directory: directory.clone(),
         view: View::default(),
         replicas: Arc::new(replicas),
@@ -202,13 +203,22 @@ fn open_domains(config: &Config) -> Result<(Domains, Vec<Server>), Failure> {
     let mut servers = Vec::new();
     let mut former = None;
     let directory = config.memory_dir.join("peers");
-    if config.transport != Transport::Tcp {
+    if matches!(config.transport, Transport::Auto | Transport::Shm) {
         DirBuilder::new().recursive(true).mode(0o700).create(&config.memory_dir)?;
         domains.push((SHM.to_owned(), Shm::in_directory(directory).open()?));
     } else if directory.exists() {
         former = Some(Shm::in_directory(directory).open()?);
     }
-    if config.transport != Transport::Shm {
+    let rdma = matches!(config.transport, Transport::Auto | Transport::Verbs).then(|| config.rdma.open());
+    match rdma {
+        Some(Ok(rdma)) => domains.push(("verbs".to_owned(), rdma)),
+        Some(Err(error)) if config.transport == Transport::Verbs => {
+            return Err(format!("transport = \"verbs\": {error}").into());
+        }
+        Some(Err(error)) => tracing::info!("no RDMA, so other nodes are reached over TCP: {error}"),
+        None => {}
+    }
+    if matches!(config.transport, Transport::Auto | Transport::Tcp) {
         let ended =
             |ended: &segstore_transport::tcp::Ended<'_>| tracing::debug!(from = %ended.from, "data: {}", ended.error);
         let tcp = Tcp::listening_on(config.data_listen).advertising(&[config.data_advertise]).telling(ended);

@@ -15,6 +15,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::frame::{self, ToClient, ToDaemon};
 use super::message::{Answer, Demand, Fault, FaultKind, PROTOCOL, Report, Request};
+use super::rdma::RdmaDevice;
 
 /// How long to wait for a daemon that is not there, or takes nothing, before a request fails.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -36,6 +37,8 @@ pub struct Welcome {
     pub providers: Vec<String>,
     /// How long the node may be silent before it counts as dead; zero: it does not say.
     pub node_lease: Duration,
+    /// Its RDMA device, as it is configured.
+    pub rdma: RdmaDevice,
 }
 
 /// Serves what the daemon demands. Called on the reading thread: it must not wait.
@@ -359,9 +362,12 @@ fn greet(path: &Path, program: &str, session: Option<String>) -> io::Result<(Lin
     let answer = line.read()?;
     line.stream.set_read_timeout(None)?;
     match answer {
-        ToClient::Answer(0, Ok(Answer::Welcome { node, node_name, host, session, providers, node_lease_ms, .. })) => {
+        ToClient::Answer(
+            0,
+            Ok(Answer::Welcome { node, node_name, host, session, providers, node_lease_ms, rdma, .. }),
+        ) => {
             let node_lease = Duration::from_millis(node_lease_ms);
-            Ok((line, Welcome { node, node_name, host, session, providers, node_lease }))
+            Ok((line, Welcome { node, node_name, host, session, providers, node_lease, rdma }))
         }
         ToClient::Answer(0, Err(fault)) => Err(io::Error::other(fault)),
         other => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{other:?} is no welcome"))),

@@ -6,3 +6,4 @@
 pub mod channel;
 pub mod frame;
 pub mod message;
+pub mod rdma;

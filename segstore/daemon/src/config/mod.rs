@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use segstore::control::rdma::RdmaDevice;
+
 pub use settings::Settings;
 pub(crate) use units::shown;
 
@@ -23,8 +25,10 @@ pub enum DirectoryAt {
 /// What replicas can be reached over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Transport {
-    /// Shared memory on one machine, TCP otherwise.
+    /// Shared memory on one machine; otherwise RDMA where there is a device, and TCP where there is none, or it fails.
     Auto,
+    /// RDMA only.
+    Verbs,
     /// Shared memory only.
     Shm,
     /// TCP only.
@@ -69,6 +73,8 @@ pub struct Config {
     pub secret_file: PathBuf,
     /// Whether data over TCP is encrypted.
     pub encrypt_data: bool,
+    /// Which RDMA device is used.
+    pub rdma: RdmaDevice,
     /// Whether the node only keeps replicas.
     pub storage: bool,
     /// Where metrics are served.
@@ -120,8 +126,16 @@ impl Config {
             ("log", text(&self.log)),
             ("log_format", text(&log_format.to_lowercase())),
         ];
+        let rdma = [
+            self.rdma.name.as_ref().map(|name| ("rdma_device", text(name))),
+            self.rdma.address.as_ref().map(|address| ("rdma_address", text(address))),
+        ];
         let pid_file = self.pid_file.as_deref().map(|file| ("pid_file", path(file)));
-        keys.into_iter().chain(pid_file).map(|(key, value)| format!("{key} = {value}\n")).collect()
+        keys.into_iter()
+            .chain(rdma.into_iter().flatten())
+            .chain(pid_file)
+            .map(|(key, value)| format!("{key} = {value}\n"))
+            .collect()
     }
 
     /// Reads the file, lays the other settings over it, and checks.

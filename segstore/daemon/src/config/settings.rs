@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use segstore::control::rdma::RdmaDevice;
 use serde::{Deserialize, Deserializer};
 
 use super::units::{duration, size};
@@ -62,9 +63,15 @@ pub struct Settings {
     /// After how long without a sign of life the node counts as dead [default: 3s]
     #[arg(long, env = "SEGSTORED_NODE_LEASE", value_name = "TIME")]
     pub node_lease: Option<String>,
-    /// What replicas are reached over: `auto`, `shm` or `tcp` [default: auto]
+    /// What replicas are reached over: `auto`, `verbs`, `tcp` or `shm` [default: auto]
     #[arg(long, env = "SEGSTORED_TRANSPORT", value_name = "KIND")]
     pub transport: Option<String>,
+    /// RDMA device, if not the first with an active port
+    #[arg(long, env = "SEGSTORED_RDMA_DEVICE", value_name = "NAME")]
+    pub rdma_device: Option<String>,
+    /// Its address that peers find it by, if not the first one of RoCE v2
+    #[arg(long, env = "SEGSTORED_RDMA_ADDRESS", value_name = "ADDRESS")]
+    pub rdma_address: Option<String>,
     /// Which logs are written: error, warn, info, debug, trace, or a filter [default: info]
     #[arg(long, env = "SEGSTORED_LOG", value_name = "LEVEL")]
     pub log: Option<String>,
@@ -126,6 +133,8 @@ impl Settings {
             metrics,
             node_lease,
             transport,
+            rdma_device,
+            rdma_address,
             log,
             log_format,
             pid_file
@@ -180,6 +189,14 @@ pub(super) fn check(settings: Settings) -> Result<Config, Vec<String>> {
         metrics: problems.take("metrics", metrics, None),
         node_lease: problems.take("node_lease", duration(&lease, Config::SHORTEST_LEASE), Config::SHORTEST_LEASE),
         transport: problems.take("transport", transport(settings.transport.as_deref()), Transport::Auto),
+        rdma: RdmaDevice {
+            name: settings.rdma_device,
+            address: problems.take(
+                "rdma_address",
+                settings.rdma_address.as_deref().map(rdma_address).transpose(),
+                None,
+            ),
+        },
         log: settings.log.unwrap_or_else(|| "info".into()),
         log_format: problems.take("log_format", log_format(settings.log_format.as_deref()), LogFormat::Text),
         pid_file: settings.pid_file,
@@ -205,6 +222,12 @@ fn check_name(name: String) -> Result<String, String> {
 
 fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("{text:?} is no address: write it as 192.0.2.1:7420"))
+}
+
+fn rdma_address(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| {
+        format!("{text:?} is no address: write it as 192.0.2.1, or as the address table shows it (fe80::1)")
+    })
 }
 
 fn with_port(text: String) -> Result<String, String> {
@@ -249,9 +272,10 @@ fn directory(text: Option<&str>) -> Result<DirectoryAt, String> {
 fn transport(text: Option<&str>) -> Result<Transport, String> {
     match text.unwrap_or("auto") {
         "auto" => Ok(Transport::Auto),
+        "verbs" => Ok(Transport::Verbs),
         "shm" => Ok(Transport::Shm),
         "tcp" => Ok(Transport::Tcp),
-        other => Err(format!("{other:?}: one of auto, shm, tcp")),
+        other => Err(format!("{other:?}: one of auto, verbs, tcp, shm")),
     }
 }
 
@@ -291,6 +315,9 @@ mod tests {
             advertise: Some("host:1".into()),
             socket_mode: Some("660".into()),
             metrics: Some("off".into()),
+            transport: Some("verbs".into()),
+            rdma_device: Some("mlx5_0".into()),
+            rdma_address: Some("192.0.2.1".into()),
             pid_file: Some("/run/a \"b\".pid".into()),
             node_lease: Some("1500ms".into()),
             ..Settings::default()
@@ -308,10 +335,11 @@ mod tests {
             memory: Some("lots".into()),
             node_lease: Some("1ms".into()),
             transport: Some("pigeon".into()),
+            rdma_address: Some("192.0.2.1:1".into()),
             ..Settings::default()
         };
         let problems = check(wrong).expect_err("all of it is wrong");
-        for key in ["name", "listen", "memory", "node_lease", "transport", "directory"] {
+        for key in ["name", "listen", "memory", "node_lease", "transport", "rdma_address", "directory"] {
             assert!(problems.iter().any(|problem| problem.starts_with(&format!("{key}: "))), "{key} in {problems:?}");
         }
     }

@@ -39,28 +39,39 @@ impl Calls {
         self.node.sessions.demand(session, demand).await
     }
 
-    /// An endpoint that reads the source of a repair.
+    /// An endpoint that reads the source of a repair, over the best provider that gets one.
     async fn dial(&self, segment: SegmentId, source: &Place) -> Result<(String, Endpoint), Fault> {
         let domains = self.node.replicas.domains();
-        let usable = source.usable(&self.node.host, domains.names()).next();
-        let provider = usable.map(str::to_owned).ok_or_else(|| {
-            let have = source.providers.join(", ");
-            Fault::new(FaultKind::Unreachable, format!("no provider in common with node {} ({have})", source.node_name))
-        })?;
+        let mut problems = Vec::new();
+        for provider in source.usable(&self.node.host, domains.names()) {
+            match self.dial_over(provider, segment, source).await {
+                Ok(endpoint) => return Ok((provider.to_owned(), endpoint)),
+                Err(fault) if fault.kind == FaultKind::Unreachable => problems.push(format!("{provider}: {fault}")),
+                Err(fault) => return Err(fault),
+            }
+        }
+        if problems.is_empty() {
+            problems.push(format!("no provider in common: it serves {}", source.providers.join(", ")));
+        }
+        Err(Fault::new(FaultKind::Unreachable, format!("node {}: {}", source.node_name, problems.join("; "))))
+    }
+
+    async fn dial_over(&self, provider: &str, segment: SegmentId, source: &Place) -> Result<Endpoint, Fault> {
         let transport = |error: segstore_transport::Error| Fault::new(FaultKind::Unreachable, error.to_string());
-        let dialing = domains.get(&provider).map_err(Fault::from)?.dial().map_err(transport)?;
+        let domain = self.node.replicas.domains().get(provider).map_err(Fault::from)?;
+        let dialing = domain.dial().map_err(transport)?;
         let call = Call::Connect {
             segment,
             member: source.member,
             writer: None,
-            provider: provider.clone(),
+            provider: provider.to_owned(),
             hello: Bytes(dialing.hello().to_vec()),
         };
         match self.node.call(source.member.node, call, LONG).await? {
             Reply::Connected { reply } => {
                 let completed = tokio::task::spawn_blocking(move || dialing.complete(&reply.0)).await;
                 let completed = completed.map_err(|error| Fault::new(FaultKind::Internal, error.to_string()))?;
-                Ok((provider, completed.map_err(transport)?))
+                completed.map_err(transport)
             }
             other => Err(unexpected(&other)),
         }

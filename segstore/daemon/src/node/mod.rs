@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use segstore::control::message::{Fault, FaultKind, Place};
+use segstore::control::rdma::RdmaDevice;
 use segstore_core::id::NodeId;
 use tokio::sync::{Notify, watch};
 
@@ -52,6 +53,8 @@ pub struct Node {
     pub keeps_directory: bool,
     /// What clients and peers use, the best first.
     pub providers: Vec<String>,
+    /// Its RDMA device, as it is configured.
+    pub rdma: RdmaDevice,
     /// The cluster's directory.
     pub directory: Arc<dyn Directory>,
     /// The other nodes.

@@ -109,6 +109,7 @@ fn welcome(node: &Node, credentials: &Credentials, hello: ToDaemon) -> Result<(A
         session: session.token.clone(),
         providers: node.providers.clone(),
         node_lease_ms: u64::try_from(node.lease_time.as_millis()).unwrap_or(u64::MAX),
+        rdma: node.rdma.clone(),
     };
     Ok((session, answer))
 }

@@ -6,6 +6,8 @@ use segstore_core::record::{RecordVersion, Swap, Versioned};
 use segstore_core::replica::Request as ReplicaRequest;
 use serde::{Deserialize, Serialize};
 
+use crate::control::rdma::RdmaDevice;
+
 use super::{Bytes, Event, Held, HeldName, Keeping, NodeInfo, Place, SegmentInfo, Shape, Status};
 
 /// What a client asks of its node's daemon.
@@ -200,6 +202,9 @@ pub enum Answer {
         /// How long the node may be silent before it counts as dead, in milliseconds; 0: an older daemon does not say.
         #[serde(default)]
         node_lease_ms: u64,
+        /// The node's RDMA device, as it is configured.
+        #[serde(default)]
+        rdma: RdmaDevice,
     },
     /// It is done.
     Done,
