@@ -141,3 +141,53 @@ fn piece(local: Local) -> ib::ibv_sge {
     #[expect(clippy::cast_possible_truncation, reason = "the device's keys have 32 bits")]
     ib::ibv_sge { addr: local.address.addr() as u64, length, lkey: local.key as u32 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::wire::kind;
+    use super::*;
+
+    const THERE: There = There { address: 0x1000, key: 7 };
+
+    fn local() -> Local {
+        Local { address: ptr::null_mut(), len: 8, key: 3 }
+    }
+
+    /// Which requests of the next list carry a flag.
+    fn flagged(requests: &mut Requests, flag: ib::ibv_send_flags) -> Vec<bool> {
+        requests.link(1);
+        requests.requests.iter().map(|request| request.send_flags & flag.0 != 0).collect()
+    }
+
+    /// A device may not show the difference, so the flags are looked at.
+    #[test]
+    fn what_changes_memory_waits_for_the_reads_before_it() {
+        let mut requests = Requests::new(8);
+        requests.write(local(), THERE, 0);
+        requests.read(local(), THERE);
+        requests.read(local(), THERE);
+        requests.write(local(), THERE, 0);
+        requests.message(Message::new(kind::NOTIFY, 1));
+        requests.compare_swap(local(), THERE, 0, 1);
+        let fence = ib::ibv_send_flags::IBV_SEND_FENCE;
+        assert_eq!(flagged(&mut requests, fence), [false, false, false, true, false, false]);
+        requests.clear();
+        requests.compare_swap(local(), THERE, 0, 1);
+        requests.message(Message::new(kind::NOTIFY, 2));
+        assert_eq!(flagged(&mut requests, fence), [true, true], "a swap of the batch before is a read too");
+    }
+
+    #[test]
+    fn a_batch_is_one_list_whose_last_is_signalled() {
+        let mut requests = Requests::new(3);
+        requests.write(local(), THERE, 7);
+        requests.write(local(), THERE, 8);
+        requests.message(Message::new(kind::NOTIFY, 5));
+        assert_eq!(flagged(&mut requests, ib::ibv_send_flags::IBV_SEND_SIGNALED), [false, false, true]);
+        assert_eq!(flagged(&mut requests, ib::ibv_send_flags::IBV_SEND_INLINE), [false, true, true]);
+        let places: Vec<*mut ib::ibv_send_wr> = requests.requests.iter_mut().map(ptr::from_mut).collect();
+        let next: Vec<*mut ib::ibv_send_wr> = requests.requests.iter().map(|request| request.next).collect();
+        assert_eq!(next, [places[1], places[2], ptr::null_mut()]);
+        assert_eq!(requests.pieces[2].addr, ptr::from_ref(&requests.messages[2]).addr() as u64);
+    }
+}
