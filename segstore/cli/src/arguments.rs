@@ -196,7 +196,7 @@ pub(crate) struct Up {
     /// Memory for replicas on each node [default: 1GiB]
     #[arg(long)]
     pub(crate) memory: Option<String>,
-    /// What replicas are reached over: auto, shm or tcp [default: auto]
+    /// What replicas are reached over: auto, verbs, tcp or shm [default: auto]
     #[arg(long)]
     pub(crate) transport: Option<String>,
     /// After how long a silent node counts as dead [default: 3s]
