@@ -11,6 +11,7 @@ use segstore_core::layout::{Geometry, Ownership};
 
 use crate::control::channel::{Asked, Channel, Reporter};
 use crate::control::message::{Answer, Bytes, Demand, Event, Fault, NodeInfo, Place, Request, SegmentInfo, Status};
+use crate::control::rdma::RdmaDevice;
 use crate::domains::Domains;
 use crate::engine::event;
 use crate::engine::seat::Shared;
@@ -126,6 +127,18 @@ impl Session {
     #[must_use]
     pub fn node_name(&self) -> String {
         self.inner.channel.welcome().node_name
+    }
+
+    /// The transport's providers that this node serves, by name, the best first.
+    #[must_use]
+    pub fn providers(&self) -> Vec<String> {
+        self.inner.channel.welcome().providers
+    }
+
+    /// The node's RDMA device, as its daemon is configured.
+    #[must_use]
+    pub fn rdma(&self) -> RdmaDevice {
+        self.inner.channel.welcome().rdma
     }
 
     /// How long the daemon of this node may be silent before the others take the node for dead, and what is held on it for free; zero

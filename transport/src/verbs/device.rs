@@ -1,6 +1,7 @@
 //! An open device: its port, its address there, and its limits.
 
 use std::ffi::CStr;
+use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -91,6 +92,20 @@ impl Device {
         let (context, health) = (Arc::new(context), Arc::new(Health::default()));
         let _events = Events::start(context.clone(), health.clone())?;
         Ok(Device { _events, context, driver, port, limits, health })
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Port { number, link, mtu, gid, .. } = self.port;
+        // SAFETY: the context is open; the field was set before it was given out.
+        let device = unsafe { (*self.context.as_ptr()).device };
+        let device = NonNull::new(device).map(name).unwrap_or_default();
+        let link = if u32::from(link) == ib::IBV_LINK_LAYER_ETHERNET { "Ethernet" } else { "InfiniBand" };
+        let windows = if self.limits.windows { "with" } else { "without" };
+        // The code of a packet's length counts in powers of two from 256 bytes on.
+        let packet = 128_u32 << mtu;
+        write!(f, "{device} port {number}, {link}, address {gid}, packets of {packet} bytes, {windows} memory windows")
     }
 }
 

@@ -97,6 +97,16 @@ impl Verbs {
     }
 }
 
+impl Verbs {
+    /// What is opened, in words: device, port, address, and what matters of them.
+    ///
+    /// # Errors
+    /// As opening it.
+    pub fn describe(&self) -> Result<String> {
+        Ok(Device::open(&self.options)?.to_string())
+    }
+}
+
 impl Default for Verbs {
     fn default() -> Verbs {
         Verbs::new()

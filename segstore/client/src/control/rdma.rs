@@ -15,26 +15,52 @@ pub struct RdmaDevice {
     pub address: Option<IpAddr>,
 }
 
+#[cfg(feature = "verbs")]
 impl RdmaDevice {
     /// Opens it.
     ///
     /// # Errors
     /// There is none, or it has no active port, or not that address; the program was built without the feature `verbs`.
-    #[cfg(feature = "verbs")]
     pub fn open(&self) -> Result<Domain> {
-        use segstore_transport::{Provider, verbs::Verbs};
-        let named = self.name.iter().fold(Verbs::new(), |verbs, name| verbs.device(name));
-        self.address.iter().fold(named, |verbs, address| verbs.address(*address)).open()
+        use segstore_transport::Provider;
+        self.provider().open()
     }
 
+    /// What is opened, in words.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn describe(&self) -> Result<String> {
+        self.provider().describe()
+    }
+
+    fn provider(&self) -> segstore_transport::verbs::Verbs {
+        let named = self.name.iter().fold(Default::default(), segstore_transport::verbs::Verbs::device);
+        self.address.iter().fold(named, |verbs, address| verbs.address(*address))
+    }
+}
+
+#[cfg(not(feature = "verbs"))]
+impl RdmaDevice {
     /// Opens it.
     ///
     /// # Errors
     /// Always: the program was built without the feature `verbs`.
-    #[cfg(not(feature = "verbs"))]
     pub fn open(&self) -> Result<Domain> {
-        use segstore_transport::{Error, ErrorKind};
-        let text = "this program was built without RDMA: build it with `cargo build --release --features verbs`";
-        Err(Error::operation(ErrorKind::Unsupported, text))
+        Err(not_built_in())
     }
+
+    /// What is opened, in words.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn describe(&self) -> Result<String> {
+        Err(not_built_in())
+    }
+}
+
+#[cfg(not(feature = "verbs"))]
+fn not_built_in() -> segstore_transport::Error {
+    let text = "this program was built without RDMA";
+    segstore_transport::Error::operation(segstore_transport::ErrorKind::Unsupported, text)
 }

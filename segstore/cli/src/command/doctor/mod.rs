@@ -1,8 +1,8 @@
 //! `segctl doctor`: what this machine lacks, and how to put it right.
 
 mod memory;
+mod rdma;
 
-use nix::sys::resource::{Resource, getrlimit};
 use segstore::{Error, NodeInfo, SegmentInfo};
 use serde::Serialize;
 
@@ -40,7 +40,8 @@ impl Finding {
 pub(crate) fn run(context: &Context) -> Result<(), Failure> {
     let mut findings = Vec::new();
     let mut own = None;
-    match context.session() {
+    let session = context.session();
+    match &session {
         Ok(session) => {
             let (nodes, segments) = (session.nodes(), session.segments());
             let name = session.node_name();
@@ -50,11 +51,11 @@ pub(crate) fn run(context: &Context) -> Result<(), Failure> {
             own = nodes.ok().and_then(|nodes| nodes.into_iter().find(|node| node.name == name));
         }
         // What else it would be asked would say the same again, each time with another remedy.
-        Err(error) => findings.push(no_daemon(&error)),
+        Err(error) => findings.push(no_daemon(error)),
     }
     findings.push(kernel());
     findings.extend(memory::look(own.as_ref()));
-    findings.push(locked_memory());
+    findings.extend(rdma::look(session.as_ref().ok()));
     if context.json {
         json(&findings);
     } else {
@@ -149,17 +150,4 @@ fn kernel() -> Finding {
         return Finding::bad("kernel", Verdict::Warning, release, remedy);
     }
     Finding::ok("kernel", release)
-}
-
-fn locked_memory() -> Finding {
-    match getrlimit(Resource::RLIMIT_MEMLOCK) {
-        Ok((soft, _)) if soft == nix::libc::RLIM_INFINITY => Finding::ok("locked memory", "unlimited".into()),
-        Ok((soft, _)) => Finding::bad(
-            "locked memory",
-            Verdict::Warning,
-            format!("limited to {}", units::size(soft)),
-            "only RDMA needs more: LimitMEMLOCK=infinity in the unit (scripts/segstored.service has it), or ulimit -l unlimited",
-        ),
-        Err(error) => Finding::bad("locked memory", Verdict::Warning, error.to_string(), "see ulimit -l"),
-    }
 }

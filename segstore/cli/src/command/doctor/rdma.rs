@@ -1,0 +1,145 @@
+//! Whether nodes can reach each other by RDMA, and what is missing: the device is opened as the daemon does it, and what the kernel says of
+//! it is read from sysfs.
+
+use std::path::{Path, PathBuf};
+
+use nix::sys::resource::{Resource, getrlimit};
+use segstore::Session;
+use segstore::control::rdma::RdmaDevice;
+
+use super::{Finding, Verdict};
+use crate::output::units;
+
+const DEVICES: &str = "/sys/class/infiniband";
+const FILES: &str = "/dev/infiniband";
+/// What an interface needs for packets of 4 KiB, the most that RoCE has.
+const LARGE_PACKETS: u32 = 4200;
+
+/// A port, as the kernel tells of it.
+struct Port {
+    device: String,
+    number: String,
+    folder: PathBuf,
+}
+
+/// What there is to say of this machine, and of the daemon that `session` is with.
+pub(super) fn look(session: Option<&Session>) -> Vec<Finding> {
+    let ports = ports();
+    let wanted = session.map(Session::rdma).unwrap_or_default();
+    let opened = wanted.describe();
+    let mut findings = vec![device(&opened, &wanted, &ports)];
+    if ports.is_empty() {
+        return findings;
+    }
+    findings.extend(ports.iter().map(Port::look));
+    findings.push(locked_memory());
+    if let (Ok(_), Some(session)) = (&opened, session)
+        && !session.providers().iter().any(|provider| provider == "verbs")
+    {
+        let remedy = "set `transport` to auto or verbs; build it with --features segstored/verbs; or, if the device is newer than it, \
+                      restart it";
+        findings.push(Finding::bad(
+            "rdma in use",
+            Verdict::Warning,
+            "the daemon does not use the device".into(),
+            remedy,
+        ));
+    }
+    findings
+}
+
+fn device(opened: &Result<String, impl ToString>, wanted: &RdmaDevice, ports: &[Port]) -> Finding {
+    let error = match opened {
+        Ok(found) => return Finding::ok("rdma", found.clone()),
+        Err(_) if ports.is_empty() && wanted.name.is_none() => {
+            let text = "no device, so other nodes are reached over TCP; a card needs its kernel module (mlx5_ib, irdma, bnxt_re), and \
+                        scripts/softroce up makes one of an interface";
+            return Finding::ok("rdma", text.into());
+        }
+        Err(error) => error,
+    };
+    let remedy = if !cfg!(feature = "verbs") {
+        "build it in: README.md says what that needs"
+    } else if !Path::new(FILES).exists() {
+        "modprobe ib_uverbs"
+    } else if nix::unistd::access(&files(), nix::unistd::AccessFlags::R_OK | nix::unistd::AccessFlags::W_OK).is_err() {
+        "let this user open /dev/infiniband/uverbs*: a udev rule (KERNEL==\"uverbs*\", MODE=\"0666\"), or its group"
+    } else {
+        "see the ports below; the device's part of libibverbs is in the package ibverbs-providers (ibv_devinfo shows what it finds)"
+    };
+    Finding::bad("rdma", Verdict::Warning, error.to_string(), remedy)
+}
+
+/// The first device file, or the folder where there is none.
+fn files() -> PathBuf {
+    let found = std::fs::read_dir(FILES).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut verbs: Vec<_> = found.filter(|path| path.to_string_lossy().contains("uverbs")).collect();
+    verbs.sort();
+    verbs.into_iter().next().unwrap_or_else(|| FILES.into())
+}
+
+/// Every port of every device, by name.
+fn ports() -> Vec<Port> {
+    let within = |folder: &Path| {
+        let mut names: Vec<_> =
+            std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.file_name()).collect();
+        names.sort();
+        names.into_iter().map(|name| name.to_string_lossy().into_owned()).collect::<Vec<_>>()
+    };
+    let of_device = |device: String| {
+        let folder = Path::new(DEVICES).join(&device).join("ports");
+        let numbers = within(&folder);
+        numbers.into_iter().map(move |number| Port { device: device.clone(), folder: folder.join(&number), number })
+    };
+    within(Path::new(DEVICES)).into_iter().flat_map(of_device).collect()
+}
+
+impl Port {
+    /// The value of a file; empty where there is none.
+    fn says(&self, file: &str) -> String {
+        std::fs::read_to_string(self.folder.join(file)).unwrap_or_default().trim().to_owned()
+    }
+
+    /// Its state and its packets.
+    fn look(&self) -> Finding {
+        let (state, link, rate) = (self.says("state"), self.says("link_layer"), self.says("rate"));
+        let state = state.split_once(": ").map_or(state.as_str(), |(_, state)| state);
+        let name = format!("{} port {}: {}, {link}, {rate}", self.device, self.number, state.to_lowercase());
+        let interface = self.says("gid_attrs/ndevs/0");
+        if state != "ACTIVE" {
+            let remedy = match (link.as_str(), state) {
+                ("InfiniBand", "INIT") => {
+                    "it waits for a subnet manager: start opensm on one node, or on the switch".to_owned()
+                }
+                ("InfiniBand", _) => "look at the cable and at the switch (ibstat)".to_owned(),
+                _ => format!("ip link set {interface} up, and look at the cable and at the switch"),
+            };
+            return Finding::bad("rdma port", Verdict::Warning, name, remedy);
+        }
+        let mtu = std::fs::read_to_string(format!("/sys/class/net/{interface}/mtu")).unwrap_or_default();
+        match mtu.trim().parse::<u32>() {
+            Ok(mtu) if link == "Ethernet" && mtu < LARGE_PACKETS => {
+                let remedy = format!(
+                    "ip link set {interface} mtu {LARGE_PACKETS} or more, on every node and switch: larger packets"
+                );
+                Finding::bad("rdma port", Verdict::Warning, format!("{name}; MTU {mtu} of {interface}"), remedy)
+            }
+            Ok(mtu) => Finding::ok("rdma port", format!("{name}; MTU {mtu} of {interface}")),
+            Err(_) => Finding::ok("rdma port", name),
+        }
+    }
+}
+
+/// Registered memory is locked.
+fn locked_memory() -> Finding {
+    match getrlimit(Resource::RLIMIT_MEMLOCK) {
+        Ok((soft, _)) if soft == nix::libc::RLIM_INFINITY => Finding::ok("locked memory", "unlimited".into()),
+        Ok((soft, _)) => Finding::bad(
+            "locked memory",
+            Verdict::Warning,
+            format!("limited to {}, and segments that go over RDMA are locked", units::size(soft)),
+            "LimitMEMLOCK=infinity in the unit (scripts/segstored.service has it), or ulimit -l unlimited; of an application as well",
+        ),
+        Err(error) => Finding::bad("locked memory", Verdict::Warning, error.to_string(), "see ulimit -l"),
+    }
+}
