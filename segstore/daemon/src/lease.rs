@@ -10,6 +10,9 @@ use crate::cluster::{Membership, NAMES, NodeEntry, name_key, node_key};
 use crate::directory::{Directory, DirectoryError, Entry, LeaseId, Swapped, Value};
 use crate::node::parse;
 
+/// How often it is said that it is still the same that keeps the node out.
+const REMIND: Duration = Duration::from_secs(60);
+
 /// Keeps the node alive in the directory.
 pub struct Keeper {
     directory: Arc<dyn Directory>,
@@ -54,7 +57,7 @@ impl Keeper {
         let mut namesake_since: Option<Instant> = None;
         let mut written: Option<NodeEntry> = None;
         let mut lease = self.former().await;
-        let mut trouble: Option<DirectoryError> = None;
+        let mut trouble: Option<(DirectoryError, Instant)> = None;
         loop {
             let entry = describe();
             let beat = self.beat(&membership, &mut lease, written.as_ref(), &entry).await;
@@ -75,7 +78,7 @@ impl Keeper {
                 Ok(None) => {
                     (written, namesake_since) = (Some(entry), None);
                     if trouble.take().is_some() {
-                        tracing::info!("the directory answers again");
+                        tracing::info!("the node's lease is kept alive again");
                     }
                 }
                 Err(DirectoryError::LeaseOver(_)) => {
@@ -90,10 +93,11 @@ impl Keeper {
                 Err(error) => {
                     // Nobody knows whether it stood there all the time.
                     namesake_since = None;
-                    if trouble.as_ref() != Some(&error) {
+                    let is_told = |(told, at): &(DirectoryError, Instant)| *told == error && at.elapsed() < REMIND;
+                    if !trouble.as_ref().is_some_and(is_told) {
                         tracing::warn!("keeping the node's lease alive: {error}; trying again");
+                        trouble = Some((error, Instant::now()));
                     }
-                    trouble = Some(error);
                 }
             }
             let pause = tokio::time::sleep(if trouble.is_some() { self.time / 10 } else { self.time / 3 });

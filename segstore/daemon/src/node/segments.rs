@@ -6,7 +6,7 @@ use segstore_core::record::Swap;
 
 use super::{Node, directory_fault};
 use crate::cluster::{SegmentEntry, check_name, holder_key, segment_key};
-use crate::directory::{Entry, Revision, Swapped, Value};
+use crate::directory::{DirectoryError, Entry, Revision, Swapped, Value};
 use crate::identity::now;
 
 /// Who changes a record, and why.
@@ -27,21 +27,29 @@ impl Node {
         match found {
             Some(entry) => Ok((parse(&entry)?, entry.revision)),
             None => {
-                Err(self.outside().unwrap_or(Fault::new(FaultKind::NotFound, format!("there is no segment {name}"))))
+                let absent = || Fault::new(FaultKind::NotFound, format!("there is no segment {name}"));
+                Err(self.outside().await.unwrap_or_else(absent))
             }
         }
     }
 
-    /// What is to be said where the directory shows nothing: without a lease the node may have found one that is not its cluster's.
-    fn outside(&self) -> Option<Fault> {
-        let is_outside = self.lease.borrow().is_none();
-        is_outside.then(|| Fault::new(FaultKind::Unreachable, self.no_lease()))
+    /// What is to be said where the directory shows nothing: another one may have come in the place of this cluster's, where the node
+    /// has no lease.
+    async fn outside(&self) -> Option<Fault> {
+        let lease = *self.lease.borrow();
+        let outside = || Fault::new(FaultKind::Unreachable, self.no_lease());
+        let Some(lease) = lease else { return Some(outside()) };
+        match self.directory.keep_alive(lease).await {
+            Ok(()) => None,
+            Err(DirectoryError::LeaseOver(_)) => Some(outside()),
+            Err(error) => Some(directory_fault(&error)),
+        }
     }
 
     /// Every segment by name.
     pub(crate) async fn segments(&self) -> Result<Vec<(String, SegmentEntry, Revision)>, Fault> {
         let listing = self.directory.list(&segment_key("")).await.map_err(|error| directory_fault(&error))?;
-        self.outside().map_or(Ok(()), Err)?;
+        self.outside().await.map_or(Ok(()), Err)?;
         let named = |entry: &Entry| {
             let name = entry.key.strip_prefix(&segment_key("")).unwrap_or(&entry.key).to_owned();
             Ok((name, parse(entry)?, entry.revision))

@@ -262,7 +262,7 @@ pub(in crate::sessions) async fn free_at_last(node: &Arc<Node>, session: u64, na
 pub(in crate::sessions) async fn free_strays(node: &Arc<Node>) -> Result<(), Fault> {
     let listing = node.directory.list(&holder_key("")).await.map_err(|error| directory_fault(&error))?;
     for entry in &listing.entries {
-        let holder: Holder = crate::node::parse(entry)?;
+        let Ok(holder) = crate::node::parse::<Holder>(entry) else { continue };
         let name = entry.key.strip_prefix(&holder_key("")).unwrap_or(&entry.key);
         let is_held = node.sessions.numbered(holder.session).is_some_and(|session| session.holds(name));
         if holder.node == node.id && !is_held {
