@@ -88,7 +88,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let serving = tokio::spawn(server::run(listener, secret, calls, served));
     let memory_dir = std::path::absolute(&config.memory_dir)?;
     let entry = describe(node.clone(), address, memory_dir.display().to_string());
-    let membership = Membership::new(&config.memory_dir, node.replicas.clone());
+    let membership = Membership::new(id, config.name.clone(), &config.memory_dir);
     let namesake = keeper.namesake();
     let mut keeping = tokio::spawn(keeper.run(membership, entry));
     tokio::spawn(node.view.clone().follow(directory));

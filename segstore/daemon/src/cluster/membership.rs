@@ -1,38 +1,39 @@
-//! Which cluster this node's replicas belong to.
+//! Which cluster this node belongs to.
 //!
 //! A directory in which nothing stands looks the same whether it is new or the wrong one: `data_dir` of its daemon, a mount or an
 //! address was mistaken. Who joins it takes its own segments for removed, and makes them anew, empty, under the same names. So a
-//! directory has a number, and a node keeps that number beside its replicas, where both are lost together.
+//! directory has a number, and a node keeps that number beside its replicas, where both are lost together. And a directory has a list
+//! of its nodes, so that it is known who may have replicas while he is away.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use super::CLUSTER;
+use segstore_core::id::NodeId;
+
+use super::{CLUSTER, member_key};
 use crate::directory::{Directory, DirectoryError, Swapped, Value};
 use crate::identity::{random, replace};
 use crate::node::parse;
-use crate::replicas::Replicas;
 
 /// The file beside the replicas.
 const FILE: &str = "cluster";
 
-/// This node's place in its cluster. Cheap to clone.
-#[derive(Clone)]
+/// This node's place in its cluster.
 pub struct Membership {
+    node: NodeId,
+    name: String,
     file: PathBuf,
-    replicas: Arc<Replicas>,
 }
 
 impl Membership {
-    /// Of a node that keeps `replicas` in `memory_dir`.
+    /// Of the node of that name, whose replicas are in `memory_dir`.
     #[must_use]
-    pub fn new(memory_dir: &Path, replicas: Arc<Replicas>) -> Self {
-        Self { file: memory_dir.join(FILE), replicas }
+    pub fn new(node: NodeId, name: String, memory_dir: &Path) -> Self {
+        Self { node, name, file: memory_dir.join(FILE) }
     }
 
-    /// Whether `directory` is that of this node's cluster. A node without replicas may go over to another; a new directory gets its
-    /// number from a node that was in none.
+    /// Whether `directory` is that of this node's cluster, in whose list the node is from here on. A node that was in none belongs to
+    /// any, and gives a new directory its number.
     ///
     /// # Errors
     /// It is another's; it does not answer; the file beside the replicas cannot be read or written.
@@ -43,12 +44,16 @@ impl Membership {
             (None, Some(own)) => return Err(self.refuse("it is new", own)),
             (None, None) => number(directory).await?,
         };
-        let is_bound = self.replicas.usage().replicas > 0;
         match own {
-            Some(own) if own == found => Ok(()),
-            Some(own) if is_bound => Err(self.refuse(&format!("it is that of cluster {found}"), &own)),
-            _ => replace(&self.file, &found).map_err(|error| self.failed(&error)),
+            Some(own) if own == found => {}
+            Some(own) => return Err(self.refuse(&format!("it is that of cluster {found}"), &own)),
+            None => {
+                replace(&self.file, &found).map_err(|error| self.failed(&error))?;
+                tracing::info!("this node belongs to cluster {found} from here on");
+            }
         }
+        // In a conflict it is there already.
+        directory.compare_swap(&member_key(self.node), None, Some(value(&self.name)?)).await.map(drop)
     }
 
     /// The number beside the replicas.
@@ -62,24 +67,34 @@ impl Membership {
 
     fn refuse(&self, which: &str, own: &str) -> DirectoryError {
         DirectoryError::Refused(format!(
-            "{which}, and this node is of cluster {own}: look at `directory` here, and at `data_dir` of the daemon that keeps it. This \
-             node stays out until it finds its cluster again, or {} is removed: that gives up the replicas that it keeps",
+            "{which}, and this node is of cluster {own}: look at `directory` here, and at `data_dir` of the daemon that keeps it. If it is \
+             to go over to this one, remove {}: replicas that it keeps stay, but are of use in their own cluster only",
             self.file.display()
         ))
     }
 
     fn failed(&self, error: &std::io::Error) -> DirectoryError {
-        DirectoryError::Refused(format!("{}: {error}", self.file.display()))
+        let file = self.file.display();
+        DirectoryError::Refused(format!(
+            "{file}, which says to which cluster this node belongs: {error}; it must be there, and room for it"
+        ))
     }
 }
 
 /// Gives a new directory its number; another node may have been first.
 async fn number(directory: &dyn Directory) -> Result<String, DirectoryError> {
-    let refused = |error: &dyn std::fmt::Display| DirectoryError::Refused(error.to_string());
-    let new = format!("{:032x}", random().map_err(|error| refused(&error))?);
-    let bytes = serde_json::to_vec(&new).map_err(|error| refused(&error))?;
-    match directory.compare_swap(CLUSTER, None, Some(Value { bytes, lease: None })).await? {
-        Swapped::Conflict(Some(entry)) => parse(&entry).map_err(|fault| refused(&fault)),
-        Swapped::Made(_) | Swapped::Conflict(None) => Ok(new),
+    let new = format!("{:032x}", random().map_err(|error| DirectoryError::Refused(error.to_string()))?);
+    match directory.compare_swap(CLUSTER, None, Some(value(&new)?)).await? {
+        Swapped::Made(_) => {
+            tracing::warn!("the directory is new: a new cluster begins with it, {new}");
+            Ok(new)
+        }
+        Swapped::Conflict(Some(entry)) => parse(&entry).map_err(|fault| DirectoryError::Refused(fault.to_string())),
+        Swapped::Conflict(None) => Err(DirectoryError::Refused("its number has gone at this moment".to_owned())),
     }
+}
+
+fn value(text: &str) -> Result<Value, DirectoryError> {
+    let bytes = serde_json::to_vec(text).map_err(|error| DirectoryError::Refused(error.to_string()))?;
+    Ok(Value { bytes, lease: None })
 }

@@ -6,7 +6,8 @@
 //! | `nodes/<id>` | [`NodeEntry`] | as long as the node's lease |
 //! | `names/<name>` | the [`NodeEntry`] of the node that has this name, as it was when it joined | as long as the node's lease |
 //! | `segments/<name>` | [`SegmentEntry`] | until the segment is removed |
-//! | `known/<id>` | the name of the segment, which is or was in this directory | until every node has forgotten its replicas |
+//! | `known/<id>` | the name of a segment that is, or was, in this directory, and whether it is removed | until every node has forgotten its replicas |
+//! | `members/<id>` | the name of a node, whether it is up or not, as it was when it first joined | until the node is forgotten |
 //! | `holders/<name>` | [`Holder`](segstore::control::message::Holder) | as long as the holder's session, and its node's lease |
 //!
 //! Values are JSON: a newer daemon may add fields, each with a default.
@@ -27,6 +28,15 @@ pub const MAX_NAME: usize = 255;
 
 /// Where the cluster's number stands.
 pub const CLUSTER: &str = "cluster";
+
+/// Where it stands which nodes there are, whether they are up or not.
+pub const MEMBERS: &str = "members/";
+
+/// Where it stands that a node belongs to the cluster.
+#[must_use]
+pub fn member_key(node: NodeId) -> String {
+    format!("{MEMBERS}{node}")
+}
 
 /// Where nodes stand.
 pub const NODES: &str = "nodes/";

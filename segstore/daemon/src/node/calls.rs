@@ -145,8 +145,8 @@ impl Serve for Calls {
                 let Usage { used, budget, .. } = self.node.replicas.room();
                 Ok(Reply::Usage { used, budget })
             }
-            Call::Forget { segment } => {
-                self.blocking(move |node| node.replicas.forget(segment)).await?;
+            Call::Forget { segment, unowned_only } => {
+                self.blocking(move |node| node.replicas.forget(segment, unowned_only)).await?;
                 self.node.changed.notify_one();
                 Ok(Reply::Done)
             }

@@ -1,6 +1,6 @@
 //! Replicas that nobody needs any more: they left the in-sync set.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,13 +25,13 @@ struct Orphan {
 /// Forgets them, until the process ends. While the directory does not answer, or is not this cluster's, nothing is forgotten.
 pub async fn forget_orphans(node: Arc<Node>) {
     let mut since: HashMap<Vec<Member>, Instant> = HashMap::new();
-    let mut told = HashSet::new();
+    let mut unknown = HashMap::new();
     loop {
         tokio::time::sleep(PERIOD).await;
         if node.lease.borrow().is_none() {
             continue;
         }
-        let Ok(orphans) = orphans(&node, &mut told).await else { continue };
+        let Ok(orphans) = orphans(&node, &mut unknown).await else { continue };
         since.retain(|members, _| orphans.iter().any(|orphan| orphan.forgettable.members == *members));
         for Orphan { segment, forgettable } in orphans {
             let first = *since.entry(forgettable.members.clone()).or_insert_with(Instant::now);
@@ -53,8 +53,8 @@ async fn forget(node: &Node, segment: SegmentId, orphan: Forgettable) {
     }
 }
 
-/// What nobody needs now. Of what nothing is known it is `told` once that it stays.
-async fn orphans(node: &Arc<Node>, told: &mut HashSet<SegmentId>) -> Result<Vec<Orphan>, Fault> {
+/// What nobody needs now. Of what is `unknown` to the directory at two looks it is told that it stays.
+async fn orphans(node: &Arc<Node>, unknown: &mut HashMap<SegmentId, u32>) -> Result<Vec<Orphan>, Fault> {
     let replicas = node.replicas.clone();
     let listed = tokio::task::spawn_blocking(move || replicas.list()).await;
     let kept = listed.map_err(|error| Fault::new(FaultKind::Internal, error.to_string()))?;
@@ -65,9 +65,13 @@ async fn orphans(node: &Arc<Node>, told: &mut HashSet<SegmentId>) -> Result<Vec<
     let mut orphans = Vec::new();
     for Kept { segment, member, remembered, is_in_use } in kept {
         let Some((name, entry, _)) = segments.iter().find(|(_, entry, _)| entry.segment == segment) else {
-            // Of what was removed every node is told.
-            if !node.is_known(segment).await? && told.insert(segment) {
-                tell_of_unknown(segment, member);
+            // Of what was removed every node is told. Between the two lists it may have gone from both.
+            if !node.is_known(segment).await? {
+                let looks = unknown.entry(segment).or_default();
+                *looks += 1;
+                if *looks == 2 {
+                    tell_of_unknown(segment, member);
+                }
             }
             continue;
         };

@@ -85,10 +85,13 @@ pub enum Call {
     Incarnations,
     /// How much memory replicas take here, and may take. Answer: [`Reply::Usage`].
     Usage,
-    /// Forget every replica of a segment that was unlinked. Answer: [`Reply::Done`].
+    /// Forget every replica of a segment that was removed. Answer: [`Reply::Done`], when the node has none.
     Forget {
         /// The segment's life.
         segment: SegmentId,
+        /// Only replicas that nobody has ever owned: of a segment that was half made.
+        #[serde(default)]
+        unowned_only: bool,
     },
     /// Have the client that holds a segment in this session hold a slot. Answer: [`Reply::Held`].
     Hold {

@@ -26,6 +26,12 @@ pub enum ReplicaError {
         /// The memory's life.
         incarnation: Incarnation,
     },
+    /// It cannot be forgotten yet.
+    #[error("a replica of segment {0} is being made here")]
+    BeingMade(SegmentId),
+    /// It is not of a segment that was half made.
+    #[error("a replica of segment {0} has been owned")]
+    Owned(SegmentId),
     /// The budget is spent.
     #[error(
         "no room for a replica of {}: {} of {} are in use; ask for a smaller capacity, raise `memory` in the daemon's \
@@ -129,9 +135,11 @@ impl From<ReplicaError> for Fault {
             }
             ReplicaError::NoBudget { .. } | ReplicaError::NoSpace { .. } => FaultKind::NoRoom,
             ReplicaError::Invalid(_) => FaultKind::Invalid,
-            ReplicaError::SourceChanged(_) | ReplicaError::SourceDamaged { .. } | ReplicaError::Ended => {
-                FaultKind::Unreachable
-            }
+            ReplicaError::SourceChanged(_)
+            | ReplicaError::SourceDamaged { .. }
+            | ReplicaError::Ended
+            | ReplicaError::BeingMade(_)
+            | ReplicaError::Owned(_) => FaultKind::Unreachable,
             ReplicaError::Transport { error, .. } => match error.kind() {
                 ErrorKind::InvalidInput | ErrorKind::Protocol | ErrorKind::Incompatible => FaultKind::Invalid,
                 ErrorKind::Exhausted => FaultKind::NoRoom,

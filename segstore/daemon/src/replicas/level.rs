@@ -119,7 +119,7 @@ mod tests {
                 replica.with_files(|files| files.read(1, geometry.block_in_slot(index), &mut block)).unwrap();
                 assert!(block.iter().all(|&byte| byte == 2), "block {index} is of the owner before");
             }
-            replicas.forget(replica.segment).unwrap();
+            replicas.forget(replica.segment, false).unwrap();
         }
         assert!(in_the_middle > 0, "no fence came in the middle of a level");
     }

@@ -140,6 +140,8 @@ pub struct Replicas {
     hosted: Mutex<BTreeMap<(SegmentId, Incarnation), Arc<Hosted>>>,
     /// Bytes of the budget that are taken, by replicas that are being made as well.
     used: AtomicU64,
+    /// Of which segments replicas are being made: nobody can find these so far.
+    making: Mutex<Vec<SegmentId>>,
 }
 
 impl Replicas {
@@ -150,11 +152,15 @@ impl Replicas {
     pub fn open(options: Options) -> Result<Self, ReplicaError> {
         let hosted = former::take_up(&options)?;
         let used = AtomicU64::new(hosted.values().map(|replica| replica.bytes()).sum());
-        Ok(Self { options, hosted: Mutex::new(hosted), used })
+        Ok(Self { options, hosted: Mutex::new(hosted), used, making: Mutex::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<(SegmentId, Incarnation), Arc<Hosted>>> {
         self.hosted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn making(&self) -> MutexGuard<'_, Vec<SegmentId>> {
+        self.making.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What peers can come over.
@@ -200,6 +206,7 @@ impl Replicas {
         let head = ReplicaHead { segment, incarnation, node: self.options.node, geometry, remembered };
         let bytes = files::slots_bytes(&geometry);
         self.reserve(bytes)?;
+        let _making = Making::begin(self, segment);
         // The kernel clears the memory first, which takes seconds where it is much.
         let files = Files::create(&self.options.directory, &head).inspect_err(|_| self.give_back(bytes))?;
         let replica = Arc::new(Hosted::new(&head, files));
@@ -314,12 +321,19 @@ impl Replicas {
         Ok(())
     }
 
-    /// Forgets every replica of a segment that was unlinked.
+    /// Forgets every replica of a segment that was removed, or only those that nobody has ever owned: of one that was half made.
     ///
     /// # Errors
-    /// Their files cannot be removed.
-    pub fn forget(&self, segment: SegmentId) -> Result<(), ReplicaError> {
+    /// One is left: it is being made, has been owned, or its files cannot be removed.
+    pub fn forget(&self, segment: SegmentId, unowned_only: bool) -> Result<(), ReplicaError> {
+        // Looked at first: whoever has ended to make one has put it among the others before.
+        if self.making().contains(&segment) {
+            return Err(ReplicaError::BeingMade(segment));
+        }
         for replica in self.of_segment(segment) {
+            if unowned_only && replica.remembered() != Ownership::default() {
+                return Err(ReplicaError::Owned(segment));
+            }
             replica.remove()?;
             self.take(segment, replica.member.incarnation);
         }
@@ -360,6 +374,28 @@ impl Replicas {
             used: self.used.load(Ordering::Relaxed),
             budget: self.options.budget,
             replicas: u32::try_from(self.lock().len()).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+/// For as long as a replica is being made.
+struct Making<'r> {
+    replicas: &'r Replicas,
+    segment: SegmentId,
+}
+
+impl<'r> Making<'r> {
+    fn begin(replicas: &'r Replicas, segment: SegmentId) -> Self {
+        replicas.making().push(segment);
+        Self { replicas, segment }
+    }
+}
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        let mut making = self.replicas.making();
+        if let Some(at) = making.iter().position(|segment| *segment == self.segment) {
+            making.swap_remove(at);
         }
     }
 }
@@ -417,10 +453,10 @@ mod tests {
         let head = head.expect("a head");
         std::fs::remove_file(&head).and_then(|()| std::fs::create_dir(&head)).expect("something in its place");
         let used = replicas.usage().used;
-        assert!(replicas.forget(segment).is_err());
+        assert!(replicas.forget(segment, false).is_err());
         assert_eq!(replicas.usage().used, used, "its memory is not free");
         std::fs::remove_dir(&head).expect("nothing is in its place");
-        replicas.forget(segment).expect("removed");
+        replicas.forget(segment, false).expect("removed");
         assert_eq!((replicas.usage().used, replicas.usage().replicas), (0, 0));
         assert!(std::fs::read_dir(place.path()).expect("a directory").flatten().all(|file| file.file_name() == "boot"));
     }
@@ -446,11 +482,11 @@ mod tests {
             })
         };
         // Now and then this thread does not run while the other makes one.
-        let forgotten = |_: &i32| replicas.forget(SegmentId(1)).is_ok();
+        let forgotten = |_: &i32| replicas.forget(SegmentId(1), false).is_ok();
         assert!((0..50).take_while(forgotten).any(|_| is_seen()), "its room is taken before it is there");
         let usage = replicas.usage();
         assert!((2..).map_while(|segment| create(segment).ok()).count() < 7, "the budget is kept");
-        (1..10).for_each(|segment| replicas.forget(SegmentId(segment)).expect("removed"));
+        (1..10).for_each(|segment| replicas.forget(SegmentId(segment), false).expect("removed"));
         assert_eq!((replicas.usage().used, usage.replicas), (0, 1));
     }
 }

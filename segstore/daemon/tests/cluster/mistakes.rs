@@ -331,11 +331,12 @@ fn an_empty_directory_in_the_place_of_theirs_is_refused() {
     cluster.until_up(3);
     let standby = OpenOptions::new().stand_by(Some(WATCHDOG));
     assert_eq!(check_state(cluster.session(2).open("s", &standby).unwrap().bytes()), 1);
-    // Another cluster's directory, on a node that keeps nothing: it goes over to it; those with replicas stay out.
+    // The directory's host has nothing in memory any more, so nothing that tells it: it begins a new cluster. The others stay out.
     cluster.kill(0);
     std::fs::rename(&file, &kept).unwrap();
     std::fs::remove_dir_all(cluster.memory(0)).unwrap();
     cluster.restart(0);
+    assert!(std::fs::read_to_string(cluster.log(0)).unwrap().contains("a new cluster begins with it"));
     until("the node says what is wrong", || {
         let log = std::fs::read_to_string(cluster.log(2)).unwrap();
         log.contains("it is that of cluster").then_some(())
@@ -358,13 +359,17 @@ fn what_the_directory_has_never_known_is_not_forgotten() {
     std::fs::copy(&older, &file).unwrap();
     cluster.restart(0);
     cluster.until_up(3);
-    // One that is removed while a node that keeps a replica of it is away.
+    // One that is removed while a node that keeps a replica of it is away, by daemons that have never seen that node.
     cluster.session(1).create("removed", &options()).unwrap();
     let replicas = |cluster: &Cluster, node: usize| {
         let files = std::fs::read_dir(cluster.memory(node)).unwrap().flatten();
         files.filter(|file| file.path().extension().is_some_and(|kind| kind == "slots")).count()
     };
     cluster.kill(2);
+    until("its lease is over", || (!cluster.session(1).nodes().unwrap().iter().all(|node| node.up)).then_some(()));
+    cluster.restart(0);
+    cluster.restart(1);
+    cluster.until_up(2);
     cluster.session(1).remove("removed", false).unwrap();
     assert_eq!((replicas(&cluster, 0), replicas(&cluster, 2)), (1, 2));
     cluster.restart(2);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use segstore::control::message::{Answer, Fault, FaultKind, HeldName, Holder, SegmentInfo};
 
 use super::Client;
-use crate::cluster::{SegmentEntry, holder_key, node_key};
+use crate::cluster::{SegmentEntry, holder_key, member_key, node_key};
 use crate::directory::{Entry, Revision};
 use crate::node::{Node, SHORT, directory_fault, parse};
 use crate::peers::message::Call;
@@ -67,6 +67,11 @@ pub(super) async fn forget_node(client: &Client, name: &str) -> Result<Answer, F
         return Err(Fault::new(FaultKind::Denied, text));
     }
     for gone in down {
+        let found = node.directory.read(&member_key(gone)).await.map_err(|error| directory_fault(&error))?;
+        if let Some(found) = found {
+            let swapped = node.directory.compare_swap(&found.key, Some(found.revision), None).await;
+            swapped.map_err(|error| directory_fault(&error))?;
+        }
         node.call_all(&Call::ForgetNode { node: gone }, SHORT).await;
     }
     Ok(Answer::Done)

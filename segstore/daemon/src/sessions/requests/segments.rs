@@ -67,7 +67,7 @@ async fn make(client: &Client, name: &str, shape: Shape, keeping: Keeping, acces
     };
     let elsewhere = places.iter().filter(|place| place.node != node.id).count();
     if client.session.is_over() {
-        node.forget(segment).await;
+        node.forget(segment, true).await;
         return Err(Fault::new(FaultKind::Unreachable, "the session that wanted the segment has ended"));
     }
     let mut entry = SegmentEntry {
@@ -87,15 +87,19 @@ async fn make(client: &Client, name: &str, shape: Shape, keeping: Keeping, acces
         why += &format!("; {} were asked for on other nodes, there is room on {elsewhere}", keeping.replicas);
     }
     entry.note(node.note(name, "created", 0, why));
+    if !node.is_known(segment).await? {
+        let text = format!("making segment {name} took so long that its replicas were given up: try again");
+        return Err(Fault::new(FaultKind::Unreachable, text));
+    }
     match node.write_segment(name, None, &entry).await {
         Ok(Ok(revision)) => Ok(Answer::Segment(Box::new(node.describe(name, &entry, revision, None)))),
         Ok(Err(_)) => {
-            node.forget(segment).await;
+            node.forget(segment, true).await;
             Err(exists(name))
         }
         Err(fault) => {
             if fault.kind != FaultKind::NoAnswer {
-                node.forget(segment).await;
+                node.forget(segment, true).await;
             }
             Err(fault)
         }
@@ -160,7 +164,7 @@ async fn make_replicas(
         }
     }
     if let Some(problem) = problem {
-        node.forget(segment).await;
+        node.forget(segment, true).await;
         return Err(problem);
     }
     members.sort_unstable();
@@ -227,11 +231,12 @@ pub(super) async fn remove(client: &Client, name: &str, force: bool) -> Result<A
         let text = format!("segment {name} is owned by process {} on node {}", holder.pid, holder.node_name);
         return Err(Fault::new(FaultKind::Held(Box::new(holder)), text));
     }
+    node.make_removed(entry.segment, name).await?;
     let swapped = node.directory.compare_swap(&segment_key(name), Some(revision), None).await;
     match swapped.map_err(|error| directory_fault(&error))? {
         Swapped::Made(_) => {
             tracing::info!(segment = name, "removed");
-            node.forget(entry.segment).await;
+            node.forget(entry.segment, false).await;
             Ok(Answer::Done)
         }
         Swapped::Conflict(_) => Box::pin(remove(client, name, force)).await,
