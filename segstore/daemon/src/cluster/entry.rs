@@ -9,6 +9,8 @@ use crate::directory::Revision;
 
 /// How many events a segment keeps: so many claims, and so many of every other kind together.
 const EVENTS: usize = 64;
+/// How many replicas that left a segment's set are remembered.
+const FORMER: usize = 64;
 /// The event of a claim: every load of a segment that nobody owns is one.
 const CLAIMED: &str = "claimed";
 
@@ -76,6 +78,9 @@ pub struct SegmentEntry {
     pub owner: OwnerId,
     /// The replicas in sync, rising.
     pub in_sync: Vec<Member>,
+    /// Replicas that left the set, the latest last. None of them comes back: whom an owner adds is made anew.
+    #[serde(default)]
+    pub former: Vec<Member>,
     /// Its shape.
     pub shape: Shape,
     /// How it is kept.
@@ -106,7 +111,10 @@ impl SegmentEntry {
     #[must_use]
     pub fn with_record(&self, record: Record) -> Self {
         let Record { segment, term, owner, in_sync } = record;
-        Self { segment, term, owner, in_sync, ..self.clone() }
+        let mut former = self.former.clone();
+        former.extend(self.in_sync.iter().filter(|member| !in_sync.contains(member)));
+        former.drain(..former.len().saturating_sub(FORMER));
+        Self { segment, term, owner, in_sync, former, ..self.clone() }
     }
 
     /// Writes down what happened. The oldest events go, but no number of claims drives out what else happened; a claim takes the
@@ -138,6 +146,8 @@ fn gist(why: &str) -> impl Iterator<Item = char> + '_ {
 
 #[cfg(test)]
 mod tests {
+    use segstore_core::id::Incarnation;
+
     use super::*;
 
     fn event(what: &str, node: &str, why: &str) -> Event {
@@ -153,6 +163,17 @@ mod tests {
             "access": { "uid": 0, "gid": 0, "mode": 0 }, "created": 0,
         }))
         .expect("an entry")
+    }
+
+    #[test]
+    fn whom_the_set_has_lost_is_remembered() {
+        let member = |incarnation| Member { node: NodeId(1), incarnation: Incarnation(incarnation) };
+        let of = |in_sync| Record { segment: SegmentId(1), term: Term(0), owner: OwnerId(0), in_sync };
+        let entry = empty().with_record(of(vec![member(1), member(2)])).with_record(of(vec![member(2)]));
+        assert_eq!(entry.former, [member(1)]);
+        let last = (3..200).fold(entry, |entry, next| entry.with_record(of(vec![member(next)])));
+        assert_eq!(last.former.len(), FORMER);
+        assert_eq!(last.former.last(), Some(&member(198)));
     }
 
     #[test]

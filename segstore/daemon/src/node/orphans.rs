@@ -1,4 +1,5 @@
-//! Replicas that nobody needs any more: they left the in-sync set.
+//! Replicas that nobody needs any more: they left the in-sync set, and the record says so. That it does not name them proves nothing: in an
+//! older copy of the directory it does not name those that were added since either.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -80,7 +81,9 @@ async fn orphans(node: &Arc<Node>, unknown: &mut HashMap<SegmentId, u32>) -> Res
             false => Local::None,
         };
         let orphan = Forgettable::orphan(member, remembered, &entry.record(), local);
-        let orphan = orphan.filter(|_| !is_in_use);
+        // A copy beside the owner was never in the set, and left none.
+        let has_left = entry.keeping.local || entry.former.contains(&member);
+        let orphan = orphan.filter(|_| has_left && !is_in_use);
         orphans.extend(orphan.map(|forgettable| Orphan { segment, forgettable }));
     }
     Ok(orphans)

@@ -75,6 +75,7 @@ async fn make(client: &Client, name: &str, shape: Shape, keeping: Keeping, acces
         term: Term(0),
         owner: OwnerId(0),
         in_sync: members,
+        former: Vec::new(),
         shape: Shape { capacity: geometry.capacity(), ..shape },
         keeping,
         access,
