@@ -43,7 +43,10 @@ pub(crate) fn run(context: &Context, get: &Get) -> Result<(), Failure> {
         (true, false) => json(&done),
         (true, true) => eprintln!("{}", serde_json::json!(done)),
         (false, false) => done.print(),
-        (false, true) => done.warn(),
+        (false, true) => {}
+    }
+    if !context.json {
+        done.warn();
     }
     loaded.end();
     Ok(())
@@ -131,7 +134,7 @@ impl Done<'_> {
                 self.epoch, self.name
             );
         }
-        self.warnings.iter().for_each(|warning| eprintln!("segctl: {warning}"));
+        self.warnings.iter().for_each(|warning| eprintln!("segctl: WARNING: {warning}"));
     }
 
     fn print(&self) {
@@ -142,6 +145,5 @@ impl Done<'_> {
             self.epoch,
             units::size(self.bytes as u64)
         ));
-        self.warnings.iter().for_each(|warning| crate::output::line(format_args!("WARNING: {warning}")));
     }
 }
