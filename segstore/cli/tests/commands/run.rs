@@ -183,7 +183,9 @@ fn signals_reach_the_program() {
         marks.display()
     );
     let seen = |what: &str| std::fs::read_to_string(&marks).unwrap_or_default().lines().any(|line| line == what);
-    let mut runner = cluster.command(1, &["run", "job", "--grace", "50ms", "--", "sh", "-c", &script]);
+    // Whoever starts the tests may ignore it, as nohup does; a shell cannot trap what it was started without.
+    let program = ["env", "--default-signal=HUP", "sh", "-c", &script];
+    let mut runner = cluster.command(1, &[&["run", "job", "--grace", "50ms", "--"], &program[..]].concat());
     let mut runner = runner.stdin(Stdio::null()).spawn().unwrap();
     until("it runs", || seen(""));
     for signal in [Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGWINCH] {
@@ -210,7 +212,11 @@ fn a_terminal_that_hangs_up_reaches_the_program() {
         format!("trap 'echo HUP >> {0}; exit' HUP; echo up >> {0}; while :; do sleep 0.02; done", marks.display());
     std::fs::write(&program, lines).unwrap();
     let segctl = env!("CARGO_BIN_EXE_segctl");
-    let runner = format!("exec {segctl} --socket {} run job -- sh {}", socket.display(), program.display());
+    let runner = format!(
+        "exec {segctl} --socket {} run job -- env --default-signal=HUP sh {}",
+        socket.display(),
+        program.display()
+    );
     let mut terminal = Command::new("script");
     let mut terminal = terminal.args(["-qc", &runner, "/dev/null"]).stdin(Stdio::null()).spawn().unwrap();
     let seen = |what: &str| std::fs::read_to_string(&marks).unwrap_or_default().lines().any(|line| line == what);
