@@ -17,6 +17,7 @@ mod tcp_tls_only;
 #[cfg(feature = "verbs")]
 mod verbs_only;
 mod wrappers;
+mod writer;
 
 use fixture::{ShmFixture, SimFixture, TcpFixture, TlsFixture};
 #[cfg(feature = "verbs")]

@@ -8,56 +8,20 @@ use std::sync::atomic::Ordering;
 use nix::sys::signal::Signal;
 use segstore_transport::shm::Shm;
 use segstore_transport::{
-    Endpoint, ErrorKind, Grant, Keep, Memory, Operation, Peer, Post, Provider, Region, Revocation, RevokeKind, Rights,
-    Wait, shm,
+    Endpoint, ErrorKind, Grant, Keep, Memory, Operation, Peer, Post, Provider, Revocation, RevokeKind, Rights, Wait,
+    shm,
 };
 
 use crate::fixture::{Fixture, Pair, ShmFixture, bytes, connect, fill, run, watched};
 use crate::process::Second;
-
-/// A region of one page whose second process writes it.
-fn admit_second(fixture: &ShmFixture, region: &Region, second: &mut Second) -> Peer {
-    let hello = second.receive();
-    let (peer, reply) = fixture.target().admit(&hello, &[Grant { region, rights: Rights::WRITE }]).unwrap();
-    second.send(&reply);
-    peer
-}
-
-fn wait_for(region: &Region, number: u64) {
-    while region.memory().load_u64(0, Ordering::Acquire).unwrap() < number {
-        std::thread::yield_now();
-    }
-}
-
-fn region(fixture: &ShmFixture, len: usize) -> Region {
-    fixture.target().register(&Memory::anonymous(len).unwrap(), Rights::ALL).unwrap()
-}
-
-fn assert_all_at_least(bytes: &[u8], completed: u64) {
-    for word in bytes.chunks(8) {
-        assert!(u64::from_ne_bytes(word.try_into().unwrap()) >= completed, "a completed write is lost");
-    }
-}
+use crate::writer::{self, admit_second, assert_all_at_least, region, wait_for};
 
 /// A writer that is stopped in the middle and wakes after the revoke changes nothing.
 #[test]
 fn a_stopped_writer_wakes_into_an_orphan() {
     watched("a_stopped_writer_wakes_into_an_orphan", || {
-        let fixture = ShmFixture::new();
-        let (region, mut second) = (region(&fixture, 1 << 16), Second::start("writer"));
-        for round in 0..100 {
-            region.memory().write_at(0, &vec![0; 1 << 16]).unwrap();
-            let peer = admit_second(&fixture, &region, &mut second);
-            wait_for(&region, 1 + round % 5);
-            second.stop();
-            assert!(matches!(peer.revoke().unwrap(), Revocation::FreshBacking { copied: 65536 }));
-            let after = bytes(region.memory());
-            second.signal(Signal::SIGCONT);
-            let completed = second.receive_u64();
-            assert_eq!(second.receive(), b"Revoked");
-            assert_eq!(bytes(region.memory()), after, "round {round}: something landed after the revoke");
-            assert_all_at_least(&after, completed);
-        }
+        let revoked = Revocation::FreshBacking { copied: 1 << 16 };
+        writer::is_stopped(ShmFixture::new().target(), "writer", 100, revoked);
     });
 }
 
@@ -66,10 +30,10 @@ fn a_stopped_writer_wakes_into_an_orphan() {
 fn a_running_writer_is_revoked() {
     watched("a_running_writer_is_revoked", || {
         let fixture = ShmFixture::new();
-        let (region, mut second) = (region(&fixture, 512), Second::start("writer"));
+        let (region, mut second) = (region(fixture.target(), 512), Second::start("writer"));
         for round in 0..2000 {
             region.memory().write_at(0, &[0; 512]).unwrap();
-            let peer = admit_second(&fixture, &region, &mut second);
+            let peer = admit_second(fixture.target(), &region, &mut second);
             wait_for(&region, round % 7);
             peer.revoke().unwrap();
             let after = bytes(region.memory());
@@ -86,9 +50,9 @@ fn a_running_writer_is_revoked() {
 fn a_killed_writer_is_proven_dead() {
     watched("a_killed_writer_is_proven_dead", || {
         let fixture = ShmFixture::new();
-        let region = region(&fixture, 4096);
+        let region = region(fixture.target(), 4096);
         let mut second = Second::start("writer");
-        let peer = admit_second(&fixture, &region, &mut second);
+        let peer = admit_second(fixture.target(), &region, &mut second);
         wait_for(&region, 3);
         assert!(peer.is_alive());
         second.signal(Signal::SIGKILL);

@@ -14,23 +14,7 @@ use segstore_transport::{
 use crate::fixture::{Fixture, Pair, TcpFixture, bytes, connect, fill, run, watched};
 use crate::process::Second;
 use crate::suite::stream;
-
-fn region(domain: &Domain, len: usize) -> Region {
-    domain.register(&Memory::anonymous(len).unwrap(), Rights::ALL).unwrap()
-}
-
-fn admit_second(fixture: &TcpFixture, region: &Region, second: &mut Second) -> Peer {
-    let hello = second.receive();
-    let (peer, reply) = fixture.target().admit(&hello, &[Grant { region, rights: Rights::WRITE }]).unwrap();
-    second.send(&reply);
-    peer
-}
-
-fn wait_for(region: &Region, number: u64) {
-    while region.memory().load_u64(0, Ordering::Acquire).unwrap() < number {
-        std::thread::yield_now();
-    }
-}
+use crate::writer::{self, region};
 
 /// Without TLS, and with it.
 fn both() -> [Tcp; 2] {
@@ -88,23 +72,7 @@ fn revoke_over_full_buffers(tcp: &Tcp) {
 #[test]
 fn a_stopped_writer_wakes_to_a_closed_connection() {
     watched("a_stopped_writer_wakes_to_a_closed_connection", || {
-        let fixture = TcpFixture::new();
-        let (region, mut second) = (region(fixture.target(), 1 << 16), Second::start("tcp-writer"));
-        for round in 0..100 {
-            region.memory().write_at(0, &vec![0; 1 << 16]).unwrap();
-            let peer = admit_second(&fixture, &region, &mut second);
-            wait_for(&region, 1 + round % 5);
-            second.stop();
-            assert_eq!(peer.revoke().unwrap(), Revocation::AccessRemoved);
-            let after = bytes(region.memory());
-            second.signal(Signal::SIGCONT);
-            let completed = second.receive_u64();
-            assert_eq!(second.receive(), b"Revoked");
-            assert_eq!(bytes(region.memory()), after, "round {round}: something landed after the revoke");
-            for word in after.chunks(8) {
-                assert!(u64::from_ne_bytes(word.try_into().unwrap()) >= completed, "a completed write is lost");
-            }
-        }
+        writer::is_stopped(TcpFixture::new().target(), "tcp-writer", 100, Revocation::AccessRemoved);
     });
 }
 
@@ -112,21 +80,7 @@ fn a_stopped_writer_wakes_to_a_closed_connection() {
 #[test]
 fn a_killed_writer_is_noticed() {
     watched("a_killed_writer_is_noticed", || {
-        let fixture = TcpFixture::new();
-        let region = region(fixture.target(), 4096);
-        for _ in 0..10 {
-            region.memory().write_at(0, &[0; 4096]).unwrap();
-            let mut second = Second::start("tcp-writer");
-            let peer = admit_second(&fixture, &region, &mut second);
-            wait_for(&region, 3);
-            assert!(peer.is_alive());
-            second.signal(Signal::SIGKILL);
-            while peer.is_alive() {
-                std::thread::yield_now();
-            }
-            assert_eq!(peer.failure().unwrap().kind(), ErrorKind::PeerGone);
-            peer.revoke().unwrap();
-        }
+        writer::is_killed(TcpFixture::new().target(), "tcp-writer", 10);
     });
 }
 
