@@ -55,7 +55,7 @@ async fn forget(node: &Node, segment: SegmentId, orphan: Forgettable) {
 }
 
 /// What nobody needs now. Of what is `unknown` to the directory at two looks it is told that it stays.
-async fn orphans(node: &Arc<Node>, unknown: &mut HashMap<SegmentId, u32>) -> Result<Vec<Orphan>, Fault> {
+async fn orphans(node: &Arc<Node>, unknown: &mut HashMap<Member, u32>) -> Result<Vec<Orphan>, Fault> {
     let replicas = node.replicas.clone();
     let listed = tokio::task::spawn_blocking(move || replicas.list()).await;
     let kept = listed.map_err(|error| Fault::new(FaultKind::Internal, error.to_string()))?;
@@ -68,7 +68,7 @@ async fn orphans(node: &Arc<Node>, unknown: &mut HashMap<SegmentId, u32>) -> Res
         let Some((name, entry, _)) = segments.iter().find(|(_, entry, _)| entry.segment == segment) else {
             // Of what was removed every node is told. Between the two lists it may have gone from both.
             if !node.is_known(segment).await? {
-                let looks = unknown.entry(segment).or_default();
+                let looks = unknown.entry(member).or_default();
                 *looks += 1;
                 if *looks == 2 {
                     tell_of_unknown(segment, member);
