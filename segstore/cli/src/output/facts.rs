@@ -54,6 +54,7 @@ struct Replica {
     node: String,
     in_sync: bool,
     problem: Option<String>,
+    over: Option<String>,
     #[serde(flatten)]
     image: Option<Image>,
     #[serde(flatten)]
@@ -97,6 +98,7 @@ impl From<&SegmentInfo> for Segment {
             node: place.node_name.clone(),
             in_sync: true,
             problem: place.problem.clone(),
+            over: None,
             image: None,
             filling: None,
         };
@@ -154,6 +156,7 @@ impl From<&ReplicaInfo> for Replica {
             node: replica.node_name.clone(),
             in_sync: replica.in_sync,
             problem: replica.problem.clone(),
+            over: replica.over.clone(),
             image: replica.image.map(|image| Image { term: image.term.0, epoch: image.epoch.0 }),
             filling: replica.repair.map(|(filled_blocks, all_blocks)| Filling { filled_blocks, all_blocks }),
         }
