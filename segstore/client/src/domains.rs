@@ -6,7 +6,7 @@ use std::time::Duration;
 use segstore_core::replica::{Refused, Request as ReplicaRequest};
 use segstore_transport::{Domain, Endpoint, Memory, Provider, Region, Rights, shm::Shm, tcp::Tcp};
 
-use crate::control::channel::Channel;
+use crate::control::channel::{Channel, Welcome};
 use crate::control::message::{Answer, Bytes, FaultKind, Place, Request};
 use crate::control::rdma::RdmaDevice;
 use crate::error::{Error, Result};
@@ -14,8 +14,8 @@ use crate::error::{Error, Result};
 /// How long the daemons may usually take to open an endpoint.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How a replica is reached.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// How a replica is reached, the best way first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Way {
     /// In this machine's shared memory, in a replica of the writer's own node: its memory outlives its daemon, and while that is
     /// away nobody can take the segment over by it. So the writer goes on; it must connect again when the daemon is back.
@@ -105,9 +105,7 @@ impl Domains {
         let welcome = channel.welcome();
         let is_own = writer.is_some() && place.member.node == welcome.node;
         let near = if is_own { Way::OwnNode } else { Way::Shm };
-        let all = [near, Way::Verbs, Way::Tcp].into_iter();
-        let served = all.filter(|way| welcome.providers.iter().any(|has| has == way.provider()));
-        for way in served.filter(|way| place.usable(&welcome.host, std::iter::once(way.provider())).next().is_some()) {
+        for way in in_common([near, Way::Verbs, Way::Tcp], &welcome, place) {
             match self.dial_over(way, channel, name, place, writer, limit) {
                 Err(DialError::OutOfReach(why)) => problems.push(format!("{}: {why}", way.provider())),
                 Ok(endpoint) => return Ok((way, endpoint)),
@@ -118,6 +116,32 @@ impl Domains {
             problems.push(format!("no provider in common: it serves {}", place.providers.join(", ")));
         }
         Err(DialError::OutOfReach(format!("node {}: {}", place.node_name, problems.join("; "))))
+    }
+
+    /// The ways that are better than this one, and that this node and the replica's have in common.
+    pub(crate) fn better(&self, than: Way, channel: &Channel, place: &Place) -> Vec<Way> {
+        let welcome = channel.welcome();
+        let all = in_common([Way::Shm, Way::Verbs, Way::Tcp], &welcome, place);
+        all.filter(|way| *way < than).collect()
+    }
+
+    /// Whether a replica is reached over a better way than this one: by an endpoint that reads, and is closed at once.
+    pub(crate) fn dial_better(
+        &self,
+        than: Way,
+        channel: &Channel,
+        name: &str,
+        place: &Place,
+        limit: Duration,
+    ) -> std::result::Result<(), DialError> {
+        let mut why = DialError::OutOfReach("there is no better way".into());
+        for way in self.better(than, channel, place) {
+            match self.dial_over(way, channel, name, place, None, limit) {
+                Ok(_) => return Ok(()),
+                Err(error) => why = error,
+            }
+        }
+        Err(why)
     }
 
     fn dial_over(
@@ -149,4 +173,11 @@ impl Domains {
             }),
         }
     }
+}
+
+/// Those of the ways that this node and the replica's have in common.
+fn in_common(ways: [Way; 3], welcome: &Welcome, place: &Place) -> impl Iterator<Item = Way> {
+    let usable = |way: &Way| place.usable(&welcome.host, std::iter::once(way.provider())).next().is_some();
+    let served = |way: &Way| welcome.providers.iter().any(|has| has == way.provider());
+    ways.into_iter().filter(served).filter(usable)
 }

@@ -11,11 +11,14 @@ use segstore_core::slot::SlotView;
 use super::link::Link;
 use crate::control::channel::Reporter;
 use crate::control::message::Place;
+use crate::domains::Way;
 
 /// One event. Those that carry a reporter are demands of the daemon.
 pub(crate) enum Event {
     /// A replica was reached.
     Connected(Box<Link>),
+    /// It may be reached over something better than this.
+    Better(Member, Way),
     /// It could not be, for as long as one waits; or will not be.
     Unreached(Member, String),
     /// It refused.

@@ -15,7 +15,7 @@ use super::event::Event;
 use super::link::Link;
 use super::seat::Shared;
 use crate::control::message::{Answer, Fault, FaultKind, Place, Request};
-use crate::domains::{DialError, PATIENCE};
+use crate::domains::{DialError, PATIENCE, Way};
 use crate::error::Error;
 use crate::takeover::views;
 use crate::time::after;
@@ -38,6 +38,8 @@ pub(crate) enum Job {
     /// Open an endpoint to a replica, again until there is one. It is told when that takes longer than `patience`, of which nothing is
     /// left where the replica was given up.
     Connect { member: Member, patience: Duration },
+    /// Look whether a replica is reached over a better way.
+    Look { member: Member, than: Way },
     /// Wait before another replica is asked for.
     Rest,
     /// Wait until a replica that was filled should be in sync.
@@ -99,6 +101,7 @@ fn perform(shared: &Arc<Shared>, job: Job) {
         Job::Swap(swap, causes) => change_record(shared, &swap, &causes),
         Job::ReadRecord => read_record(shared),
         Job::Connect { member, patience } => connect(shared, member, patience),
+        Job::Look { member, than } => look(shared, member, than),
         Job::Local => local(shared),
         Job::Settle(member) => {
             std::thread::sleep(LONGEST_PAUSE);
@@ -237,8 +240,20 @@ fn open(shared: &Arc<Shared>, place: &Place, limit: Duration) -> Result<Link, Di
     let request = ReplicaRequest { segment: shared.segment, incarnation, asker: shared.ownership };
     let session = &shared.session;
     let (way, endpoint) = session.domains.dial(&session.channel, &shared.name, place, Some(request), limit)?;
-    let link = Link::new(place.member, way, endpoint, &session.domains, &shared.working, &shared.geometry);
+    let is_second_choice = !session.domains.better(way, &session.channel, place).is_empty();
+    let link =
+        Link::new(place.member, (way, is_second_choice), endpoint, &session.domains, &shared.working, &shared.geometry);
     link.map_err(|error| DialError::OutOfReach(error.to_string()))
+}
+
+/// As a reader, which disturbs nobody.
+fn look(shared: &Arc<Shared>, member: Member, than: Way) {
+    let Some(place) = shared.place(member) else { return };
+    let session = &shared.session;
+    match session.domains.dial_better(than, &session.channel, &shared.name, &place, LONGEST_PAUSE) {
+        Ok(()) => shared.bring(Event::Better(member, than)),
+        Err(why) => tracing::debug!(segment = %shared.name, "still over {}: {why}", than.provider()),
+    }
 }
 
 /// The copy on this node as it stands when no earlier writer is left.

@@ -29,7 +29,9 @@ const WINDOW: usize = 4;
 /// An open endpoint to one replica.
 pub(crate) struct Link {
     pub(crate) member: Member,
-    way: Way,
+    pub(crate) way: Way,
+    /// Whether there is a better way that was not to be had.
+    pub(crate) is_second_choice: bool,
     endpoint: Endpoint,
     working: Region,
     staging: Region,
@@ -89,7 +91,7 @@ impl Link {
     /// A link over an endpoint that was just opened.
     pub(crate) fn new(
         member: Member,
-        way: Way,
+        (way, is_second_choice): (Way, bool),
         endpoint: Endpoint,
         domains: &Domains,
         working: &Memory,
@@ -100,6 +102,7 @@ impl Link {
         Ok(Self {
             member,
             way,
+            is_second_choice,
             endpoint,
             working: domains.register(way, working)?,
             staging: domains.register(way, &staging)?,

@@ -3,6 +3,7 @@
 //! One thread at a time has the engine (see [`seat`]); it polls the endpoints, hands events to the owner, and carries out what the
 //! owner wants. What takes long (the directory, connecting, repair) runs in [`jobs`] and comes back as an event.
 
+mod better;
 pub(crate) mod event;
 pub(crate) mod jobs;
 pub(crate) mod link;
@@ -19,7 +20,9 @@ use segstore_core::push::{Checkpoint, Target};
 use segstore_transport::Wait;
 
 use crate::control::message::{Keeping, Report};
+use crate::domains::Way;
 use crate::stats::Durations;
+use better::Better;
 use event::Event;
 use jobs::Job;
 use link::{Link, Progress};
@@ -45,6 +48,7 @@ pub(crate) struct Engine {
     warnings: Vec<(Member, String)>,
     /// Replicas whose link broke in a checkpoint, since when: until one reaches them.
     losses: Vec<(Member, Instant)>,
+    better: Better,
     checkpoint_time: Durations,
     load_time: Durations,
     pushed_bytes: u64,
@@ -87,6 +91,7 @@ impl Engine {
             seeking_local: false,
             warnings: Vec::new(),
             losses: Vec::new(),
+            better: Better::default(),
             checkpoint_time: Durations::default(),
             load_time: times,
             pushed_bytes: 0,
@@ -220,6 +225,10 @@ impl Engine {
             Progress::Completed(epoch) => {
                 self.losses.retain(|(lost, _)| *lost != member);
                 self.owner.completed(member, epoch);
+                let link = &self.links[at];
+                if link.is_second_choice && self.better.is_due(member, Instant::now()) {
+                    shared.start(Job::Look { member, than: link.way });
+                }
             }
             Progress::Broken(error) => self.lose(shared, member, &error.to_string()),
         }
@@ -332,6 +341,7 @@ impl Engine {
     fn removed(&mut self, shared: &Arc<Shared>, member: Member) {
         self.unlink(member);
         self.losses.retain(|(lost, _)| *lost != member);
+        self.better.forget(member);
         tracing::warn!(segment = %shared.name, %member, "a replica has left the in-sync set");
         shared.forget(member);
     }
@@ -367,6 +377,7 @@ impl Engine {
     fn happen(&mut self, shared: &Arc<Shared>, event: Event) {
         match event {
             Event::Connected(link) => self.link(*link),
+            Event::Better(member, than) => self.change_over(shared, member, than),
             Event::Unreached(member, why) => self.give_up_on(shared, member, why),
             Event::Refused(member, why) => self.owner.refused(member, &why),
             Event::Swapped(version) => self.owner.swapped(version),
@@ -413,6 +424,16 @@ impl Engine {
                 let state = self.state(shared);
                 reporter.report(Ok(Report::State(Box::new(state))));
             }
+        }
+    }
+
+    /// A replica may be reached over something better than `than`, which it has been reached over so far.
+    fn change_over(&mut self, shared: &Arc<Shared>, member: Member, than: Way) {
+        if self.links.iter().any(|link| link.member == member && link.way == than) {
+            tracing::info!(segment = %shared.name, %member, "a replica is reached over a better way than {} again", than.provider());
+            self.unlink(member);
+            self.owner.lost(member);
+            shared.start(Job::Connect { member, patience: shared.patience });
         }
     }
 
