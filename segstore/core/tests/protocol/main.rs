@@ -24,3 +24,12 @@ fn leave_out_what_the_environment_says() {
         leave_out(*rule.unwrap_or_else(|| panic!("SEGSTORE_LEAVE_OUT={name}: no such rule")));
     }
 }
+
+/// `scripts/test` leaves out what this prints, one after the other.
+#[test]
+fn every_rule_has_a_name_of_its_own() {
+    let names: Vec<_> = segstore_core::rule::Rule::ALL.iter().map(|rule| rule.name()).collect();
+    let different: std::collections::BTreeSet<_> = names.iter().collect();
+    assert_eq!(different.len(), names.len());
+    names.iter().for_each(|name| println!("rule {name}"));
+}
