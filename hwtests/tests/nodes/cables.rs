@@ -1,0 +1,82 @@
+//! Cables that are pulled out, and ones that lose packets.
+
+use std::time::Duration;
+
+use super::cluster::{Cluster, Set};
+
+/// How long a replica that is not reached may hold up the owner.
+const ANSWERED: Duration = Duration::from_secs(5);
+
+/// Few, so that a checkpoint does not take long.
+const BLOCKS: usize = 32;
+
+/// An owner on node 2, replicas on 1 and 3.
+fn writing() -> Cluster {
+    let mut cluster = Cluster::start(&Set::default());
+    cluster.owner(2, BLOCKS);
+    cluster.held(2);
+    cluster.acked(2, 2..);
+    assert!(cluster.is_over_verbs(2), "{:?}", cluster.links(2));
+    cluster
+}
+
+#[test]
+fn a_cut_of_200_ms_is_ridden_through() {
+    let mut cluster = writing();
+    for node in [2, 3, 2, 3] {
+        cluster.lab.order(&format!("cut {node}"));
+        std::thread::sleep(Duration::from_millis(200));
+        cluster.lab.order(&format!("join {node}"));
+        let before = cluster.last_acked(2);
+        assert!(cluster.acked(2, 2..) > before);
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    let events = cluster.events(2);
+    assert!(!events.iter().any(|what| what == "removed"), "{events:?}");
+}
+
+#[test]
+fn a_cut_of_5_s_takes_a_replica_out_and_it_comes_back() {
+    let mut cluster = writing();
+    cluster.lab.order("cut 3");
+    let alone = cluster.lab.next(2, "acked", ANSWERED).is_some() && cluster.acked(2, 1..=1) > 0;
+    assert!(alone);
+    std::thread::sleep(Duration::from_secs(5));
+    cluster.lab.order("join 3");
+    cluster.acked(2, 2..);
+    assert!(cluster.is_over_verbs(2));
+}
+
+#[test]
+fn an_owner_that_is_cut_off_is_replaced_and_kept_out() {
+    let mut cluster = writing();
+    cluster.owner(3, BLOCKS);
+    cluster.lab.order("cut 2");
+    let (_, found) = cluster.held(3);
+    let acked = cluster.last_acked(2);
+    assert!(found >= acked, "state {acked} was acknowledged, and node 3 found {found}");
+    std::thread::sleep(Duration::from_secs(1));
+    cluster.lab.order("join 2");
+    println!("the owner that was cut off ended: {}", cluster.lab.expect(2, "ended"));
+    let kept = cluster.last_acked(2);
+    assert!(kept <= found, "state {kept} was acknowledged after the takeover from {found}");
+    cluster.acked(3, 2..);
+}
+
+#[test]
+fn a_loss_of_2_percent_is_lived_with() {
+    let mut cluster = writing();
+    for node in 1..=3 {
+        cluster.lab.order(&format!("loss {node} 2"));
+    }
+    let before = cluster.last_acked(2);
+    std::thread::sleep(Duration::from_secs(10));
+    let after = cluster.last_acked(2);
+    println!("{} checkpoints in ten seconds", after - before);
+    assert!(after > before + 10);
+    for node in 1..=3 {
+        cluster.lab.order(&format!("loss {node} 0"));
+    }
+    let events = cluster.events(2);
+    assert!(!events.iter().any(|what| what == "removed"), "{events:?}");
+}

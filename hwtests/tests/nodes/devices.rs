@@ -1,0 +1,33 @@
+//! A device that goes while it is in use.
+
+use super::cluster::{Cluster, Set};
+
+/// Gives a node's RDMA device an interface of its own, dev0, which can go while eth0's network stays. The hub knows a node by the
+/// last byte of its card's address.
+const OWN_INTERFACE: &str = "rdma link delete rxe0; \
+    echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore; echo 2 >/proc/sys/net/ipv4/conf/all/arp_announce; \
+    ip link add br0 type bridge; \
+    ip link set br0 address $(cat /sys/class/net/eth0/address); \
+    ip addr flush dev eth0; ip link set eth0 master br0; ip addr add 10.9.0.$NODE/24 dev br0; ip link set br0 up; \
+    ip link add dev0 address 52:54:01:00:00:0$((NODE + 1)) type veth peer name port0; ip link set port0 master br0 up; \
+    ip addr add 10.9.1.$NODE/24 dev dev0; ip link set dev0 up; rdma link add rxe1 type rxe netdev dev0; \
+    until grep -q 0a09:010$NODE /sys/class/infiniband/rxe1/ports/1/gids/*; do sleep 0.1; done";
+
+#[test]
+fn a_device_that_goes_under_load_is_replaced_by_tcp_until_it_is_back() {
+    let mut cluster = Cluster::start(&Set { at_boot: OWN_INTERFACE, ..Set::default() });
+    cluster.owner(2, 32);
+    cluster.acked(2, 2..);
+    cluster.links_after(2, |links| links == ["verbs", "verbs"]);
+    cluster.lab.tell(3, "ip link set dev0 down");
+    cluster.links_after(2, |links| links.contains(&"tcp".into()));
+    let metrics = "exec 9<>/dev/tcp/127.0.0.1/9464; printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&9; grep links{ <&9 | paste -sd' '";
+    let metrics = cluster.ask(2, metrics);
+    assert!(metrics.contains("provider=\"tcp\"} 1"), "{metrics}");
+    let before = cluster.last_acked(2);
+    assert!(cluster.acked(2, 2..) > before);
+    cluster.lab.tell(3, "ip link set dev0 up");
+    cluster.links_after(2, |links| links == ["verbs", "verbs"]);
+    let before = cluster.last_acked(2);
+    assert!(cluster.acked(2, 2..) > before);
+}
