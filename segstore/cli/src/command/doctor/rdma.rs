@@ -1,6 +1,7 @@
 //! Whether nodes can reach each other by RDMA, and what is missing: the device is opened as the daemon does it, and what the kernel says of
 //! it is read from sysfs.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use nix::sys::resource::{Resource, getrlimit};
@@ -12,6 +13,8 @@ use crate::output::units;
 
 const DEVICES: &str = "/sys/class/infiniband";
 const FILES: &str = "/dev/infiniband";
+/// What gives devices to programs.
+const MODULE: &str = "/sys/module/ib_uverbs";
 /// What an interface needs for packets of 4 KiB, the most that RoCE has.
 const LARGE_PACKETS: u32 = 4200;
 
@@ -31,8 +34,8 @@ pub(super) fn look(session: Option<&Session>) -> Vec<Finding> {
     if ports.is_empty() {
         return findings;
     }
-    findings.extend(ports.iter().map(Port::look));
-    findings.push(locked_memory());
+    findings.extend(ports.iter().flat_map(|port| [port.look(), port.addresses()]));
+    findings.extend([library(), locked_memory()]);
     if let (Ok(_), Some(session)) = (&opened, session)
         && !session.providers().iter().any(|provider| provider == "verbs")
     {
@@ -52,9 +55,12 @@ fn device(opened: &Result<String, impl ToString>, wanted: &RdmaDevice, ports: &[
     let error = match opened {
         Ok(found) => return Finding::ok("rdma", found.clone()),
         Err(_) if ports.is_empty() && wanted.name.is_none() => {
-            let text = "no device, so other nodes are reached over TCP; a card needs its kernel module (mlx5_ib, irdma, bnxt_re), and \
-                        scripts/softroce up makes one of an interface";
-            return Finding::ok("rdma", text.into());
+            let modules = if Path::new(MODULE).exists() { "" } else { " and ib_uverbs, which is not loaded" };
+            let text = format!(
+                "no device, so other nodes are reached over TCP; a card needs its kernel module (mlx5_ib, irdma, bnxt_re){modules}, and \
+                 scripts/softroce up makes a device of an interface"
+            );
+            return Finding::ok("rdma", text);
         }
         Err(error) => error,
     };
@@ -78,14 +84,16 @@ fn files() -> PathBuf {
     verbs.into_iter().next().unwrap_or_else(|| FILES.into())
 }
 
+/// The names in a folder, in order.
+fn within(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<_> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
 /// Every port of every device, by name.
 fn ports() -> Vec<Port> {
-    let within = |folder: &Path| {
-        let mut names: Vec<_> =
-            std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.file_name()).collect();
-        names.sort();
-        names.into_iter().map(|name| name.to_string_lossy().into_owned()).collect::<Vec<_>>()
-    };
     let of_device = |device: String| {
         let folder = Path::new(DEVICES).join(&device).join("ports");
         let numbers = within(&folder);
@@ -128,6 +136,35 @@ impl Port {
             Err(_) => Finding::ok("rdma port", name),
         }
     }
+
+    /// Its table of addresses, of which the first line says which one is used.
+    fn addresses(&self) -> Finding {
+        let entry = |index: usize| {
+            let address = short(&self.says(&format!("gids/{index}")))?;
+            let kind = self.says(&format!("gid_attrs/types/{index}"));
+            Some(format!("{index}: {address}{}", if kind.is_empty() { kind } else { format!(" ({kind})") }))
+        };
+        let found: Vec<_> = (0..within(&self.folder.join("gids")).len()).filter_map(entry).collect();
+        let name = format!("{} port {}", self.device, self.number);
+        if found.is_empty() {
+            let remedy = "give the interface an IP address, or wait for the subnet manager";
+            return Finding::bad("rdma addresses", Verdict::Warning, format!("{name}: none"), remedy);
+        }
+        Finding::ok("rdma addresses", format!("{name}: {}", found.join(", ")))
+    }
+}
+
+/// The address as one writes it: the kernel writes every IPv4 one as if it were of IPv6.
+fn short(gid: &str) -> Option<IpAddr> {
+    let address: Ipv6Addr = gid.parse().ok()?;
+    (!address.is_unspecified()).then(|| address.to_canonical())
+}
+
+/// What devices are reached by; it was found, or this program would not run.
+fn library() -> Finding {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let path = maps.split_whitespace().find(|word| word.contains("/libibverbs.so"));
+    Finding::ok("libibverbs", path.unwrap_or("this program was built without it").to_owned())
 }
 
 /// Registered memory is locked.
