@@ -17,7 +17,7 @@ pub struct Lab {
     lines: Receiver<(usize, String)>,
     /// Lines of each node that nobody asked for yet.
     waiting: Vec<VecDeque<String>>,
-    _place: TempDir,
+    place: TempDir,
 }
 
 impl Lab {
@@ -36,6 +36,7 @@ impl Lab {
             .args(commands)
             .env("SOFTROCE_CONTROL", &fifo)
             .stdout(Stdio::piped())
+            .stderr(File::create(place.path().join("console")).expect("a file for the lab's own words"))
             .spawn()
             .expect("scripts/softroce");
         let output = BufReader::new(hub.stdout.take().expect("a pipe"));
@@ -50,7 +51,7 @@ impl Lab {
         });
         // Waits until the hub reads.
         let orders = File::options().write(true).open(&fifo).expect("the hub's orders");
-        Lab { hub, orders, lines, waiting: vec![VecDeque::new(); commands.len() + 1], _place: place }
+        Lab { hub, orders, lines, waiting: vec![VecDeque::new(); commands.len() + 1], place }
     }
 
     /// One of the hub's orders, such as `cut 2`.
@@ -121,6 +122,9 @@ impl Drop for Lab {
         // Its guests would outlive a SIGKILL.
         let _ = Command::new("kill").args(["-TERM", &hub]).status();
         let _ = self.hub.wait();
+        if std::thread::panicking() {
+            eprintln!("{}", std::fs::read_to_string(self.place.path().join("console")).unwrap_or_default());
+        }
     }
 }
 

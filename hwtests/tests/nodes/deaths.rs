@@ -9,7 +9,7 @@ const BLOCKS: usize = 512;
 
 /// How often a node's power is cut: `SEGSTORE_KILLS`, or so often.
 fn kills() -> usize {
-    std::env::var("SEGSTORE_KILLS").map_or(4, |number| number.parse().unwrap())
+    std::env::var("SEGSTORE_KILLS").map_or(10, |number| number.parse().unwrap())
 }
 
 #[test]
@@ -38,6 +38,7 @@ fn a_node_that_dies_in_the_middle_of_a_push_leaves_a_whole_state() {
 fn an_owner_that_wakes_after_the_takeover_changes_nothing() {
     let mut cluster = Cluster::start(&Set::default());
     cluster.owner(2, BLOCKS);
+    cluster.held(2);
     cluster.owner(3, BLOCKS);
     cluster.acked(2, 2..);
     assert!(cluster.is_over_verbs(2));
