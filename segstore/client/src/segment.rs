@@ -246,7 +246,7 @@ impl Segment {
         let began = engine.begin(shared, changes, |epoch, changes| changes.seal(epoch, |i| working.block(i)));
         shared.leave(engine);
         match began {
-            Ok(epoch) => Ok(Ticket::new(self, epoch)),
+            Ok((epoch, began)) => Ok(Ticket::new(self, epoch, began)),
             Err((error, changes)) => {
                 self.changes = Some(changes);
                 Err(self.refused(error))

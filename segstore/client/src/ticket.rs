@@ -23,8 +23,8 @@ pub struct Ticket<'s> {
 }
 
 impl<'s> Ticket<'s> {
-    pub(crate) fn new(segment: &'s mut Segment, epoch: Epoch) -> Self {
-        Self { segment, epoch, began: Instant::now(), bell: None, is_over: false }
+    pub(crate) fn new(segment: &'s mut Segment, epoch: Epoch, began: Instant) -> Self {
+        Self { segment, epoch, began, bell: None, is_over: false }
     }
 
     /// Its number.
@@ -89,17 +89,19 @@ impl<'s> Ticket<'s> {
 
     fn until(&mut self, deadline: Instant) -> Result<Checkpoint> {
         let mut engine = self.segment.shared.enter();
+        let mut since = None;
         let result = loop {
             if let Some(ended) = self.look(&mut engine) {
                 break ended;
             }
-            if Instant::now() >= deadline {
+            let now = Instant::now();
+            if now >= deadline {
                 let waiting_for = engine.give_up(&self.segment.shared);
                 self.end(&mut engine);
                 let name = self.segment.name().to_owned();
                 break Err(Error::Pending { name, epoch: self.epoch, waiting_for });
             }
-            engine.rest(&self.segment.shared, self.began, deadline);
+            engine.rest(&self.segment.shared, *since.get_or_insert(now), now, deadline);
             engine.step(&self.segment.shared);
         };
         self.segment.shared.leave(engine);

@@ -283,7 +283,8 @@ fn drive(shared: &Arc<Shared>, epoch: Epoch, bell: &EventFd) {
         let mut engine = shared.enter();
         let is_over = !engine.is_attempting(epoch);
         if !is_over {
-            engine.rest(shared, began, Instant::now() + TURN);
+            let now = Instant::now();
+            engine.rest(shared, began, now, now + TURN);
             engine.step(shared);
         }
         shared.leave(engine);

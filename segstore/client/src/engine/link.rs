@@ -45,8 +45,9 @@ pub(crate) struct Link {
     /// Bytes of the plan, and of these the posted ones.
     bytes: u64,
     posted_bytes: u64,
-    /// When something was posted, or completed, last.
-    active: Instant,
+    /// When somebody looked first whether it is stuck, since something was posted, or completed, last: the clock is not read on the
+    /// way of a checkpoint that is done before.
+    idle_since: Option<Instant>,
     epoch: Option<Epoch>,
 }
 
@@ -112,7 +113,7 @@ impl Link {
             in_flight: 0,
             bytes: 0,
             posted_bytes: 0,
-            active: Instant::now(),
+            idle_since: None,
             epoch: None,
         })
     }
@@ -145,7 +146,7 @@ impl Link {
             plan.extend(piece.parts());
         });
         (self.posted, self.posted_bytes, self.bytes) = (0, 0, bytes);
-        self.active = Instant::now();
+        self.idle_since = None;
         self.epoch = Some(epoch);
         bytes
     }
@@ -163,7 +164,7 @@ impl Link {
         }
         while let Some(completion) = self.endpoint.poll() {
             self.in_flight -= 1;
-            self.active = Instant::now();
+            self.idle_since = None;
             if let Err(error) = completion.result {
                 return self.broken(error);
             }
@@ -209,8 +210,8 @@ impl Link {
     }
 
     /// Whether the replica has taken nothing of the push for longer than `limit`.
-    pub(crate) fn is_stuck(&self, now: Instant, limit: Duration) -> bool {
-        self.is_busy() && now.saturating_duration_since(self.active) > limit
+    pub(crate) fn is_stuck(&mut self, now: Instant, limit: Duration) -> bool {
+        self.is_busy() && now.saturating_duration_since(*self.idle_since.get_or_insert(now)) > limit
     }
 
     /// Whether a push is under way.
@@ -225,7 +226,7 @@ impl Link {
         }
         if let Some(completion) = self.endpoint.wait(wait, Some(deadline)) {
             self.in_flight -= 1;
-            self.active = Instant::now();
+            self.idle_since = None;
             if let Err(error) = completion.result {
                 return self.broken(error);
             }

@@ -113,13 +113,14 @@ impl Engine {
         self.links.clear();
     }
 
-    /// Begins a checkpoint: `seal` gives the changes to the epoch. Working memory must rest until it has ended.
+    /// Begins a checkpoint: `seal` gives the changes to the epoch. Working memory must rest until it has ended. Gives its number, and when
+    /// it began.
     pub(crate) fn begin(
         &mut self,
         shared: &Arc<Shared>,
         mut changes: Box<Changes>,
         seal: impl FnOnce(Epoch, &mut Changes),
-    ) -> Result<Epoch, (BeginError, Box<Changes>)> {
+    ) -> Result<(Epoch, Instant), (BeginError, Box<Changes>)> {
         self.committed = None;
         let epoch = match self.owner.begin() {
             Ok(epoch) => epoch,
@@ -128,10 +129,11 @@ impl Engine {
         seal(epoch, &mut changes);
         self.length = changes.length();
         let checkpoint = Checkpoint::new(&self.owner.header(epoch, &changes));
-        self.attempt = Some(Attempt { epoch, began: Instant::now(), checkpoint, changes });
+        let began = Instant::now();
+        self.attempt = Some(Attempt { epoch, began, checkpoint, changes });
         self.expire_holds();
         self.act(shared);
-        Ok(epoch)
+        Ok((epoch, began))
     }
 
     /// Whether the checkpoint under way was acknowledged, and how.
@@ -185,8 +187,7 @@ impl Engine {
     }
 
     /// Waits a little for something to happen: looks for a while, then sleeps.
-    pub(crate) fn rest(&mut self, shared: &Arc<Shared>, since: Instant, deadline: Instant) {
-        let now = Instant::now();
+    pub(crate) fn rest(&mut self, shared: &Arc<Shared>, since: Instant, now: Instant, deadline: Instant) {
         let is_spinning = match self.wait {
             Wait::Busy => true,
             Wait::Adaptive { spin } => now - since < spin,
@@ -208,11 +209,8 @@ impl Engine {
             None => shared.sleep(until - now),
         }
         // A node that hangs says nothing: no error ever comes of it.
-        let stuck = self
-            .links
-            .iter()
-            .find(|link| link.is_stuck(now, shared.patience.saturating_mul(2)))
-            .map(|link| link.member);
+        let limit = shared.patience.saturating_mul(2);
+        let stuck = self.links.iter_mut().find_map(|link| link.is_stuck(now, limit).then_some(link.member));
         if let Some(member) = stuck {
             self.lose(shared, member, "it has taken nothing for too long");
         }
