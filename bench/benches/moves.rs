@@ -6,7 +6,7 @@ use segstore_bench::{Bench, Over, Taken};
 
 fn all(criterion: &mut Criterion) {
     let bench = Bench::new().expect("a second thread");
-    for over in Over::ALL {
+    for over in Over::here() {
         for (movement, (len, size)) in Movement::ALL.into_iter().flat_map(|movement| SIZES.map(|size| (movement, size)))
         {
             row(criterion, &bench, over, movement, len, &moves::name(over, movement, size));

@@ -1,18 +1,23 @@
-//! Writes over RDMA beside the raw verb, in turn, to a target that sleeps. `SEGSTORE_PEER` (rxb) is the device they come
-//! from, `SEGSTORE_DEVICE` (rxa) the one they go to.
+//! Writes and reads over RDMA beside the raw verbs, in turn, to a target that sleeps. `SEGSTORE_PEER` (rxb) is the device they
+//! come from, `SEGSTORE_DEVICE` (rxa) the one they go to.
 //!
 //! The other benches have a second core for the other side; here the device is the other side, so one core will do.
 
 use std::time::Instant;
 
+use segstore_bench::moves::Movement;
 use segstore_bench::raw::verbs;
+use segstore_bench::stream::{OneSided, Pipe, Stream};
 use segstore_bench::{Percentiles, Result, Way};
 use segstore_transport::verbs::Verbs;
-use segstore_transport::{Grant, Memory, Operation, Provider, Rights};
+use segstore_transport::{Endpoint, Grant, Memory, Peer, Provider, Region, Rights};
 
 /// How many times each way has its turn, and how long a turn is.
 const ROUNDS: usize = 31;
 const WRITES: usize = 1000;
+/// Reads of 1 MiB: in flight, as a load has them, and in a turn.
+const IN_FLIGHT: usize = 4;
+const READS: usize = 64;
 /// How many peers are revoked.
 const REVOKES: usize = 200;
 
@@ -20,9 +25,10 @@ fn main() -> Result<()> {
     let device = |variable, default: &str| std::env::var(variable).unwrap_or_else(|_| default.into());
     let (to, from) = (device("SEGSTORE_DEVICE", "rxa"), device("SEGSTORE_PEER", "rxb"));
     for (len, size) in [(64, "64 B"), (4 << 10, "4 KiB"), (64 << 10, "64 KiB")] {
-        let raw = verbs::write(&from, &to, len)?;
+        let raw = verbs::write(&from, &to, len, 1)?;
         measure(&from, &to, len, raw, size)?;
     }
+    stream_reads(&from, &to)?;
     for (len, size) in [(4 << 10, "4 KiB"), (256 << 20, "256 MiB")] {
         revoke(&from, &to, len, size)?;
     }
@@ -50,22 +56,48 @@ fn revoke(from: &str, to: &str, len: usize, size: &str) -> Result<()> {
     Ok(())
 }
 
-fn measure(from: &str, to: &str, len: usize, mut raw: Way<'_>, size: &str) -> Result<()> {
+/// An endpoint to memory of another device, memory for it on this side, and whom the other side admitted.
+fn connect(from: &str, to: &str, len: usize, rights: Rights) -> Result<(Endpoint, Region, Peer)> {
     let (target, initiator) = (Verbs::new().device(to).open()?, Verbs::new().device(from).open()?);
-    let region = target.register(&Memory::anonymous(len)?, Rights::WRITE)?;
-    let local = initiator.register(&Memory::anonymous(len)?, Rights::LOCAL)?;
-    let dialing = initiator.dial()?;
-    let (_peer, reply) = target.admit(dialing.hello(), &[Grant { region: &region, rights: Rights::WRITE }])?;
-    let mut endpoint = dialing.complete(&reply)?;
-    let act = move || {
-        endpoint.post(&[Operation::write(local.all(), 0, 0)], 0)?;
-        loop {
-            match endpoint.poll() {
-                Some(completion) => return Ok(completion.result?),
-                None => std::thread::yield_now(),
-            }
-        }
+    let filled = || -> Result<Memory> {
+        let memory = Memory::anonymous(len)?;
+        memory.write_at(0, &vec![1; len])?;
+        Ok(memory)
     };
+    let region = target.register(&filled()?, rights)?;
+    let local = initiator.register(&filled()?, Rights::LOCAL)?;
+    let dialing = initiator.dial()?;
+    let (peer, reply) = target.admit(dialing.hello(), &[Grant { region: &region, rights }])?;
+    Ok((dialing.complete(&reply)?, local, peer))
+}
+
+/// What they bring in a second.
+fn stream_reads(from: &str, to: &str) -> Result<()> {
+    const MIB: usize = 1 << 20;
+    let (mut endpoint, local, _peer) = connect(from, to, IN_FLIGHT * MIB, Rights::READ)?;
+    let mut ours = OneSided::new(&mut endpoint, &local, Movement::Read, MIB);
+    let mut raw = verbs::reads(from, to, MIB, IN_FLIGHT)?;
+    let (mut all, mut plain, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let one = Stream::measure(&mut ours, READS, IN_FLIGHT)?.rate();
+        let other = Stream::measure(&mut raw, READS, IN_FLIGHT)?.rate();
+        ratios.push(one / other);
+        all.push(one);
+        plain.push(other);
+    }
+    let [ours, plain, ratio] = [all, plain, ratios].map(|mut values| {
+        values.sort_by(f64::total_cmp);
+        values[ROUNDS / 2]
+    });
+    print!("read 1 MiB over verbs, {IN_FLIGHT} in flight: {ours:.1} MiB/s; raw verbs: {plain:.1} MiB/s; ");
+    println!("of raw {ratio:.2}");
+    Ok(())
+}
+
+fn measure(from: &str, to: &str, len: usize, mut raw: Way<'_>, size: &str) -> Result<()> {
+    let (mut endpoint, local, _peer) = connect(from, to, len, Rights::WRITE)?;
+    let mut pipe = OneSided::new(&mut endpoint, &local, Movement::Write, len);
+    let act = move || pipe.post().and_then(|()| pipe.complete());
     let mut ours = Way { what: "segstore", other: None, act: Box::new(act) };
     let (mut all, mut plain, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {

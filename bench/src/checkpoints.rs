@@ -5,6 +5,8 @@ use std::time::Duration;
 use segstore::{CreateOptions, Error, OpenOptions, Segment, Session};
 
 use crate::Over;
+#[cfg(feature = "verbs")]
+use crate::raw::verbs;
 use crate::raw::{copy, socket};
 use crate::{Bench, Result, Row, Way};
 
@@ -64,6 +66,11 @@ fn measure(bench: &Bench, mut segment: Segment, name: String, case: &Case) -> Re
             vec![plain_memory.scattered(BLOCK, copies, places(case.which, span))]
         }
         Some(Over::Tcp) => vec![socket::acknowledged(BLOCK, copies)?],
+        #[cfg(feature = "verbs")]
+        Some(Over::Verbs) => {
+            let device = verbs::first_device()?;
+            vec![verbs::write(&device, &device, BLOCK, copies)?]
+        }
         None => Vec::new(),
     };
     // Every slot of every replica is written once, so that no page is touched for the first time later.

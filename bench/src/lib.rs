@@ -12,6 +12,7 @@ pub mod moves;
 mod percentiles;
 pub mod raw;
 mod second;
+pub mod stream;
 mod turns;
 
 pub use moves::Over;

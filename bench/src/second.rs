@@ -1,13 +1,13 @@
 //! The other core: a thread that plays the other side while something is timed, and rests otherwise.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, SysconfVar, sysconf};
 use segstore_transport::pin_thread;
 
 use crate::Result;
@@ -76,7 +76,7 @@ impl Second {
             Arc::new(move |stop| {
                 while !stop.load(Ordering::Relaxed) {
                     lines.1.0.store(lines.0.0.load(Ordering::Acquire), Ordering::Release);
-                    std::hint::spin_loop();
+                    relax();
                 }
             })
         };
@@ -85,7 +85,7 @@ impl Second {
             let began = Instant::now();
             asked.store(number, Ordering::Release);
             while answered.load(Ordering::Acquire) != number {
-                std::hint::spin_loop();
+                relax();
             }
             began.elapsed().as_secs_f64() * 1e6
         };
@@ -95,11 +95,21 @@ impl Second {
     }
 }
 
+/// Lets a moment pass before the other side is looked at again: on a machine with one core the other side needs it.
+pub(crate) fn relax() {
+    static IS_SHARED: OnceLock<bool> = OnceLock::new();
+    if *IS_SHARED.get_or_init(|| sysconf(SysconfVar::_NPROCESSORS_ONLN) == Ok(Some(1))) {
+        std::thread::yield_now();
+    } else {
+        std::hint::spin_loop();
+    }
+}
+
 impl Drop for Playing {
     fn drop(&mut self) {
         self.0.stop.store(true, Ordering::Release);
         while !self.0.stopped.load(Ordering::Acquire) {
-            std::hint::spin_loop();
+            relax();
         }
     }
 }

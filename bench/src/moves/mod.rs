@@ -7,9 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use segstore_transport::shm::Shm;
 use segstore_transport::tcp::Tcp;
+#[cfg(feature = "verbs")]
+use segstore_transport::verbs::Verbs;
 use segstore_transport::{Endpoint, Operation, Provider, Region, Wait};
 
+#[cfg(feature = "verbs")]
+use crate::raw::verbs;
 use crate::raw::{copy, socket};
+use crate::second::relax;
 use crate::{Bench, Failure, Result, Role, Row, Taken, Way};
 use pair::Pair;
 
@@ -48,18 +53,40 @@ impl Movement {
     }
 }
 
-/// The providers that run on any machine.
+/// The providers, between two ends on this machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Over {
     /// Shared memory.
     Shm,
     /// TCP over the loopback device.
     Tcp,
+    /// RDMA, from the first device with an active port to itself.
+    #[cfg(feature = "verbs")]
+    Verbs,
 }
 
 impl Over {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Shm, Self::Tcp];
+    /// Those that this machine has.
+    #[must_use]
+    pub fn here() -> Vec<Self> {
+        [
+            Self::Shm,
+            Self::Tcp,
+            #[cfg(feature = "verbs")]
+            Self::Verbs,
+        ]
+        .into_iter()
+        .filter(|over| over.is_here())
+        .collect()
+    }
+
+    fn is_here(self) -> bool {
+        match self {
+            Self::Shm | Self::Tcp => true,
+            #[cfg(feature = "verbs")]
+            Self::Verbs => verbs::first_device().is_ok(),
+        }
+    }
 
     /// As options name it.
     #[must_use]
@@ -67,6 +94,8 @@ impl Over {
         match self {
             Self::Shm => "shm",
             Self::Tcp => "tcp",
+            #[cfg(feature = "verbs")]
+            Self::Verbs => "verbs",
         }
     }
 
@@ -77,6 +106,8 @@ impl Over {
                 let target = Tcp::listening_on(([127, 0, 0, 1], 0)).open()?;
                 Pair::connect(&target, &Tcp::dialing_only().open()?, LONGEST)
             }
+            #[cfg(feature = "verbs")]
+            Self::Verbs => Pair::connect(&Verbs::new().open()?, &Verbs::new().open()?, LONGEST),
         }
     }
 }
@@ -117,6 +148,15 @@ pub fn with(
         (Over::Tcp, Movement::Write) => vec![socket::acknowledged(len, 1)?],
         (Over::Tcp, Movement::Read) => vec![socket::round_trip(REQUEST, len, 1)?],
         (Over::Tcp, Movement::Notify) => vec![socket::one_way(len)?],
+        #[cfg(feature = "verbs")]
+        (Over::Verbs, _) => {
+            let device = verbs::first_device()?;
+            match movement {
+                Movement::Write => vec![verbs::write(&device, &device, len, 1)?],
+                Movement::Read => vec![verbs::read(&device, &device, len)?],
+                Movement::Notify => Vec::new(),
+            }
+        }
     };
     measure(pair.way(movement, len), plain)
 }
@@ -134,7 +174,7 @@ impl Pair {
                     if let Some(number) = peer.poll_notification() {
                         noticed.store(number, Ordering::Release);
                     }
-                    std::hint::spin_loop();
+                    relax();
                 }
             });
             let act = notifying(endpoint, local, len, seen);
@@ -144,7 +184,7 @@ impl Pair {
         let other: Role = Arc::new(move |stop| {
             while !stop.load(Ordering::Relaxed) {
                 let _ = target.progress();
-                std::hint::spin_loop();
+                relax();
             }
         });
         let other = target_works.then_some(other);
@@ -173,7 +213,7 @@ fn notifying<'a>(
             while let Some(completion) = endpoint.poll() {
                 completion.result?;
             }
-            std::hint::spin_loop();
+            relax();
         }
         Ok(())
     })

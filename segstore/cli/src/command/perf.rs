@@ -162,7 +162,7 @@ fn cells(row: &Row) -> Vec<String> {
 
 fn move_bytes(report: &mut Report) -> Result<(), Failure> {
     let bench = bench(Bench::new())?;
-    for over in Over::ALL {
+    for over in Over::here() {
         let mut rows: Vec<(String, Measured<'_>)> = Vec::new();
         for (movement, (len, size)) in Movement::ALL.into_iter().flat_map(|movement| SIZES.map(|size| (movement, size)))
         {
@@ -228,7 +228,7 @@ fn on_each(
     report: &mut Report,
     measure: fn(&mut Report, &Session, Option<Over>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    for over in Over::ALL {
+    for over in Over::here() {
         let cluster = Cluster::start(over, "3GiB", false)?;
         measure(report, &cluster.session()?, Some(over))?;
     }
