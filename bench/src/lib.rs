@@ -6,6 +6,7 @@
 //! first for who measures, the second for the other side.
 
 pub mod checkpoints;
+pub mod fabric;
 pub mod loads;
 pub mod memory;
 pub mod moves;

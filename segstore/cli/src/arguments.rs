@@ -149,18 +149,19 @@ pub(crate) struct Run {
 
 #[derive(Args, Debug)]
 pub(crate) struct Perf {
-    /// What to measure [default: checkpoints and loads; with --dev everything]
+    /// What to measure [default: all that can be in this cluster; with --dev everything]
     #[arg(value_enum)]
     pub(crate) what: Vec<Measure>,
-    /// With daemons of its own on this machine, which go again, not the node's cluster: checkpoints and loads over shared memory and
-    /// then over TCP
+    /// With daemons of its own on this machine, which go again, not the node's cluster: over shared memory, over TCP, and over RDMA
+    /// where there is a device
     #[arg(long)]
     pub(crate) dev: bool,
 }
 
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Measure {
-    /// Write, read, write with a notification: on this machine, without a daemon
+    /// Writes and reads between this node and another, with nothing of the protocol between; with --dev on this machine, beside
+    /// plain copies and sockets
     Move,
     /// Checkpoints of one changed block in 64 MiB, to one and to two replicas
     Checkpoint,

@@ -30,6 +30,7 @@ pub mod control;
 mod domains;
 mod engine;
 mod error;
+mod fabric;
 mod hold;
 mod load;
 mod name;
@@ -47,6 +48,7 @@ mod working;
 
 pub use control::message::{Event, HeldName, Holder, NodeInfo, OwnerState, Place, ReplicaInfo, SegmentInfo, Status};
 pub use error::{Error, Result};
+pub use fabric::Fabric;
 pub use hold::Hold;
 pub use options::{BelowMinimum, CreateOptions, LoadOptions, OpenOptions, Tracking};
 pub use reader::Image;

@@ -16,6 +16,7 @@ use crate::domains::Domains;
 use crate::engine::event;
 use crate::engine::seat::Shared;
 use crate::error::{Error, Result};
+use crate::fabric::Fabric;
 use crate::hold::Hold;
 use crate::name::{HeldName, Names};
 use crate::options::{CreateOptions, LoadOptions, OpenOptions};
@@ -238,6 +239,15 @@ impl Session {
     /// [`Error::NotFound`]; [`Error::Unreachable`]: nobody owns it, or the owner does not answer.
     pub fn hold(&self, name: &str, time: Duration) -> Result<Hold> {
         Hold::new(&self.inner, name, time)
+    }
+
+    /// Opens the bare way to a segment's replica on another node, which is good for measuring only and ruins the segment: see
+    /// [`Fabric`].
+    ///
+    /// # Errors
+    /// As [`Session::open`]; [`Error::NoRoom`]: it has no replica on another node.
+    pub fn fabric(&self, name: &str) -> Result<Fabric> {
+        Fabric::open(&self.inner, name)
     }
 
     // ---- what is known ----

@@ -28,9 +28,14 @@ pub(crate) fn segstored() -> Command {
 
 impl Cluster {
     pub(crate) fn start(nodes: usize) -> Cluster {
+        Cluster::start_over(nodes, "auto")
+    }
+
+    pub(crate) fn start_over(nodes: usize, transport: &str) -> Cluster {
         let cluster = Cluster { place: TempDir::new().unwrap() };
-        let up =
-            cluster.run(&["dev", "up", "--nodes", &nodes.to_string(), "--memory", "256MiB", "--dir", cluster.dir()]);
+        let (nodes, dir) = (nodes.to_string(), cluster.dir());
+        let wanted = ["--nodes", &nodes, "--memory", "256MiB", "--transport", transport, "--dir", dir];
+        let up = cluster.run(&[&["dev", "up"], &wanted[..]].concat());
         assert!(up.status.success(), "{up:?}");
         cluster
     }

@@ -8,6 +8,7 @@ mod files;
 mod run;
 
 use std::path::PathBuf;
+use std::process::Stdio;
 
 use cluster::{Cluster, segctl, segstored, until};
 use segstore::Session;
@@ -27,6 +28,62 @@ fn a_cluster_is_measured_and_nothing_stays() {
     assert_eq!(cluster.json(&["ls"]), Value::Array(Vec::new()));
     assert_eq!(cluster.code(&["perf", "size"]), 2);
     assert_eq!(cluster.code(&["perf", "load"]), 16, "no node has room for it");
+    assert_eq!(cluster.json(&["ls"]), Value::Array(Vec::new()));
+}
+
+/// Each row against what it says of itself: what one provider takes nobody knows here.
+#[test]
+fn the_fabric_to_another_node_is_measured_and_nothing_stays() {
+    for over in ["shm", "tcp"] {
+        let cluster = Cluster::start_over(2, over);
+        let measured = cluster.json(&["perf", "move"]);
+        let fabric = &measured["fabric"];
+        let nodes = ["from", "to", "provider", "device"].map(|fact| fabric[fact].clone());
+        assert_eq!(nodes, [Value::from("n1"), Value::from("n2"), Value::from(over), Value::Null]);
+        let rows = |of: &str| fabric[of].as_array().unwrap().clone();
+        let what = |row: &Value| (row["operation"].as_str().unwrap().to_owned(), row["bytes"].as_u64().unwrap());
+        let of_each = |sizes: &[u64]| -> Vec<_> {
+            ["write", "read"].iter().flat_map(|name| sizes.iter().map(|size| ((*name).to_owned(), *size))).collect()
+        };
+        assert_eq!(rows("latency").iter().map(what).collect::<Vec<_>>(), of_each(&[64, 4096, 1 << 20]));
+        assert_eq!(rows("bandwidth").iter().map(what).collect::<Vec<_>>(), of_each(&[1 << 16, 1 << 20]));
+        let number = |row: &Value, field: &str| row[field].as_f64().unwrap();
+        for row in rows("latency") {
+            let order = ["t_min_usec", "t_typical_usec", "percentile_99_usec", "percentile_99_9_usec", "t_max_usec"];
+            let times = order.map(|field| number(&row, field));
+            assert!(times[0] > 0.0 && times.is_sorted(), "{row}");
+        }
+        for row in rows("bandwidth") {
+            let [peak, average] = ["peak_mib_per_sec", "average_mib_per_sec"].map(|field| number(&row, field));
+            assert!(0.0 < average && average <= peak, "{row}");
+            let bytes = number(&row, "message_rate_mpps") * 1e6 * number(&row, "bytes");
+            assert!((bytes / (average * f64::from(1 << 20)) - 1.0).abs() < 1e-6, "{row}");
+        }
+        let table = cluster.run(&["perf", "move"]);
+        let table = String::from_utf8(table.stdout).unwrap();
+        assert!(table.starts_with(&format!("From node n1 to node n2 over {over}\n")), "{table}");
+        assert_eq!(table.matches("t_typical[usec]").count(), 2, "{table}");
+        assert_eq!(table.matches("BW average[MB/sec]").count(), 2, "{table}");
+        assert_eq!(cluster.json(&["ls"]), Value::Array(Vec::new()));
+    }
+}
+
+#[test]
+fn a_node_alone_has_no_fabric_to_be_measured() {
+    let cluster = Cluster::start(1);
+    assert_eq!(cluster.code(&["perf", "move"]), 16);
+    assert_eq!(cluster.json(&["ls"]), Value::Array(Vec::new()));
+}
+
+/// By a signal, in the middle of it.
+#[test]
+fn measuring_that_is_ended_leaves_nothing() {
+    let cluster = Cluster::start(2);
+    let mut perf = cluster.command(1, &["perf", "move", "checkpoint"]).stdout(Stdio::null()).spawn().unwrap();
+    until("it measures", || cluster.json(&["ls"]) != Value::Array(Vec::new()));
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(perf.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    assert_eq!(perf.wait().unwrap().code(), Some(130));
     assert_eq!(cluster.json(&["ls"]), Value::Array(Vec::new()));
 }
 

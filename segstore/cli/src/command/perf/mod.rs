@@ -1,19 +1,23 @@
 //! `segctl perf`: how fast it is here, each row beside the plainest form of the same movement.
 
-use std::path::{Path, PathBuf};
+mod cluster;
+mod fabric;
+
+use std::sync::Mutex;
 
 use segstore::Session;
 use segstore_bench::checkpoints::{self, Case, Which};
+use segstore_bench::fabric::Between;
 use segstore_bench::memory::{self, Memory};
 use segstore_bench::moves::{self, Movement, SIZES};
 use segstore_bench::{Bench, Over, Row, loads};
 use serde::Serialize;
 
 use super::Context;
-use crate::arguments::{Measure, Perf, Up};
-use crate::dev;
+use crate::arguments::{Measure, Perf};
 use crate::exit::Failure;
 use crate::output::{json, line, progress, table};
+use cluster::Cluster;
 
 const MIB: u64 = 1 << 20;
 /// Bytes that are loaded.
@@ -30,24 +34,29 @@ median of the pairs. LINE is a cache line between the two cores and back: compar
 pub(crate) fn run(context: &Context, perf: &Perf) -> Result<(), Failure> {
     let default: &[Measure] = match perf.dev {
         true => &[Measure::Move, Measure::Checkpoint, Measure::Size, Measure::Load, Measure::Memory],
-        false => &[Measure::Checkpoint, Measure::Load, Measure::Memory],
+        false => &[Measure::Move, Measure::Checkpoint, Measure::Load, Measure::Memory],
     };
     let wanted = if perf.what.is_empty() { default } else { &perf.what };
-    let mut report = Report { as_json: context.json, rows: Vec::new(), memory: None, skipped: Vec::new() };
+    let mut report = Report { as_json: context.json, ..Report::default() };
     if wanted.contains(&Measure::Size) && !perf.dev {
         return Err(Failure::Usage("size is measured with daemons of its own only: add --dev".into()));
     }
     if perf.dev {
-        clear_when_asked_to_end()?;
+        when_asked_to_end(cluster::clear_all)?;
+    } else {
+        let session = context.session()?;
+        when_asked_to_end(move || remove_all(&session))?;
     }
     let measured = wanted.iter().try_for_each(|what| measure(context, &mut report, *what, perf.dev));
+    let _ending = ENDING.lock();
     // What was measured before a failure is said all the same.
     report.end(measured)
 }
 
 fn measure(context: &Context, report: &mut Report, what: Measure, on_own: bool) -> Result<(), Failure> {
     match (what, on_own) {
-        (Measure::Move, _) => move_bytes(report),
+        (Measure::Move, true) => move_bytes(report),
+        (Measure::Move, false) => fabric::measure(report, &context.session()?),
         (Measure::Size, _) => sizes(report),
         (Measure::Checkpoint, false) => checkpoint(report, &context.session()?, None),
         (Measure::Load, false) => load(report, &context.session()?, None),
@@ -58,12 +67,13 @@ fn measure(context: &Context, report: &mut Report, what: Measure, on_own: bool) 
     }
 }
 
-/// The rows, said as they come.
-#[derive(Serialize)]
+/// What was measured, said as it comes.
+#[derive(Default, Serialize)]
 struct Report {
     #[serde(skip)]
     as_json: bool,
     rows: Vec<Row>,
+    fabric: Option<Between>,
     /// Multiples of the segment.
     memory: Option<Memory>,
     /// What does not fit here.
@@ -117,7 +127,7 @@ impl Report {
     }
 
     fn end(self, measured: Result<(), Failure>) -> Result<(), Failure> {
-        let is_empty = self.rows.is_empty() && self.memory.is_none();
+        let is_empty = self.rows.is_empty() && self.memory.is_none() && self.fabric.is_none();
         let skipped = self.skipped.first().map(|skipped| format!("{}: {}", skipped.name, skipped.why));
         if self.as_json {
             json(&self);
@@ -235,65 +245,34 @@ fn on_each(
     Ok(())
 }
 
+/// Held by whoever ends the process: what is cleared away makes the measuring fail, and that must not come first.
+static ENDING: Mutex<()> = Mutex::new(());
+
+/// Signals would leave what was made for measuring.
+fn when_asked_to_end(clear: impl Fn() + Send + 'static) -> Result<(), Failure> {
+    let asked = ctrlc::set_handler(move || {
+        let _ending = ENDING.lock();
+        clear();
+        std::process::exit(130);
+    });
+    asked.map_err(|error| Failure::Unwell(format!("watching for signals: {error}")))
+}
+
+/// Removes every segment of this process.
+fn remove_all(session: &Session) {
+    let ours = format!("-{}", std::process::id());
+    let segments = session.segments().unwrap_or_default();
+    for segment in segments.iter().filter(|made| made.name.starts_with("perf/") && made.name.ends_with(&ours)) {
+        if let Err(error) = session.remove(&segment.name, true) {
+            eprintln!("segctl: {} stays: {error}", segment.name);
+        }
+    }
+}
+
 fn over_what(over: Option<Over>) -> String {
     over.map_or_else(String::new, |over| format!(", {}", over.name()))
 }
 
 fn bench(made: segstore_bench::Result<Bench>) -> Result<Bench, Failure> {
     made.map_err(|error| Failure::Unwell(error.to_string()))
-}
-
-/// Three daemons, which end with this.
-struct Cluster {
-    dir: PathBuf,
-    socket: PathBuf,
-}
-
-impl Cluster {
-    fn start(over: Over, memory: &str, on_disk: bool) -> Result<Self, Failure> {
-        let dir = place();
-        let up = Up {
-            nodes: 3,
-            dir: dir.clone(),
-            memory: Some(memory.to_owned()),
-            transport: Some(over.name().to_owned()),
-            node_lease: None,
-            on_disk,
-        };
-        let cluster = Self { socket: dir.join("n1").join("segstored.sock"), dir };
-        dev::up(&up)?;
-        Ok(cluster)
-    }
-
-    fn session(&self) -> Result<Session, Failure> {
-        Ok(Session::connect_to(&self.socket)?)
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        clear(&self.dir);
-    }
-}
-
-fn place() -> PathBuf {
-    std::env::temp_dir().join(format!("segstore-perf-{}", std::process::id()))
-}
-
-fn clear(dir: &Path) {
-    if let Err(error) = dev::down(dir) {
-        eprintln!("segctl: {error}");
-    }
-    let _ = std::fs::remove_dir_all(dir);
-}
-
-/// The daemons are processes of their own, and would stay.
-fn clear_when_asked_to_end() -> Result<(), Failure> {
-    let asked = ctrlc::set_handler(|| {
-        if place().exists() {
-            clear(&place());
-        }
-        std::process::exit(130);
-    });
-    asked.map_err(|error| Failure::Unwell(format!("watching for signals: {error}")))
 }

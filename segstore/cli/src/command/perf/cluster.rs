@@ -1,0 +1,61 @@
+//! Daemons of `perf --dev`'s own.
+
+use std::path::{Path, PathBuf};
+
+use segstore::Session;
+use segstore_bench::Over;
+
+use crate::arguments::Up;
+use crate::dev;
+use crate::exit::Failure;
+
+/// Three daemons, which end with this.
+pub(super) struct Cluster {
+    dir: PathBuf,
+    socket: PathBuf,
+}
+
+impl Cluster {
+    pub(super) fn start(over: Over, memory: &str, on_disk: bool) -> Result<Self, Failure> {
+        let dir = place();
+        let up = Up {
+            nodes: 3,
+            dir: dir.clone(),
+            memory: Some(memory.to_owned()),
+            transport: Some(over.name().to_owned()),
+            node_lease: None,
+            on_disk,
+        };
+        let cluster = Self { socket: dir.join("n1").join("segstored.sock"), dir };
+        dev::up(&up)?;
+        Ok(cluster)
+    }
+
+    pub(super) fn session(&self) -> Result<Session, Failure> {
+        Ok(Session::connect_to(&self.socket)?)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        clear(&self.dir);
+    }
+}
+
+fn place() -> PathBuf {
+    std::env::temp_dir().join(format!("segstore-perf-{}", std::process::id()))
+}
+
+fn clear(dir: &Path) {
+    if let Err(error) = dev::down(dir) {
+        eprintln!("segctl: {error}");
+    }
+    let _ = std::fs::remove_dir_all(dir);
+}
+
+/// Ends daemons that this process started: they are processes of their own, and would stay.
+pub(super) fn clear_all() {
+    if place().exists() {
+        clear(&place());
+    }
+}
