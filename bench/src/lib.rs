@@ -11,6 +11,7 @@ pub mod loads;
 pub mod memory;
 pub mod moves;
 mod percentiles;
+pub mod processor;
 pub mod raw;
 mod second;
 pub mod stream;

@@ -72,6 +72,7 @@ fn the_fabric_to_another_node_is_measured_and_nothing_stays() {
 fn a_node_alone_has_no_fabric_to_be_measured() {
     let cluster = Cluster::start(1);
     assert_eq!(cluster.code(&["perf", "move"]), 16);
+    assert_eq!(cluster.code(&["perf", "cpu"]), 2);
     assert_eq!(cluster.json(&["ls"]), Value::Array(Vec::new()));
 }
 

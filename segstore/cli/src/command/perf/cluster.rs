@@ -6,13 +6,14 @@ use segstore::Session;
 use segstore_bench::Over;
 
 use crate::arguments::Up;
-use crate::dev;
+use crate::dev::{self, Started};
 use crate::exit::Failure;
 
 /// Three daemons, which end with this.
 pub(super) struct Cluster {
     dir: PathBuf,
     socket: PathBuf,
+    daemons: Vec<Started>,
 }
 
 impl Cluster {
@@ -26,13 +27,19 @@ impl Cluster {
             node_lease: None,
             on_disk,
         };
-        let cluster = Self { socket: dir.join("n1").join("segstored.sock"), dir };
-        dev::up(&up)?;
+        // Also what comes up in part goes again.
+        let mut cluster = Self { socket: dir.join("n1").join("segstored.sock"), dir, daemons: Vec::new() };
+        cluster.daemons = dev::up(&up)?;
         Ok(cluster)
     }
 
     pub(super) fn session(&self) -> Result<Session, Failure> {
         Ok(Session::connect_to(&self.socket)?)
+    }
+
+    /// The process of a node's daemon.
+    pub(super) fn process(&self, node: &str) -> Option<i32> {
+        self.daemons.iter().find(|daemon| daemon.name == node).map(|daemon| daemon.pid)
     }
 }
 

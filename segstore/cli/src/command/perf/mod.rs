@@ -2,6 +2,7 @@
 
 mod cluster;
 mod fabric;
+mod processor;
 
 use std::sync::Mutex;
 
@@ -18,6 +19,7 @@ use crate::arguments::{Measure, Perf};
 use crate::exit::Failure;
 use crate::output::{json, line, progress, table};
 use cluster::Cluster;
+use processor::Daemon;
 
 const MIB: u64 = 1 << 20;
 /// Bytes that are loaded.
@@ -33,13 +35,15 @@ median of the pairs. LINE is a cache line between the two cores and back: compar
 
 pub(crate) fn run(context: &Context, perf: &Perf) -> Result<(), Failure> {
     let default: &[Measure] = match perf.dev {
-        true => &[Measure::Move, Measure::Checkpoint, Measure::Size, Measure::Load, Measure::Memory],
+        true => &[Measure::Move, Measure::Checkpoint, Measure::Size, Measure::Load, Measure::Memory, Measure::Cpu],
         false => &[Measure::Move, Measure::Checkpoint, Measure::Load, Measure::Memory],
     };
     let wanted = if perf.what.is_empty() { default } else { &perf.what };
     let mut report = Report { as_json: context.json, ..Report::default() };
-    if wanted.contains(&Measure::Size) && !perf.dev {
-        return Err(Failure::Usage("size is measured with daemons of its own only: add --dev".into()));
+    for (what, name) in [(Measure::Size, "size"), (Measure::Cpu, "cpu")] {
+        if wanted.contains(&what) && !perf.dev {
+            return Err(Failure::Usage(format!("{name} is measured with daemons of its own only: add --dev")));
+        }
     }
     if perf.dev {
         when_asked_to_end(cluster::clear_all)?;
@@ -58,6 +62,7 @@ fn measure(context: &Context, report: &mut Report, what: Measure, on_own: bool) 
         (Measure::Move, true) => move_bytes(report),
         (Measure::Move, false) => fabric::measure(report, &context.session()?),
         (Measure::Size, _) => sizes(report),
+        (Measure::Cpu, _) => Over::here().into_iter().try_for_each(|over| processor::measure(report, over)),
         (Measure::Checkpoint, false) => checkpoint(report, &context.session()?, None),
         (Measure::Load, false) => load(report, &context.session()?, None),
         (Measure::Memory, false) => memory(report, &context.session()?),
@@ -74,6 +79,7 @@ struct Report {
     as_json: bool,
     rows: Vec<Row>,
     fabric: Option<Between>,
+    daemons: Vec<Daemon>,
     /// Multiples of the segment.
     memory: Option<Memory>,
     /// What does not fit here.
@@ -127,7 +133,8 @@ impl Report {
     }
 
     fn end(self, measured: Result<(), Failure>) -> Result<(), Failure> {
-        let is_empty = self.rows.is_empty() && self.memory.is_none() && self.fabric.is_none();
+        let is_empty =
+            self.rows.is_empty() && self.memory.is_none() && self.fabric.is_none() && self.daemons.is_empty();
         let skipped = self.skipped.first().map(|skipped| format!("{}: {}", skipped.name, skipped.why));
         if self.as_json {
             json(&self);
