@@ -73,7 +73,7 @@ pub(crate) enum Command {
         #[arg(long)]
         force: bool,
     },
-    /// Measure: each row beside the plainest form of the same movement, in turn
+    /// Measure the cluster; with --dev this machine, each row beside the plainest form of the same movement, in turn
     Perf(Perf),
     /// Find out what this machine lacks, and how to put it right
     Doctor,
