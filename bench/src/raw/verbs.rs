@@ -59,7 +59,7 @@ pub fn write(from: &str, to: &str, len: usize, count: usize) -> Result<Way<'stat
 /// Reads of `len` bytes from another device, each until the completion is there.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn read(from: &str, to: &str, len: usize) -> Result<Way<'static>> {
     let mut line = Line::open(from, to, READ, len, len)?;
     let act = move || line.post().and_then(|()| line.complete());
@@ -69,7 +69,7 @@ pub fn read(from: &str, to: &str, len: usize) -> Result<Way<'static>> {
 /// Reads of `len` bytes from another device, into one place after the other of as much memory as `in_flight` of them need.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn reads(from: &str, to: &str, len: usize, in_flight: usize) -> Result<impl Pipe> {
     Line::open(from, to, READ, len, len * in_flight)
 }
