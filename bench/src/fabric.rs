@@ -131,7 +131,7 @@ fn in_flight(pipe: &mut impl Pipe, movement: Movement, bytes: usize) -> Result<B
     Ok(Bandwidth {
         operation: movement.name(),
         bytes,
-        iterations: ITERATIONS,
+        iterations: stream.done(),
         in_flight: IN_FLIGHT,
         peak_mib_per_sec: mib_per_sec(stream.best_rate()),
         average_mib_per_sec: mib_per_sec(stream.rate()),

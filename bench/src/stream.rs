@@ -77,22 +77,27 @@ impl Pipe for OneSided<'_> {
     }
 }
 
+/// After so long no more are started: on a slow fabric a thousand long ones would take minutes.
+const LONGEST: Duration = Duration::from_secs(2);
+
 /// When each operation was posted, and had completed.
 #[derive(Clone, Debug)]
 pub struct Stream(Vec<(Duration, Duration)>);
 
 impl Stream {
-    /// Does `count` operations, of which `in_flight` are under way at a time.
+    /// Does `count` operations, of which `in_flight` are under way at a time; fewer where they take longer than two seconds.
     ///
     /// # Errors
     /// One was refused, or failed.
     pub fn measure(pipe: &mut impl Pipe, count: usize, in_flight: usize) -> Result<Self> {
         let mut times = Vec::with_capacity(count);
-        let (began, mut completed) = (Instant::now(), 0);
-        while completed < count {
-            if times.len() < count && times.len() - completed < in_flight {
-                times.push((began.elapsed(), Duration::MAX));
+        let (began, mut completed, mut is_enough) = (Instant::now(), 0, false);
+        while !is_enough || completed < times.len() {
+            if !is_enough && times.len() - completed < in_flight {
+                let posted = began.elapsed();
+                times.push((posted, Duration::MAX));
                 pipe.post()?;
+                is_enough = times.len() >= count || posted > LONGEST;
             } else {
                 pipe.complete()?;
                 times[completed].1 = began.elapsed();
@@ -100,6 +105,11 @@ impl Stream {
             }
         }
         Ok(Self(times))
+    }
+
+    /// How many were done.
+    pub fn done(&self) -> usize {
+        self.0.len()
     }
 
     /// How long each took.
