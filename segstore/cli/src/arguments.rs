@@ -63,7 +63,9 @@ pub(crate) enum Command {
     /// end, then it is killed. With a terminal as standard input it stays in the terminal's process group, and signals that come by
     /// `kill` are passed on to it alone. Whatever it leaves behind when it ends is killed.
     ///
-    /// When the node's daemon is silent for two thirds of a node's lease, another node may run the program soon: it is ended, as after TERM.
+    /// When the node's lease was not confirmed for two thirds of its time, because the node's daemon is silent, or the directory to it, another
+    /// node may run the program soon: it gets TERM, and is killed before the lease is over, whatever its time to end. When another session
+    /// takes the name by force, it is killed at once.
     Run(Run),
     /// Remove a segment and every copy of it
     Rm {

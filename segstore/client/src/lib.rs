@@ -56,7 +56,7 @@ pub use segment::{Checkpoint, Segment};
 pub use segstore_core::id::{Epoch, Term};
 pub use segstore_core::owner::Outcome;
 pub use segstore_transport::Wait;
-pub use session::{DEFAULT_SOCKET, SESSION_VARIABLE, SOCKET_VARIABLE, Session};
+pub use session::{DEFAULT_SOCKET, Lease, SESSION_VARIABLE, SOCKET_VARIABLE, Session};
 pub use takeover::Times;
 pub use ticket::Ticket;
 

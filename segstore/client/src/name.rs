@@ -22,7 +22,7 @@ impl HeldName {
         // Counted before the daemon is asked: who lets go meanwhile is not the last.
         session.names.join(name);
         let held = Self { session: session.clone(), name: name.to_owned(), is_counted: true };
-        if session.acquire(name, wait, force)? {
+        if session.acquire(name, wait, force)?.0 {
             session.names.set_ours(name, true);
         }
         Ok(held)

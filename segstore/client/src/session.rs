@@ -4,13 +4,15 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use segstore_core::id::Member;
 use segstore_core::layout::{Geometry, Ownership};
 
 use crate::control::channel::{Asked, Channel, Reporter};
-use crate::control::message::{Answer, Bytes, Demand, Event, Fault, NodeInfo, Place, Request, SegmentInfo, Status};
+use crate::control::message::{
+    Answer, Bytes, Demand, Event, Fault, Holder, NodeInfo, Place, Request, SegmentInfo, Status,
+};
 use crate::control::rdma::RdmaDevice;
 use crate::domains::Domains;
 use crate::engine::event;
@@ -39,6 +41,17 @@ const ANSWER: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub struct Session {
     pub(crate) inner: Arc<Inner>,
+}
+
+/// How the lease of a session's node stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Lease {
+    /// Until then nobody else is given what is held on this node, whatever happens. It may have been.
+    pub until: Instant,
+    /// Its whole time: what each confirmation gives.
+    pub time: Duration,
+    /// Why it is not kept alive now, for people.
+    pub trouble: Option<String>,
 }
 
 pub(crate) struct Inner {
@@ -197,15 +210,42 @@ impl Session {
         HeldName::acquire(&self.inner, name, options.wait_for_holder, options.force)
     }
 
-    /// Holds a name, so that no other session in the cluster owns the segment; the segment need not exist.
+    /// Holds a name, so that no other session in the cluster owns the segment; the segment need not exist. Gives the number of the hold.
     ///
     /// # Errors
     /// [`Error::Owned`]: another session holds it, for longer than `wait` (`None`: for ever).
-    pub fn acquire(&self, name: &str, wait: Option<Duration>, force: bool) -> Result<()> {
-        self.inner.acquire(name, wait, force)?;
+    pub fn acquire(&self, name: &str, wait: Option<Duration>, force: bool) -> Result<u64> {
+        let (_, hold) = self.inner.acquire(name, wait, force)?;
         // It outlasts the segment that may be open under this name.
         self.inner.names.set_ours(name, false);
-        Ok(())
+        Ok(hold)
+    }
+
+    /// Waits until the hold of that number is over, because another session took the name or this one let it go; gives who holds the
+    /// name then. What was taken and is free again, or was acquired again, is another hold.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`]: the node's daemon does not answer any more.
+    pub fn await_loss(&self, name: &str, hold: u64) -> Result<Option<Holder>> {
+        match self.inner.ask(name, Request::AwaitLoss { name: name.to_owned(), hold }, None)? {
+            Answer::Lost { holder } => Ok(holder),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// How the node's lease stands, as the node's daemon knows by itself. What this session holds is another's once it is over.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`]: the daemon does not answer within `limit`.
+    pub fn lease(&self, limit: Duration) -> Result<Lease> {
+        let asked = Instant::now();
+        match self.inner.ask("", Request::Lease, Some(limit))? {
+            Answer::Lease { left_ms, time_ms, trouble } => {
+                let [left, time] = [left_ms, time_ms].map(Duration::from_millis);
+                Ok(Lease { until: asked + left, time, trouble })
+            }
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// Holds a name no longer.
@@ -337,8 +377,8 @@ impl Inner {
         }
     }
 
-    /// Holds a name; whether the session did not before.
-    pub(crate) fn acquire(&self, name: &str, wait: Option<Duration>, force: bool) -> Result<bool> {
+    /// Holds a name; whether the session did not before, and the number of the hold.
+    pub(crate) fn acquire(&self, name: &str, wait: Option<Duration>, force: bool) -> Result<(bool, u64)> {
         let releasing = self.releasing.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
         if let Some(released) = releasing {
             // The daemon serves requests side by side: the release must not come after this.
@@ -347,7 +387,7 @@ impl Inner {
         let millis = wait.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
         let request = Request::Acquire { name: name.to_owned(), wait: millis, force };
         match self.ask(name, request, wait.map(|wait| wait.saturating_add(ANSWER)))? {
-            Answer::Acquired { newly } => Ok(newly),
+            Answer::Acquired { newly, hold } => Ok((newly, hold)),
             other => Err(unexpected(&other)),
         }
     }

@@ -13,6 +13,25 @@ use crate::node::parse;
 /// How often it is said that it is still the same that keeps the node out.
 const REMIND: Duration = Duration::from_secs(60);
 
+/// How the node's lease stands, as far as it is known here.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Standing {
+    /// It is good until then if it is not confirmed again: counted from when that was asked for, since the directory counts from when it
+    /// heard of it. `None`: there is none.
+    pub until: Option<Instant>,
+    /// Its whole time.
+    pub time: Duration,
+    /// Why it is not kept alive now.
+    pub trouble: Option<String>,
+}
+
+/// A lease, and the time that the directory gives it: that of when it was granted, whatever was configured since.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Granted {
+    id: LeaseId,
+    time: Duration,
+}
+
 /// Keeps the node alive in the directory.
 pub struct Keeper {
     directory: Arc<dyn Directory>,
@@ -20,6 +39,7 @@ pub struct Keeper {
     /// The lease's number, for a daemon that is started again within its time.
     file: PathBuf,
     current: watch::Sender<Option<LeaseId>>,
+    standing: watch::Sender<Standing>,
     /// The other node that has this one's name.
     namesake: watch::Sender<Option<NodeEntry>>,
     /// Rung when the entry is not true any more.
@@ -31,7 +51,7 @@ impl Keeper {
     #[must_use]
     pub fn new(directory: Arc<dyn Directory>, time: Duration, file: PathBuf) -> Self {
         let (current, namesake) = (watch::Sender::new(None), watch::Sender::new(None));
-        Self { directory, time, file, current, namesake, changed: Arc::default() }
+        Self { directory, time, file, current, standing: watch::Sender::default(), namesake, changed: Arc::default() }
     }
 
     /// What to ring when the node's entry is not true any more.
@@ -44,6 +64,12 @@ impl Keeper {
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Option<LeaseId>> {
         self.current.subscribe()
+    }
+
+    /// For how long the lease is good, as that changes.
+    #[must_use]
+    pub fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.subscribe()
     }
 
     /// The other node that has this one's name, as long as this one waits for it.
@@ -67,7 +93,7 @@ impl Keeper {
                     // This very machine, with its data lost, has another number and waits for its former lease to end.
                     if namesake_since.get_or_insert_with(Instant::now).elapsed() > 2 * self.time {
                         if let Some(lease) = lease {
-                            let _ = self.directory.end(lease).await;
+                            let _ = self.directory.end(lease.id).await;
                         }
                         return format!(
                             "another node is called {}: its daemon is at {}; give this one another `name`, or stop that one",
@@ -88,11 +114,13 @@ impl Keeper {
                     );
                     (lease, written) = (None, None);
                     self.current.send_replace(None);
+                    self.standing.send_replace(Standing::default());
                     continue;
                 }
                 Err(error) => {
                     // Nobody knows whether it stood there all the time.
                     namesake_since = None;
+                    self.standing.send_modify(|standing| standing.trouble = Some(error.to_string()));
                     let is_told = |(told, at): &(DirectoryError, Instant)| *told == error && at.elapsed() < REMIND;
                     if !trouble.as_ref().is_some_and(is_told) {
                         tracing::warn!("keeping the node's lease alive: {error}; trying again");
@@ -100,7 +128,8 @@ impl Keeper {
                     }
                 }
             }
-            let pause = tokio::time::sleep(if trouble.is_some() { self.time / 10 } else { self.time / 3 });
+            let time = lease.map_or(self.time, |lease| lease.time);
+            let pause = tokio::time::sleep(if trouble.is_some() { time / 10 } else { time / 6 });
             tokio::select! {
                 () = pause => {}
                 () = self.changed.notified(), if trouble.is_none() => {}
@@ -109,9 +138,9 @@ impl Keeper {
     }
 
     /// The lease of the daemon's former life, unless it is over. A directory that does not answer now may have kept it.
-    async fn former(&self) -> Option<LeaseId> {
+    async fn former(&self) -> Option<Granted> {
         let lease = self.written().await?;
-        match self.directory.keep_alive(lease).await {
+        match self.directory.keep_alive(lease.id).await {
             Ok(()) => tracing::info!("started again within the node's lease: nothing was given up meanwhile"),
             Err(DirectoryError::LeaseOver(_)) => return None,
             Err(error) => tracing::warn!("whether the node's lease stands is not known yet: {error}"),
@@ -125,7 +154,7 @@ impl Keeper {
         loop {
             if let Some(lease) = self.written().await {
                 // Whether it stands is asked when the work is done.
-                let _ = self.directory.keep_alive(lease).await;
+                let _ = self.directory.keep_alive(lease.id).await;
             }
             if let Ok(done) = tokio::time::timeout(self.time / 3, &mut work).await {
                 return done;
@@ -133,34 +162,45 @@ impl Keeper {
         }
     }
 
-    /// The lease of the daemon's former life.
-    async fn written(&self) -> Option<LeaseId> {
+    /// The lease of the daemon's former life: its number, and its milliseconds, which an older daemon has not written.
+    async fn written(&self) -> Option<Granted> {
         let text = tokio::fs::read_to_string(&self.file).await.ok()?;
-        Some(LeaseId(text.trim().parse().ok()?))
+        let mut numbers = text.split_whitespace().map_while(|number| number.parse().ok());
+        let id = LeaseId(numbers.next()?);
+        Some(Granted { id, time: numbers.next().map_or(self.time, Duration::from_millis) })
+    }
+
+    /// Notes that the lease is good: the directory has answered what was asked at `asked`.
+    fn confirmed(&self, lease: Granted, asked: Instant) {
+        self.standing.send_replace(Standing { until: Some(asked + lease.time), time: lease.time, trouble: None });
     }
 
     async fn beat(
         &self,
         membership: &Membership,
-        lease: &mut Option<LeaseId>,
+        lease: &mut Option<Granted>,
         written: Option<&NodeEntry>,
         entry: &NodeEntry,
     ) -> Result<Option<NodeEntry>, DirectoryError> {
-        let held = match *lease {
-            Some(held) => {
-                self.directory.keep_alive(held).await?;
-                held
+        let asked = Instant::now();
+        let granted = match *lease {
+            Some(granted) => {
+                self.directory.keep_alive(granted.id).await?;
+                granted
             }
             None => {
                 membership.confirm(&*self.directory).await?;
-                let granted = self.directory.grant(self.time).await?;
-                if let Err(error) = tokio::fs::write(&self.file, granted.0.to_string()).await {
+                let granted = Granted { id: self.directory.grant(self.time).await?, time: self.time };
+                let text = format!("{} {}", granted.id.0, granted.time.as_millis());
+                if let Err(error) = tokio::fs::write(&self.file, text).await {
                     tracing::warn!("{}: {error}; a restart will look like a death", self.file.display());
                 }
                 granted
             }
         };
-        *lease = Some(held);
+        *lease = Some(granted);
+        self.confirmed(granted, asked);
+        let held = granted.id;
         if written.is_none()
             && let Some(other) = self.take_name(held, entry).await?
         {

@@ -81,6 +81,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
         sessions: Sessions::open(config.data_dir.join("sessions.json")),
         lease_time: config.node_lease,
         lease: keeper.subscribe(),
+        standing: keeper.standing(),
         changed: keeper.bell(),
     });
 

@@ -5,7 +5,9 @@
 mod cluster;
 mod dev;
 mod files;
+mod link;
 mod run;
+mod tenure;
 
 use std::path::PathBuf;
 use std::process::Stdio;

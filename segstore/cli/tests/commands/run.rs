@@ -1,12 +1,11 @@
 //! `run`, and what becomes of its program.
 
-use std::fs::File;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use segstore::{Error, OpenOptions, Session};
+use segstore::{OpenOptions, Session};
 use serde_json::Value;
 
 use crate::cluster::{Cluster, has_ended, segctl, until};
@@ -70,26 +69,6 @@ fn a_name_that_is_held_is_shown_and_json_has_units() {
     job.wait().unwrap();
 }
 
-/// A node that hangs for longer than its lease counts as dead: what runs there ends.
-#[test]
-fn a_program_whose_node_was_given_up_ends() {
-    let cluster = Cluster::start(2);
-    let marks = cluster.file("marks");
-    let script = format!("echo $$ >> {}; exec sleep 600", marks.display());
-    let started = || std::fs::read_to_string(&marks).unwrap_or_default().lines().count();
-    let mut first = cluster.start_run(2, "job", &script);
-    until("the first runs", || started() == 1);
-    let mut second = cluster.start_run(1, "job", &script);
-    let daemon = std::fs::read_to_string(cluster.file("n2/segstored.pid")).unwrap();
-    let daemon = daemon.trim().parse().unwrap();
-    send(daemon, Signal::SIGSTOP);
-    until("the second runs", || started() == 2);
-    send(daemon, Signal::SIGCONT);
-    assert_eq!(first.wait().unwrap().code(), Some(12));
-    send(second.id(), Signal::SIGTERM);
-    second.wait().unwrap();
-}
-
 #[test]
 fn the_programs_exit_code_is_passed_on() {
     let cluster = Cluster::start(1);
@@ -101,52 +80,8 @@ fn the_programs_exit_code_is_passed_on() {
     }
 }
 
-fn send(process: u32, signal: Signal) {
+pub(crate) fn send(process: u32, signal: Signal) {
     kill(Pid::from_raw(process.try_into().unwrap()), signal).unwrap();
-}
-
-/// A node whose daemon is gone and does not come back is given up after its lease: nothing of it may run on then.
-#[test]
-fn a_program_whose_daemon_is_gone_ends() {
-    let cluster = Cluster::start(2);
-    let (marks, said) = (cluster.file("marks"), cluster.file("said"));
-    let script = format!("echo $$ >> {}; exec sleep 600", marks.display());
-    let started = || std::fs::read_to_string(&marks).unwrap_or_default().lines().count();
-    let mut first = cluster.command(2, &["run", "job", "--", "sh", "-c", &script]);
-    let mut first = first.stderr(File::create(&said).unwrap()).spawn().unwrap();
-    until("the first runs", || started() == 1);
-    let mut second = cluster.start_run(1, "job", &script);
-    let daemon = std::fs::read_to_string(cluster.file("n2/segstored.pid")).unwrap();
-    send(daemon.trim().parse().unwrap(), Signal::SIGKILL);
-    let says = |what: &str| std::fs::read_to_string(&said).unwrap().contains(what);
-    until("the runner says it", || says("does not answer"));
-    assert!(!says("ending the program"), "a daemon that is started again within its lease costs nothing");
-    assert_eq!(first.wait().unwrap().code(), Some(12));
-    assert!(says("has not answered for 2."));
-    until("the second runs", || started() == 2);
-    send(second.id(), Signal::SIGTERM);
-    second.wait().unwrap();
-}
-
-/// A daemon that has no connection left for this user keeps the node's lease all the same.
-#[test]
-fn a_program_whose_daemon_takes_no_more_connections_goes_on() {
-    let cluster = Cluster::start(1);
-    let socket = cluster.file("n1/segstored.sock");
-    let mut run = cluster.start_run(1, "job", "sleep 600");
-    until("it is held", || cluster.code(&["put", "job", "/etc/hostname", "--wait", "0s"]) == 11);
-    let (mut sessions, began) = (Vec::new(), Instant::now());
-    // What the runner itself lets go for a moment is taken, too.
-    while began.elapsed() < Duration::from_secs(5) {
-        match Session::connect_to(&socket) {
-            Ok(session) => sessions.push(session),
-            Err(error) => assert!(matches!(error, Error::NoRoom(_)), "{error}"),
-        }
-    }
-    assert_eq!(run.try_wait().unwrap(), None);
-    drop(sessions);
-    send(run.id(), Signal::SIGTERM);
-    assert_eq!(run.wait().unwrap().code(), Some(128 + 15));
 }
 
 /// Beside the program's next life nothing of this one may go on.

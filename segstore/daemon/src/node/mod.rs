@@ -18,6 +18,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::cluster::{NodeEntry, View};
 use crate::directory::{Directory, DirectoryError, LeaseId};
+use crate::lease::Standing;
 use crate::peers::Peers;
 use crate::peers::message::{Call, Reply, Serve};
 use crate::replicas::Replicas;
@@ -69,6 +70,8 @@ pub struct Node {
     pub lease_time: Duration,
     /// The node's lease.
     pub lease: watch::Receiver<Option<LeaseId>>,
+    /// For how long it is good.
+    pub standing: watch::Receiver<Standing>,
     /// Rung when what the node tells of itself is not true any more.
     pub changed: Arc<Notify>,
 }

@@ -231,7 +231,7 @@ fn a_forked_child_leaves_its_parents_connection_alone() {
     };
     std::thread::sleep(Duration::from_millis(300));
     let again = channel.ask(acquire(), Some(WATCHDOG)).unwrap();
-    assert_eq!(again, Answer::Acquired { newly: false }, "the session goes on");
+    assert!(matches!(again, Answer::Acquired { newly: false, .. }), "the session goes on: {again:?}");
 }
 
 #[test]

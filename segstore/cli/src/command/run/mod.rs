@@ -33,11 +33,12 @@ pub(crate) fn run(context: &Context, run: &Run) -> Result<ExitCode, Failure> {
     let signals = Signals::new()?;
     // Whatever session this is run in: that one holds other names.
     let session = context.own_session()?;
-    if let Some(signal) = acquire(context, &session, &run.name, &signals)? {
-        return Ok(code(128 + signal as i32));
-    }
+    let hold = match acquire(context, &session, &run.name, &signals)? {
+        Acquired::Held(hold) => hold,
+        Acquired::Ended(signal) => return Ok(code(128 + signal as i32)),
+    };
+    let mut tenure = Tenure::watch(context, &session, &run.name, hold)?;
     let supervisor = supervisor::start(context, &session, run)?;
-    let mut tenure = Tenure::watch(context, &session, &run.name);
     let ended = until_ended(context, supervisor, &signals, &mut tenure, run.grace);
     // Only a supervisor that was killed leaves any. Whoever became this process by `exec` may have had children of its own.
     if !ended.as_ref().is_ok_and(|status| status.code().is_some()) {
@@ -64,15 +65,23 @@ fn tell(as_json: bool, what: &str, text: &str) {
     }
 }
 
-/// Holds the name, or gives the signal that came before that.
-fn acquire(context: &Context, session: &Session, name: &str, signals: &Signals) -> Result<Option<Signal>, Failure> {
+/// What standing by came to.
+enum Acquired {
+    /// The name is held, under this number.
+    Held(u64),
+    /// This signal came before that.
+    Ended(Signal),
+}
+
+/// Holds the name, unless a signal comes before that.
+fn acquire(context: &Context, session: &Session, name: &str, signals: &Signals) -> Result<Acquired, Failure> {
     match session.acquire(name, Some(Duration::ZERO), false) {
         Err(Error::Owned { holder, .. }) => {
             let (program, pid, node) = (&holder.program, holder.pid, &holder.node_name);
             let text = format!("standing by: {name} is held by {program} (process {pid}) on node {node}");
             tell(context.json, "standing_by", &text);
         }
-        other => return Ok(other.map(|()| None)?),
+        other => return Ok(other.map(Acquired::Held)?),
     }
     let began = Instant::now();
     loop {
@@ -88,7 +97,7 @@ fn acquire(context: &Context, session: &Session, name: &str, signals: &Signals) 
             // With no program to pass them to, these two end the standby as well.
             let ends = |signal| is_end(signal) || matches!(signal, Signal::SIGHUP | Signal::SIGQUIT);
             if let Some(come) = std::iter::from_fn(|| signals.next()).find(|come| ends(come.signal)) {
-                return Ok(Some(come.signal));
+                return Ok(Acquired::Ended(come.signal));
             }
         };
         match acquired {
@@ -98,16 +107,17 @@ fn acquire(context: &Context, session: &Session, name: &str, signals: &Signals) 
                 std::thread::sleep(Duration::from_millis(500));
             }
             other => {
-                other?;
+                let hold = other?;
                 let waited = began.elapsed().as_secs_f64();
                 tell(context.json, "held", &format!("{name} is free after {waited:.1} s"));
-                return Ok(None);
+                return Ok(Acquired::Held(hold));
             }
         }
     }
 }
 
-/// Passes signals on until the program has ended; kills it if it does not, in time. It is to end when the name is lost.
+/// Passes signals on until the program has ended; kills it if it does not, in time. It is to end when the name is lost: then its time is
+/// no longer than what is left before somebody else may hold the name.
 fn until_ended(
     context: &Context,
     mut supervisor: Child,
@@ -121,17 +131,25 @@ fn until_ended(
         if let Some(status) = supervisor.try_wait().map_err(saying)? {
             return Ok(status);
         }
-        if kill_at.is_some_and(|at| at <= Instant::now()) {
-            let grace = humantime::format_duration(grace);
-            tell(context.json, "killing", &format!("the program did not end within {grace}: killing it"));
-            supervisor::pass_on(&supervisor, supervisor::END);
-            return supervisor.wait().map_err(saying);
-        }
         if tenure.look() && kill_at.is_none() {
             supervisor::pass_on(&supervisor, Signal::SIGTERM);
             kill_at = Some(Instant::now() + grace);
         }
-        signals.wait(TURN);
+        let (now, end) = (Instant::now(), tenure.end());
+        let left = kill_at.map_or(end, |at| at.min(end)).saturating_duration_since(now);
+        if left.is_zero() {
+            let grace = humantime::format_duration(grace);
+            let why = match kill_at {
+                Some(at) if at <= now => format!("the program did not end within {grace}"),
+                _ => format!(
+                    "no more of the program's {grace} to end is left, since the name is another's, or may be soon"
+                ),
+            };
+            tell(context.json, "killing", &format!("{why}: killing it"));
+            supervisor::pass_on(&supervisor, supervisor::END);
+            return supervisor.wait().map_err(saying);
+        }
+        signals.wait(TURN.min(left));
         while let Some(come) = signals.next() {
             // What the terminal sends has come to the supervisor as well.
             if !come.is_of_terminal {

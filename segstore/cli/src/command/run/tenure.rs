@@ -1,72 +1,70 @@
 //! Whether the name is still this session's.
 //!
-//! It is not when another session holds it: a node that was silent for its lease counts as dead, and somebody else takes what its
-//! sessions held. While the node's daemon says nothing, nobody can tell: after the lease the worst is supposed.
+//! It is not when another session has taken it by force. And it may not be when the node's lease is over: the directory gives what is held
+//! on the node to whoever waits for it. So nothing runs past the end of the lease as it was last confirmed, whoever is silent since: the
+//! node's daemon to this process, or the directory to the daemon.
 
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use segstore::{Error, Session};
+use segstore::{Error, Lease, Session};
 
 use super::tell;
 use crate::command::Context;
+use crate::exit::Failure;
 
-/// How often to look for the daemon.
+/// How often to ask how the lease stands; at least so many times within it.
 const PROBE: Duration = Duration::from_millis(250);
-/// How often to ask whether the name is still held: that asks the directory.
-const LOOK: Duration = Duration::from_secs(1);
+const PROBES: u32 = 12;
 /// A daemon that takes longer for an answer is silent.
 const NOTICED: Duration = Duration::from_secs(1);
-/// The lease of a node whose daemon does not say it.
-const LEASE: Duration = Duration::from_secs(3);
+/// After this process was stopped, an answer from before says nothing: it is asked anew, and this long waited for.
+const AWAKE: Duration = Duration::from_millis(500);
 
 pub(super) struct Tenure {
     as_json: bool,
     name: String,
-    socket: PathBuf,
+    /// What is to be said when the node's daemon says nothing.
+    silence: String,
+    /// The node's lease.
+    lease: Duration,
     heard: Arc<Mutex<Heard>>,
-    /// A daemon that was silent for so long may have lost its lease: its last sign of life was up to a third of the lease old.
-    limit: Duration,
     /// When this was looked at last.
     looked: Instant,
+    /// When this process was found to have been stopped.
+    woke: Option<Instant>,
     is_told: bool,
     is_lost: bool,
 }
 
 /// What the threads that ask have learnt.
 struct Heard {
-    /// When a question was asked that the daemon answered.
-    at: Instant,
-    /// What became of the last one, if it was not answered.
+    /// When the last question that was answered, or given up, had been asked.
+    asked: Instant,
+    /// Until then nobody else is given the name.
+    until: Instant,
+    /// What became of the last question, if that was not all right.
     trouble: Option<String>,
-    /// Who holds the name instead, for people.
+    /// Who took the name, for people.
     other: Option<String>,
 }
 
 impl Tenure {
-    /// Begins to ask. The threads end with the process.
-    pub(super) fn watch(context: &Context, session: &Session, name: &str) -> Self {
-        let heard = Arc::new(Mutex::new(Heard { at: Instant::now(), trouble: None, other: None }));
-        let (socket, of_daemon) = (context.socket.clone(), heard.clone());
-        std::thread::spawn(move || probe(&socket, &of_daemon));
-        let lease = Some(session.node_lease()).filter(|lease| !lease.is_zero()).unwrap_or(LEASE);
-        let (session, whom, of_name) = (session.clone(), name.to_owned(), heard.clone());
-        std::thread::spawn(move || look(&session, &whom, &of_name));
-        let (as_json, name, socket) = (context.json, name.to_owned(), context.socket.clone());
-        Self {
-            as_json,
-            name,
-            socket,
-            heard,
-            limit: lease * 2 / 3,
-            looked: Instant::now(),
-            is_told: false,
-            is_lost: false,
-        }
+    /// Begins to ask about the hold of that number. The threads end with the process.
+    pub(super) fn watch(context: &Context, session: &Session, name: &str, hold: u64) -> Result<Self, Failure> {
+        let asked = Instant::now();
+        let Lease { until, time: lease, trouble } = session.lease(NOTICED)?;
+        let heard = Arc::new(Mutex::new(Heard { asked, until, trouble, other: None }));
+        let silence = format!("the node's daemon at {} does not answer", context.socket.display());
+        let (asking, silent, of_lease) = (session.clone(), silence.clone(), heard.clone());
+        std::thread::spawn(move || probe(&asking, &silent, PROBE.min(lease / PROBES), &of_lease));
+        let (waiting, whom, of_name) = (session.clone(), name.to_owned(), heard.clone());
+        std::thread::spawn(move || await_loss(&waiting, &whom, hold, &of_name));
+        let (as_json, name, looked) = (context.json, name.to_owned(), Instant::now());
+        Ok(Self { as_json, name, silence, lease, heard, looked, woke: None, is_told: false, is_lost: false })
     }
 
-    /// Whether the daemon answers.
+    /// Whether the daemon answers, and its lease is kept alive.
     pub(super) fn is_heard(&self) -> bool {
         lock(&self.heard).trouble.is_none()
     }
@@ -76,48 +74,72 @@ impl Tenure {
         self.is_lost
     }
 
+    /// When the program must have ended: a little before the lease, since killing takes time as well.
+    pub(super) fn end(&self) -> Instant {
+        let heard = lock(&self.heard);
+        match self.woke.filter(|woke| self.waits(*woke, &heard)) {
+            _ if heard.other.is_some() => Instant::now(),
+            Some(woke) => woke + AWAKE,
+            None => heard.until.checked_sub(self.lease / 10).unwrap_or(heard.until),
+        }
+    }
+
+    /// Whether an answer is waited for, to a question of after the process was stopped.
+    fn waits(&self, woke: Instant, heard: &Heard) -> bool {
+        heard.asked < woke && woke.elapsed() < AWAKE
+    }
+
     /// Whether the name is lost, or must be supposed to be. Tells what has changed.
     pub(super) fn look(&mut self) -> bool {
         if self.is_lost {
             return true;
         }
-        let was_stopped = std::mem::replace(&mut self.looked, Instant::now()).elapsed() >= NOTICED;
-        let (silence, trouble, other) = {
-            let mut heard = lock(&self.heard);
-            if was_stopped {
-                // This process was, not the daemon: who holds the name is asked as soon as it runs again.
-                heard.at = Instant::now();
-            }
-            (heard.at.elapsed(), heard.trouble.clone(), heard.other.clone())
-        };
-        let (name, socket) = (&self.name, self.socket.display());
-        if let Some(other) = other {
-            tell(self.as_json, "lost", &format!("{name} is held by {other} now: ending the program"));
+        if std::mem::replace(&mut self.looked, Instant::now()).elapsed() >= NOTICED {
+            self.woke = Some(self.looked);
+        }
+        let heard = self.heard.clone();
+        let heard = lock(&heard);
+        if let Some(other) = &heard.other {
+            self.tell("lost", &format!("{} {other}: ending the program", self.name));
             self.is_lost = true;
-        } else if silence >= self.limit {
+        } else if !self.woke.is_some_and(|woke| self.waits(woke, &heard)) {
+            let why = match &heard.trouble {
+                Some(trouble) => trouble,
+                None if heard.asked.elapsed() >= self.lease / 4 => &self.silence.clone(),
+                None => "the directory has not answered the node's daemon so far",
+            };
+            let left = heard.until.saturating_duration_since(self.looked);
+            self.judge(left, heard.trouble.is_some(), why);
+        }
+        self.is_lost
+    }
+
+    /// What to do with so much of the lease left, and why it is not more.
+    fn judge(&mut self, left: Duration, is_trouble: bool, why: &str) {
+        if left <= self.lease / 3 {
+            let ago = self.lease.saturating_sub(left).as_secs_f64();
             let text = format!(
-                "the node's daemon at {socket} has not answered for {:.1} s: with a node's lease over, another node may run \
-                 {name}; ending the program",
-                silence.as_secs_f64()
+                "{why}; the node's lease was confirmed {ago:.1} s ago, and when it is over another node may run {}: ending the program",
+                self.name
             );
-            tell(self.as_json, "lost", &text);
+            self.tell("lost", &text);
             self.is_lost = true;
-        } else if trouble.is_some() || silence >= NOTICED {
+        } else if is_trouble || left <= self.lease / 2 {
             if !self.is_told {
-                let why = trouble.unwrap_or_else(|| "no answer so far".into());
-                let left = (self.limit - silence).as_secs_f64();
-                let text = format!(
-                    "the node's daemon at {socket} does not answer ({why}): in {left:.1} s the program is ended, unless the \
-                     daemon answers before; start it again"
-                );
-                tell(self.as_json, "silent", &text);
+                let left = (left - self.lease / 3).as_secs_f64();
+                let text =
+                    format!("{why}: in {left:.1} s the program is ended, unless the node's lease is confirmed before");
+                self.tell("silent", &text);
             }
             self.is_told = true;
         } else if self.is_told {
-            tell(self.as_json, "heard", &format!("the node's daemon at {socket} answers again"));
+            self.tell("heard", "the node's lease is kept alive again");
             self.is_told = false;
         }
-        self.is_lost
+    }
+
+    fn tell(&self, what: &str, text: &str) {
+        tell(self.as_json, what, text);
     }
 }
 
@@ -125,30 +147,39 @@ fn lock(heard: &Mutex<Heard>) -> MutexGuard<'_, Heard> {
     heard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Greets the daemon again and again: it answers that by itself, whatever the directory does. Not in the session that holds the name:
-/// after a restart of the daemon that would end when the first of its connections does.
-fn probe(socket: &Path, heard: &Mutex<Heard>) {
+/// Asks the daemon again and again how the lease stands: it answers that by itself, whatever the directory does.
+fn probe(session: &Session, silence: &str, pause: Duration, heard: &Mutex<Heard>) {
     loop {
+        std::thread::sleep(pause);
         let asked = Instant::now();
-        let answer = Session::connect_to(socket);
+        let answer = session.lease(NOTICED);
         let mut heard = lock(heard);
+        heard.asked = asked;
         match answer {
-            Err(Error::NoDaemon { why, .. }) => heard.trouble = Some(why),
-            // One that refuses another connection lives as well.
-            _ => (heard.at, heard.trouble) = (asked, None),
+            Ok(Lease { until, trouble, .. }) => {
+                // What was good until then stays so, whatever a daemon that was started again knows.
+                heard.until = heard.until.max(until);
+                heard.trouble = trouble.map(|why| format!("the node's lease is not kept alive ({why})"));
+            }
+            Err(error) => heard.trouble = Some(format!("{silence} ({error})")),
         }
-        drop(heard);
-        std::thread::sleep(PROBE);
     }
 }
 
-/// Asks whether the name is still this session's, until it is not.
-fn look(session: &Session, name: &str, heard: &Mutex<Heard>) {
+/// Waits until the hold is over.
+fn await_loss(session: &Session, name: &str, hold: u64, heard: &Mutex<Heard>) {
     loop {
-        std::thread::sleep(LOOK);
-        if let Err(Error::Owned { holder, .. }) = session.acquire(name, Some(Duration::ZERO), false) {
-            lock(heard).other = Some(format!("process {} on node {}", holder.pid, holder.node_name));
-            return;
+        match session.await_loss(name, hold) {
+            Ok(holder) => {
+                lock(heard).other = Some(match holder {
+                    Some(holder) => format!("is held by process {} on node {} now", holder.pid, holder.node_name),
+                    None => "was taken by force, and is free again".to_owned(),
+                });
+                return;
+            }
+            Err(Error::Unreachable(_)) => std::thread::sleep(PROBE),
+            // A daemon from before this question: what it cannot tell is learnt when the program uses the segment.
+            Err(_) => return,
         }
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::rdma::RdmaDevice;
 
-use super::{Bytes, Event, Held, HeldName, Keeping, NodeInfo, Place, SegmentInfo, Shape, Status};
+use super::{Bytes, Event, Held, HeldName, Holder, Keeping, NodeInfo, Place, SegmentInfo, Shape, Status};
 
 /// What a client asks of its node's daemon.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -60,6 +60,15 @@ pub enum Request {
         /// The segment.
         name: String,
     },
+    /// Wait until a name is the session's no longer. Answer: [`Answer::Lost`].
+    AwaitLoss {
+        /// The name.
+        name: String,
+        /// Its number, as [`Answer::Acquired`] gave it.
+        hold: u64,
+    },
+    /// How long the node's lease is good. Answered without the directory: [`Answer::Lease`].
+    Lease,
     /// Change the record by compare-and-swap. Answer: [`Answer::Swapped`] or [`Answer::Conflict`]; where there is no answer, a
     /// fault of kind [`NoAnswer`](super::FaultKind::NoAnswer).
     Swap {
@@ -212,6 +221,23 @@ pub enum Answer {
     Acquired {
         /// Since now: it did not before.
         newly: bool,
+        /// What tells this hold from every other of the name, before it and after it.
+        #[serde(default)]
+        hold: u64,
+    },
+    /// The hold is over.
+    Lost {
+        /// Who holds the name instead.
+        holder: Option<Holder>,
+    },
+    /// How the node's lease stands.
+    Lease {
+        /// For how long it is good if it is not confirmed again, in milliseconds from when this is said; 0: it may be over.
+        left_ms: u64,
+        /// Its whole time, in milliseconds.
+        time_ms: u64,
+        /// Why it is not kept alive now.
+        trouble: Option<String>,
     },
     /// A segment.
     Segment(Box<SegmentInfo>),

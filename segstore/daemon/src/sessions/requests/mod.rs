@@ -64,6 +64,8 @@ pub(super) async fn serve(client: &Client, request: Request) -> Result<Answer, F
         Request::Swap { name, swap, why, causes } => segments::swap(client, &name, swap, &why, &causes).await,
         Request::Remove { name, force } => segments::remove(client, &name, force).await,
         Request::Acquire { name, wait, force } => names::acquire(client, &name, wait, force).await,
+        Request::AwaitLoss { name, hold } => names::await_loss(client, &name, Revision(hold)).await,
+        Request::Lease => Ok(names::lease(client)),
         Request::Release { name } => names::release(client, &name).await,
         Request::Fence { name, member, request } => replicas::fence(client, &name, member, request).await,
         Request::Level { name, member, request } => replicas::level(client, &name, member, request).await,

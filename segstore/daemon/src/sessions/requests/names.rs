@@ -9,8 +9,9 @@ use tokio::time::Instant;
 
 use super::Client;
 use crate::cluster::{check_name, holder_key};
-use crate::directory::{Change, Swapped, Value};
+use crate::directory::{Change, Revision, Swapped, Value};
 use crate::identity::now;
+use crate::lease::Standing;
 use crate::node::{Node, directory_fault};
 use crate::sessions::Session;
 use crate::sessions::credentials::Want;
@@ -39,7 +40,7 @@ pub(super) async fn acquire(client: &Client, name: &str, wait: Option<u64>, forc
         let attempted = attempted.map_err(|error| Fault::new(FaultKind::Internal, error.to_string()))?;
         let is_late = until.is_some_and(|until| until <= Instant::now());
         let holder = match attempted {
-            Ok(Ok(newly)) => return Ok(Answer::Acquired { newly }),
+            Ok(Ok((newly, Revision(hold)))) => return Ok(Answer::Acquired { newly, hold }),
             Ok(Err(holder)) => holder,
             // Whoever waits for a holder to go waits for the directory too.
             Err(fault) if !is_late && matches!(fault.kind, FaultKind::Unreachable | FaultKind::NoAnswer) => {
@@ -90,8 +91,8 @@ impl Away {
     }
 }
 
-/// Takes the name for the session; whether it did not have it before, or who has it.
-async fn take(client: &Client, name: &str, force: bool) -> Result<Result<bool, Box<Holder>>, Fault> {
+/// Takes the name for the session; whether it did not have it before, and the entry's revision, or who has it.
+async fn take(client: &Client, name: &str, force: bool) -> Result<Result<(bool, Revision), Box<Holder>>, Fault> {
     if let Some((entry, _)) = found(client.node.segment(name).await)? {
         client.credentials.check(name, entry.access, Want::Write)?;
     }
@@ -100,7 +101,7 @@ async fn take(client: &Client, name: &str, force: bool) -> Result<Result<bool, B
     let held_before = client.session.holds(name);
     client.session.hold(name);
     let attempted = attempt(&client.node, &client.session, client.credentials.pid, name, force).await;
-    if matches!(attempted, Ok(Ok(()))) {
+    if matches!(attempted, Ok(Ok(_))) {
         client.node.sessions.keep();
     } else if !held_before {
         client.session.let_go(name);
@@ -116,17 +117,17 @@ async fn take(client: &Client, name: &str, force: bool) -> Result<Result<bool, B
             free_at_last(&node, session, &name).await;
         });
     }
-    Ok(attempted?.map(|()| !held_before))
+    Ok(attempted?.map(|revision| (!held_before, revision)))
 }
 
-/// Takes the name if it is free, or stale, or is to be taken by force; otherwise who has it.
+/// Takes the name if it is free, or stale, or is to be taken by force: the revision of the entry. Otherwise who has it.
 async fn attempt(
     node: &Arc<Node>,
     session: &Arc<Session>,
     pid: i32,
     name: &str,
     force: bool,
-) -> Result<Result<(), Box<Holder>>, Fault> {
+) -> Result<Result<Revision, Box<Holder>>, Fault> {
     let lease = *node.lease.borrow();
     let lease = lease.ok_or_else(|| Fault::new(FaultKind::Unreachable, node.no_lease()))?;
     let mut taken_from = None;
@@ -136,7 +137,7 @@ async fn attempt(
         let is_own = holder.node == node.id;
         let is_this = is_own && holder.session == session.number;
         if is_this && entry.lease == Some(lease) {
-            return Ok(Ok(()));
+            return Ok(Ok(entry.revision));
         }
         // A session that ended while nobody could be told, or an entry that came back with an old copy of the directory.
         let holds = |other: Arc<Session>| other.holds(name);
@@ -161,11 +162,11 @@ async fn attempt(
     let expected = present.map(|entry| entry.revision);
     let swapped = node.directory.compare_swap(&holder_key(name), expected, Some(value)).await;
     match swapped.map_err(|error| directory_fault(&error))? {
-        Swapped::Made(_) => {
+        Swapped::Made(revision) => {
             if let Some(from) = taken_from {
                 session.took(name, from);
             }
-            Ok(Ok(()))
+            Ok(Ok(revision))
         }
         Swapped::Conflict(Some(entry)) => Ok(Err(Box::new(crate::node::parse(&entry)?))),
         Swapped::Conflict(None) => Box::pin(attempt(node, session, pid, name, force)).await,
@@ -218,6 +219,40 @@ async fn try_again(
     let record = found(node.segment(name).await)?;
     let is_other = record.is_none_or(|(entry, _)| entry.record().ownership() != claimed);
     Ok(is_other.then(|| "the segment was taken over, or removed, meanwhile".to_owned()))
+}
+
+/// Waits until the entry of that revision stands no longer: another session took the name, or this one let it go.
+pub(super) async fn await_loss(client: &Client, name: &str, hold: Revision) -> Result<Answer, Fault> {
+    check_name(name)?;
+    let (directory, key) = (&client.node.directory, holder_key(name));
+    loop {
+        if let Ok(listing) = directory.list(&key).await {
+            let found = listing.entries.iter().find(|entry| entry.key == key);
+            if found.is_none_or(|entry| entry.revision != hold) {
+                return Ok(Answer::Lost { holder: found.map(crate::node::parse).transpose()? });
+            }
+            if let Ok(mut watch) = directory.watch(&key, listing.revision).await {
+                while let Some(change) = watch.recv().await {
+                    let holder = match &change {
+                        Change::Put(entry) if entry.key == key => Some(crate::node::parse(entry)?),
+                        Change::Deleted { key: gone, .. } if *gone == key => None,
+                        _ => continue,
+                    };
+                    return Ok(Answer::Lost { holder });
+                }
+            }
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// How the node's lease stands: whoever holds a name must know how long nobody else is given it.
+pub(super) fn lease(client: &Client) -> Answer {
+    let Standing { until, time, trouble } = client.node.standing.borrow().clone();
+    let left = until.map_or(Duration::ZERO, |until| until.saturating_duration_since(std::time::Instant::now()));
+    let trouble = trouble.or_else(|| until.is_none().then(|| client.node.no_lease()));
+    let [left_ms, time_ms] = [left, time].map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+    Answer::Lease { left_ms, time_ms, trouble }
 }
 
 /// Waits until the holder's entry has gone, or something was missed.

@@ -1,0 +1,164 @@
+//! `run`, when its name may be another's: on two nodes at once a program runs at no time.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use segstore::{Error, Session};
+
+use crate::cluster::{Cluster, segstored, until};
+use crate::link::Link;
+use crate::run::send;
+
+/// A program that does not end when it is asked to. It notes whether another one runs beside it.
+fn stubborn(marks: &Path) -> String {
+    let marks = marks.display();
+    format!(
+        "exec 9>{marks}.lock; if flock -n 9; then echo alone; else echo beside; fi >> {marks}; trap '' TERM; \
+         while :; do sleep 0.02; done"
+    )
+}
+
+fn lines(marks: &Path) -> Vec<String> {
+    std::fs::read_to_string(marks).unwrap_or_default().lines().map(str::to_owned).collect()
+}
+
+fn daemon(cluster: &Cluster, node: usize) -> u32 {
+    std::fs::read_to_string(cluster.file(&format!("n{node}/segstored.pid"))).unwrap().trim().parse().unwrap()
+}
+
+/// Has node 2 reach the directory over a link.
+fn behind_a_link(cluster: &Cluster) -> (Link, Child) {
+    let config = cluster.file("n2/segstored.toml");
+    let said = std::fs::read_to_string(&config).unwrap();
+    let directory = said.lines().find_map(|line| line.strip_prefix("directory = ")).unwrap().trim_matches('"');
+    let link = Link::to(directory.to_owned());
+    std::fs::write(&config, said.replace(directory, &link.address())).unwrap();
+    let former = daemon(cluster, 2);
+    send(former, Signal::SIGKILL);
+    until("it is gone", || crate::cluster::has_ended(&former.to_string()));
+    let log = File::options().append(true).open(cluster.file("n2/segstored.log")).unwrap();
+    let again = segstored().arg("--config").arg(&config).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+    until("it serves again", || {
+        daemon(cluster, 2) == again.id() && Session::connect_to(cluster.socket(2)).is_ok_and(|n2| n2.nodes().is_ok())
+    });
+    (link, again)
+}
+
+/// The node's daemon answers its runner all the time, and loses the lease.
+#[test]
+fn a_program_on_the_wrong_side_of_a_partition_ends_before_another_begins() {
+    let cluster = Cluster::start(2);
+    let (link, mut behind) = behind_a_link(&cluster);
+    let (marks, said) = (cluster.file("marks"), cluster.file("said"));
+    let script = stubborn(&marks);
+    let mut first = cluster.command(2, &["run", "job", "--", "sh", "-c", &script]);
+    let mut first = first.stderr(File::create(&said).unwrap()).spawn().unwrap();
+    until("the first runs", || lines(&marks).len() == 1);
+    let mut second = cluster.start_run(1, "job", &script);
+    link.cut();
+    until("the second runs", || lines(&marks).len() == 2);
+    assert_eq!(lines(&marks), ["alone", "alone"]);
+    assert_eq!(first.wait().unwrap().code(), Some(12));
+    let said = std::fs::read_to_string(&said).unwrap();
+    assert!(said.contains("the directory has not answered") && !said.contains("does not answer"), "{said}");
+    send(second.id(), Signal::SIGTERM);
+    second.wait().unwrap();
+    behind.kill().unwrap();
+    behind.wait().unwrap();
+}
+
+/// From the node that looks the same: whether others have a directory nobody there can tell.
+#[test]
+fn a_program_whose_directory_is_silent_ends() {
+    let cluster = Cluster::start(2);
+    let marks = cluster.file("marks");
+    let mut run = cluster.start_run(2, "job", &stubborn(&marks));
+    until("it runs", || lines(&marks).len() == 1);
+    let directory = daemon(&cluster, 1);
+    send(directory, Signal::SIGSTOP);
+    let ended = run.wait().unwrap();
+    send(directory, Signal::SIGCONT);
+    assert_eq!(ended.code(), Some(12));
+    until("it runs again", || cluster.command(2, &["run", "job", "--", "true"]).status().unwrap().success());
+}
+
+/// A node that hangs for longer than its lease counts as dead: what runs there ends.
+#[test]
+fn a_program_whose_node_was_given_up_ends() {
+    let cluster = Cluster::start(2);
+    let marks = cluster.file("marks");
+    let script = stubborn(&marks);
+    let started = || lines(&marks).len();
+    let mut first = cluster.start_run(2, "job", &script);
+    until("the first runs", || started() == 1);
+    let mut second = cluster.start_run(1, "job", &script);
+    let silent = daemon(&cluster, 2);
+    send(silent, Signal::SIGSTOP);
+    until("the second runs", || started() == 2);
+    send(silent, Signal::SIGCONT);
+    assert_eq!(lines(&marks), ["alone", "alone"]);
+    assert_eq!(first.wait().unwrap().code(), Some(12));
+    send(second.id(), Signal::SIGTERM);
+    second.wait().unwrap();
+}
+
+/// A node whose daemon is gone and does not come back is given up after its lease: nothing of it may run on then.
+#[test]
+fn a_program_whose_daemon_is_gone_ends() {
+    let cluster = Cluster::start(2);
+    let (marks, said) = (cluster.file("marks"), cluster.file("said"));
+    let script = stubborn(&marks);
+    let started = || lines(&marks).len();
+    let mut first = cluster.command(2, &["run", "job", "--", "sh", "-c", &script]);
+    let mut first = first.stderr(File::create(&said).unwrap()).spawn().unwrap();
+    until("the first runs", || started() == 1);
+    let mut second = cluster.start_run(1, "job", &script);
+    send(daemon(&cluster, 2), Signal::SIGKILL);
+    let says = |what: &str| std::fs::read_to_string(&said).unwrap().contains(what);
+    until("the runner says it", || says("does not answer"));
+    assert!(!says("ending the program"), "a daemon that is started again within its lease costs nothing");
+    assert_eq!(first.wait().unwrap().code(), Some(12));
+    assert!(says("ending the program") && says("killing it"));
+    until("the second runs", || started() == 2);
+    assert_eq!(lines(&marks), ["alone", "alone"], "ten seconds of grace are more than is left of the lease");
+    send(second.id(), Signal::SIGTERM);
+    second.wait().unwrap();
+}
+
+/// The name may be free again before anybody looks: it was another's all the same.
+#[test]
+fn a_program_whose_name_was_taken_by_force_ends() {
+    let cluster = Cluster::start(2);
+    let marks = cluster.file("marks");
+    for how in [&["put", "job", "/etc/hostname", "--takeover"][..], &["get", "job", "/dev/null", "--takeover"]] {
+        let mut run = cluster.start_run(2, "job", &stubborn(&marks));
+        until("it runs", || !lines(&marks).is_empty());
+        assert_eq!(cluster.code(how), 0);
+        assert_eq!(run.wait().unwrap().code(), Some(12), "{how:?}");
+        std::fs::remove_file(&marks).unwrap();
+    }
+}
+
+/// A daemon that has no connection left for this user keeps the node's lease all the same.
+#[test]
+fn a_program_whose_daemon_takes_no_more_connections_goes_on() {
+    let cluster = Cluster::start(1);
+    let socket = cluster.file("n1/segstored.sock");
+    let mut run = cluster.start_run(1, "job", "sleep 600");
+    until("it is held", || cluster.code(&["put", "job", "/etc/hostname", "--wait", "0s"]) == 11);
+    let (mut sessions, began) = (Vec::new(), Instant::now());
+    // What the runner itself lets go for a moment is taken, too.
+    while began.elapsed() < Duration::from_secs(5) {
+        match Session::connect_to(&socket) {
+            Ok(session) => sessions.push(session),
+            Err(error) => assert!(matches!(error, Error::NoRoom(_)), "{error}"),
+        }
+    }
+    assert_eq!(run.try_wait().unwrap(), None);
+    drop(sessions);
+    send(run.id(), Signal::SIGTERM);
+    assert_eq!(run.wait().unwrap().code(), Some(128 + 15));
+}
