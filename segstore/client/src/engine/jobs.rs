@@ -109,7 +109,7 @@ fn perform(shared: &Arc<Shared>, job: Job) {
         }
         Job::Rest => {
             std::thread::sleep(LONGEST_PAUSE);
-            shared.bring(Event::NotRepaired);
+            shared.bring(Event::NotRepaired(None));
         }
         Job::Repair { ownership, members, source, slot, base } => {
             let name = shared.name.clone();
@@ -303,12 +303,9 @@ fn repair(shared: &Arc<Shared>, by: Ownership, source: Member, request: Request)
             Event::Repaired { by, place, slots: shared.geometry.slots(), base, closed }
         }
         other => {
-            if let Err(fault) = other {
-                tracing::debug!(segment = %shared.name, "no further replica: {fault}");
-            }
             // Whether there is room changes slowly.
             std::thread::sleep(LONGEST_PAUSE);
-            Event::NotRepaired
+            Event::NotRepaired(other.err().map(|fault| fault.message))
         }
     };
     if !shared.is_closed() {

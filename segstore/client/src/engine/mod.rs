@@ -42,6 +42,8 @@ pub(crate) struct Engine {
     holds: Vec<(u64, Instant)>,
     replicas_wanted: usize,
     repairing: bool,
+    /// Why there is no further replica, when one was asked for last.
+    unrepaired: Option<String>,
     /// Whether a copy on this node is wanted, and whether it is being sought.
     local_wanted: bool,
     seeking_local: bool,
@@ -87,6 +89,7 @@ impl Engine {
             holds: Vec::new(),
             replicas_wanted: keeping.replicas as usize,
             repairing: false,
+            unrepaired: None,
             local_wanted: keeping.local,
             seeking_local: false,
             warnings: Vec::new(),
@@ -387,7 +390,7 @@ impl Engine {
                 let member = place.member;
                 shared.learn(place);
                 if self.owner.repaired(by, member, slots, base, closed) {
-                    self.repairing = false;
+                    (self.repairing, self.unrepaired) = (false, None);
                     shared.start(Job::Connect { member, patience: shared.patience });
                     shared.start(Job::Settle(member));
                 } else {
@@ -396,7 +399,13 @@ impl Engine {
                     shared.start(Job::Rest);
                 }
             }
-            Event::NotRepaired => self.repairing = false,
+            Event::NotRepaired(why) => {
+                self.repairing = false;
+                if why.is_some() && why != self.unrepaired {
+                    tracing::warn!(segment = %shared.name, "a replica is missing: {}", why.as_deref().unwrap_or_default());
+                    self.unrepaired = why;
+                }
+            }
             Event::ShouldBeInSync(member) => {
                 if self.owner.lags(member) {
                     // The application rests: another copy finds nothing that changes meanwhile.

@@ -62,7 +62,8 @@ impl Engine {
         let mut warnings: Vec<_> = self.warnings.iter().map(|(_, why)| why.clone()).collect();
         if elsewhere < self.replicas_wanted {
             let wanted = self.replicas_wanted;
-            warnings.push(format!("{elsewhere} of {wanted} replicas on other nodes are in sync"));
+            let why = self.unrepaired.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+            warnings.push(format!("{elsewhere} of {wanted} replicas on other nodes are in sync{why}"));
         }
         OwnerState {
             acknowledged: self.owner.acknowledged(),

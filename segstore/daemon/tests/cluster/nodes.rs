@@ -264,6 +264,29 @@ fn a_node_that_comes_back_without_its_memory_is_filled_again() {
     assert_eq!(check_state(segment.bytes()), 3, "from the replica that was filled");
 }
 
+/// The node's former replica, which goes for the new one, is not in its way.
+#[test]
+fn a_replica_that_takes_more_than_half_of_its_node_is_filled_again() {
+    let mut cluster = Cluster::start(3, OVER_TCP);
+    let session = cluster.session(0);
+    let make = CreateOptions::new(160 << 20).replicas(2);
+    let how = OpenOptions::new().patience(Duration::from_millis(100));
+    let mut segment = session.open_or_create("s", &make, &how).unwrap();
+    segment.set_len(STATE).unwrap();
+    write(&mut segment, 1);
+    cluster.kill(2);
+    write(&mut segment, 2);
+    assert_eq!(elsewhere(&session), 1, "it is left out");
+    until("it is said why there is no other", || {
+        let said = session.status("s").unwrap().owner?.warnings.join("; ");
+        said.contains("no further node has room").then_some(())
+    });
+    cluster.restart(2);
+    until("it is filled again", || (elsewhere(&session) == 2).then_some(()));
+    let status = session.status("s").unwrap();
+    assert_eq!(status.replicas.len(), 2, "the former one has gone: {status:?}");
+}
+
 #[test]
 fn below_the_minimum_nothing_is_acknowledged_and_nothing_hangs() {
     let mut cluster = Cluster::start(2, OVER_TCP);

@@ -1,5 +1,6 @@
 //! Replicas: requests are passed on to the nodes that keep them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use segstore_core::layout::Ownership;
 use segstore_core::replica::Request as ReplicaRequest;
 
 use super::Client;
-use crate::cluster::SegmentEntry;
+use crate::cluster::{NodeEntry, SegmentEntry};
+use crate::config::shown;
 use crate::node::{LONG, Node, REPAIR, SHORT, geometry, placement, unexpected};
 use crate::peers::message::{Call, Reply};
 use crate::sessions::credentials::Want;
@@ -130,26 +132,30 @@ pub(super) async fn repair(
     let node = &client.node;
     let (entry, _) = client.segment(name, Want::Write).await?;
     check_owner(name, &entry, ownership)?;
-    let (segment, geometry) = (entry.segment, geometry(entry.shape)?);
-    let taking_part = members.iter().chain(&entry.in_sync);
-    let taken: Vec<_> = taking_part.map(|member| member.node).chain([node.id]).collect();
-    let nodes = node.rooms().await;
-    let chosen = placement::choose(&nodes, node.id, &taken, geometry.replica_bytes(), 1);
-    let Some(target) = chosen.first() else {
-        let text = format!("no further node has room for a replica of segment {name}");
-        return Err(Fault::new(FaultKind::NoRoom, text));
-    };
-    let kept: Vec<_> = kept(node, target.node, segment).await?.iter().map(|replica| replica.member).collect();
+    let segment = entry.segment;
+    let (mut nodes, mut kept) = (node.rooms().await, kept_everywhere(node, segment).await);
     // Read after that: nothing that the record comes to list is among what is kept for nothing.
     let (entry, _) = client.segment(name, Want::Write).await?;
-    let replaced = Forgettable::of_owner(ownership, members, &kept, &entry.record())
-        .map_err(|why| Fault::new(FaultKind::Refused(why), why.to_string()))?;
+    let taking_part = members.iter().chain(&entry.in_sync);
+    let taken: Vec<_> = taking_part.map(|member| member.node).chain([node.id]).collect();
+    let bytes = geometry(entry.shape)?.replica_bytes();
+    nodes.retain(|place| kept.contains_key(&place.node) && !taken.contains(&place.node));
+    for place in &mut nodes {
+        let kept = kept.entry(place.node).or_default();
+        let replaced = Forgettable::of_owner(ownership, members, kept, &entry.record())
+            .map_err(|why| Fault::new(FaultKind::Refused(why), why.to_string()))?;
+        *kept = replaced.members;
+        // What the new one is to replace is not in its way.
+        place.used = place.used.saturating_sub(bytes * kept.len() as u64);
+    }
+    let chosen = placement::choose(&nodes, node.id, &taken, bytes, 1);
+    let target = chosen.first().ok_or_else(|| no_further_room(name, &nodes, bytes))?;
     let call = Call::Repair {
         segment,
         name: name.to_owned(),
         shape: entry.shape,
         ownership,
-        replaced: replaced.members,
+        replaced: kept.remove(&target.node).unwrap_or_default(),
         source: node.view.place(source),
         slot,
         base,
@@ -160,6 +166,26 @@ pub(super) async fn repair(
         }
         other => Err(unexpected(&other)),
     }
+}
+
+fn no_further_room(name: &str, nodes: &[NodeEntry], bytes: u64) -> Fault {
+    let free = |place: &NodeEntry| format!("{} has {}", place.name, shown(place.budget.saturating_sub(place.used)));
+    let free = match nodes.iter().map(free).collect::<Vec<_>>().join(", ") {
+        none if none.is_empty() => "every node that answers has one already, or owns it".to_owned(),
+        free => format!("{free}; give one more (`memory`, and the tmpfs of `memory_dir`), or add a node"),
+    };
+    let text =
+        format!("no further node has room for a replica of segment {name}, which takes {}: {free}", shown(bytes));
+    Fault::new(FaultKind::NoRoom, text)
+}
+
+/// What every node that answers keeps of a segment.
+async fn kept_everywhere(node: &Arc<Node>, segment: SegmentId) -> HashMap<NodeId, Vec<Member>> {
+    let kept = |(place, reply): (NodeEntry, Reply)| match reply {
+        Reply::Replicas(kept) => Some((place.node, kept.iter().map(|replica| replica.member).collect())),
+        _ => None,
+    };
+    node.call_all(&Call::Replicas { segment }, SHORT).await.into_iter().filter_map(kept).collect()
 }
 
 /// What a node keeps of a segment.
