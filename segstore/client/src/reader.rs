@@ -17,7 +17,7 @@ use segstore_core::takeover::Unusable;
 use segstore_transport::{Error as TransportError, Memory};
 
 use crate::causes::Causes;
-use crate::control::message::{Answer, Fault, FaultKind, Held, Place, Request, SegmentInfo};
+use crate::control::message::{Answer, Fault, FaultKind, Held, Holder, Place, Request, SegmentInfo};
 use crate::error::{Error, Result};
 use crate::load::clear_beyond;
 use crate::load::source::{self, Source};
@@ -90,14 +90,8 @@ pub(crate) fn load(session: &Arc<Session>, name: &str, options: &LoadOptions) ->
             (Some(holder), None) => match of_owner(session, &info, &mut passed_over) {
                 Err(Failure::Owner(_)) if options.take_over => by_takeover(session, name, true),
                 Err(Failure::Owner(_)) if options.pending => of_anybody(session, &info),
-                Err(Failure::Owner(fault)) if fault.kind == FaultKind::NotHeld => {
-                    // It reads as well, or holds the name for a program that has not opened the segment.
-                    Err(Failure::Passing(format!(
-                        "process {} on node {} holds the name and has not opened the segment, so nobody says which \
-                         checkpoint is acknowledged; ask for the newest, which may be pending",
-                        holder.pid, holder.node_name
-                    )))
-                }
+                // It reads as well, or holds the name for a program that has not opened the segment.
+                Err(Failure::Owner(fault)) if fault.kind == FaultKind::NotHeld => of_all(session, &info, holder),
                 other => other,
             },
             _ if options.pending => of_anybody(session, &info),
@@ -221,6 +215,19 @@ fn of_anybody(session: &Session, info: &SegmentInfo) -> std::result::Result<Imag
     let (heads, causes) = heads(session, info);
     let reader = Reader::of_heads(info.record.clone(), heads).map_err(unread(&causes))?;
     Copy { causes, ..Copy::new(info)? }.read(session, info, reader, None, false)
+}
+
+/// The newest checkpoint of all replicas in sync, where nobody who might go on says which one is acknowledged.
+fn of_all(session: &Session, info: &SegmentInfo, holder: &Holder) -> std::result::Result<Image, Failure> {
+    let (heads, causes) = heads(session, info);
+    let reader = Reader::of_all(info.record.clone(), heads).map_err(|why| {
+        Failure::Passing(format!(
+            "process {} on node {} holds the name and has not opened the segment, and {why}, so nobody says which checkpoint is \
+             acknowledged; ask for the newest, which may be pending",
+            holder.pid, holder.node_name
+        ))
+    })?;
+    Copy { causes, ..Copy::new(info)? }.read(session, info, reader, None, true)
 }
 
 /// The checkpoint of this number, while it stands somewhere.

@@ -7,6 +7,10 @@
 //! not answer, the newest image that is closed can be given to somebody who asks for one that *may be pending*
 //! ([`Reader::of_heads`]). Of an owner that is known to be gone nothing is read here: the reader takes over.
 //!
+//! Where somebody holds the segment's name, and has not opened it, there is no owner to ask, and nobody may take over. What every
+//! member of the in-sync set has as its newest image counts as acknowledged then ([`Reader::of_all`]), whoever wrote it: what was
+//! acknowledged before is in all of them and not newer, and what anybody loads later is not older.
+//!
 //! In this order: read the record; ask the owner, or not; read heads; copy table and blocks of [`Reader::place`] and verify them
 //! ([`verify_table`](crate::slot::verify_table), [`verify_blocks`](crate::slot::verify_blocks)); read that head again; read the
 //! record again; ask [`Reader::copied`] what the copy is worth.
@@ -48,6 +52,9 @@ pub enum Unread {
     /// Begin again: the hold is over.
     #[error("slot {} of {} holds {} no more, the hold is over; read again", .0.slot, .0.member, .0.image)]
     HoldOver(Hold),
+    /// Begin again: the members of the in-sync set do not all answer with the same newest image.
+    #[error("the replicas in sync do not all show the same newest image")]
+    NotInAll,
     /// Begin again: the slot was written.
     #[error("slot {slot} of {member} was written while it was read; read again")]
     SlotWritten {
@@ -140,6 +147,31 @@ impl Reader {
             Some(place) => Ok(Self { before, place, others: places, passed_over }),
             None => Err(Unread::Unreadable(passed_over)),
         }
+    }
+
+    /// Reads the image that is the newest closed one of every member of the in-sync set: no acknowledged one is newer, and every takeover
+    /// loads it, or what follows it. `answers` as for [`Reader::of_heads`], read after `before` was.
+    ///
+    /// # Errors
+    /// A member does not answer, has another, or a slot that nobody can tell anything of; or the directory is older than what stands there.
+    pub fn of_all(before: Versioned, answers: Vec<(Member, Result<Vec<SlotView>, Unusable>)>) -> Result<Self, Unread> {
+        let newest_of = |member: &Member| {
+            let (_, slots) = answers.iter().find(|(answered, _)| answered == member)?;
+            let slots = slots.as_ref().ok().filter(|slots| Unusable::of_slots(slots).is_empty())?;
+            slots.iter().filter_map(SlotView::image).max()
+        };
+        let mut newest = before.record.in_sync.iter().map(newest_of);
+        let agreed =
+            newest.next().flatten().filter(|image| image.term <= before.record.term).ok_or(Unread::NotInAll)?;
+        if newest.any(|image| image != Some(agreed)) && rule::holds(Rule::ReadWhatAllHave) {
+            return Err(Unread::NotInAll);
+        }
+        let only = |mut slots: Vec<SlotView>| {
+            let is_other = |view: &&mut SlotView| view.image() != Some(agreed);
+            slots.iter_mut().filter(is_other).for_each(|view| *view = SlotView::Blank);
+            slots
+        };
+        Self::of_heads(before, answers.into_iter().map(|(member, slots)| (member, slots.map(only))).collect())
     }
 
     /// What to copy.

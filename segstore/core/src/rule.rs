@@ -64,6 +64,8 @@ rules! {
     StandStill = "stand-still",
     /// A reader that is no owner takes only the image that the segment's owner holds for it.
     ReadTheHeld = "read-the-held",
+    /// Where no owner is asked, only what every member of the in-sync set has as its newest image counts as acknowledged.
+    ReadWhatAllHave = "read-what-all-have",
     /// A reader that is no owner begins again if the record changed while it read.
     AskAgain = "ask-again",
     /// A repair starts only after its owner's takeover has returned.

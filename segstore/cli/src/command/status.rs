@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use segstore::control::message::{Fault, FaultKind};
 use segstore::{BelowMinimum, Error, HeldName, NodeInfo, OwnerState, Session, Status};
 
 use super::{Context, nodes};
@@ -60,8 +61,13 @@ fn print_segment(status: &Status) {
     }
     match &status.owner {
         Some(owner) => print_owner(owner, &line),
-        None if info.holder.is_some() => line("state", "the owner does not answer".into()),
-        None => {}
+        None => match &status.silence {
+            Some(Fault { kind: FaultKind::NotHeld, .. }) => {
+                line("state", "its name is held, and nobody has it open now: the newest checkpoint can be read".into());
+            }
+            Some(fault) => line("state", format!("the owner does not answer: {fault}")),
+            None => {}
+        },
     }
     if let Some(trouble) = info.trouble().filter(|_| info.is_lost() || status.owner.is_none()) {
         line("WARNING", trouble);

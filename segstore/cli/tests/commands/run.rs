@@ -175,6 +175,33 @@ fn children_that_the_runner_had_before_it_was_one_live_on() {
     send(child.trim().parse().unwrap(), Signal::SIGKILL);
 }
 
+/// Between its checkpoints such a script has nothing open, and nobody to ask is there: what all its replicas hold is read.
+#[test]
+fn what_a_script_holds_is_read_beside_it() {
+    let cluster = Cluster::start(3);
+    let (state, done) = (cluster.file("state"), cluster.file("done"));
+    std::fs::write(&state, "state").unwrap();
+    let (segctl, state, mark) = (env!("CARGO_BIN_EXE_segctl"), state.display(), done.display());
+    let script = format!(
+        "set -e; {segctl} put job {state} --replicas 2; echo more >> {state}; {segctl} put job {state}; touch {mark}; sleep 600"
+    );
+    let mut run = cluster.start_run(2, "job", &script);
+    until("it is put", || done.exists());
+    let term = |status: &str| status.lines().find(|line| line.starts_with("owner")).unwrap().to_owned();
+    let status = || String::from_utf8(cluster.run(&["status", "job"]).stdout).unwrap();
+    let before = status();
+    assert!(before.contains("nobody has it open"), "{before}");
+    assert_eq!(cluster.get("job"), b"statemore\n");
+    assert_eq!(cluster.json(&["get", "job", "/dev/null"])["acknowledged"], true);
+    assert_eq!(
+        term(&before).split(", since").next(),
+        term(&status()).split(", since").next(),
+        "nothing was taken over"
+    );
+    send(run.id(), Signal::SIGTERM);
+    run.wait().unwrap();
+}
+
 /// A shell script is an application too.
 #[test]
 fn a_script_makes_checkpoints_of_what_it_holds() {

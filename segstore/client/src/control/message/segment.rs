@@ -4,7 +4,7 @@ use segstore_core::layout::{Geometry, GeometryError};
 use segstore_core::record::Versioned;
 use serde::{Deserialize, Serialize};
 
-use super::{Holder, OwnerState, Place, ReplicaInfo};
+use super::{Fault, Holder, OwnerState, Place, ReplicaInfo};
 
 /// The shape of a segment: fixed for its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -121,6 +121,9 @@ pub struct Status {
     pub info: SegmentInfo,
     /// What its owner says, if there is one that answers.
     pub owner: Option<OwnerState>,
+    /// What came instead, where somebody holds the name: [`FaultKind::NotHeld`](super::FaultKind::NotHeld) of who has not opened it.
+    #[serde(default)]
+    pub silence: Option<Fault>,
     /// What its replicas say.
     pub replicas: Vec<ReplicaInfo>,
 }

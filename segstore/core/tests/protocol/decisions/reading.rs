@@ -40,6 +40,37 @@ fn a_reader_asks_the_owner_and_believes_the_directory() {
     assert_eq!(reader.copied(Err(Damage::Table), &closed, &record), Err(unreadable));
 }
 
+/// With nobody to ask: an image that a member lacks may never be loaded again, and one that a member has instead may be acknowledged.
+#[test]
+fn a_reader_that_has_nobody_to_ask_takes_what_all_have() {
+    prepare();
+    let record = reading(&[0, 1]);
+    let (old, new) = (Stamp::new(1, 4), Stamp::new(1, 5));
+    let closed = |image| SlotView::Closed(header(image));
+    let slots = |images: [Stamp; 2]| Ok(images.map(closed).to_vec());
+    let read = |first, second| Reader::of_all(record.clone(), vec![(member(0), first), (member(1), second)]);
+    let mut reader = read(slots([new, old]), slots([old, new])).unwrap();
+    assert_eq!(reader.image(), new);
+    let head = closed(new);
+    assert_eq!(reader.clone().copied(Ok(()), &head, &record), Ok(Verdict::Accepted));
+    assert_eq!(reader.copied(Err(Damage::Table), &head, &record), Ok(Verdict::Elsewhere), "the other one's");
+    assert_eq!(reader.image(), new);
+    assert!(matches!(reader.copied(Err(Damage::Table), &head, &record), Err(Unread::Unreadable(_))), "nothing older");
+    let half_open = Ok(vec![SlotView::Blank, closed(new)]);
+    assert_eq!(read(half_open.clone(), half_open.clone()).unwrap().image(), new);
+    let unknown = Ok(vec![SlotView::Damaged { mark: None, header: Some(header(new)) }, closed(old)]);
+    let went_back = slots([old, Stamp::new(2, 1)]);
+    for (first, second) in [
+        (slots([new, old]), slots([old, old])),
+        (slots([new, old]), Err(Unusable::OutOfReach)),
+        (unknown.clone(), unknown),
+        (went_back.clone(), went_back),
+    ] {
+        assert_eq!(read(first, second), Err(Unread::NotInAll));
+    }
+    assert_eq!(Reader::of_all(record.clone(), vec![(member(0), slots([new, old]))]), Err(Unread::NotInAll));
+}
+
 #[test]
 fn a_reader_without_the_owner_takes_the_newest_that_is_whole() {
     prepare();

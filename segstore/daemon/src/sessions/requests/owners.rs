@@ -48,9 +48,12 @@ pub(in crate::sessions) async fn unpin(node: Arc<Node>, slot: Pinned) -> Result<
 pub(super) async fn status(client: &Client, name: &str) -> Result<Answer, Fault> {
     let mut info = client.info(name).await?;
     client.node.look_at(info.places.iter_mut()).await;
-    let owner = match &info.holder {
-        Some(holder) => state(client, name, holder).await,
-        None => None,
+    let (owner, silence) = match &info.holder {
+        Some(holder) => match state(client, name, holder).await {
+            Ok(state) => (Some(*state), None),
+            Err(fault) => (None, Some(fault)),
+        },
+        None => (None, None),
     };
     let mut replicas = replicas(client, info.record.record.segment).await;
     for replica in &mut replicas {
@@ -72,14 +75,14 @@ pub(super) async fn status(client: &Client, name: &str) -> Result<Answer, Fault>
         }
     }
     replicas.sort_by(|a, b| a.node_name.cmp(&b.node_name));
-    Ok(Answer::Status(Box::new(Status { info, owner, replicas })))
+    Ok(Answer::Status(Box::new(Status { info, owner, silence, replicas })))
 }
 
-async fn state(client: &Client, name: &str, holder: &Holder) -> Option<OwnerState> {
+async fn state(client: &Client, name: &str, holder: &Holder) -> Result<Box<OwnerState>, Fault> {
     let call = Call::State { name: name.to_owned(), session: holder.session };
-    match client.node.call(holder.node, call, 2 * SHORT).await {
-        Ok(Reply::State(state)) => Some(*state),
-        _ => None,
+    match client.node.call(holder.node, call, 2 * SHORT).await? {
+        Reply::State(state) => Ok(state),
+        other => Err(unexpected(&other)),
     }
 }
 
