@@ -43,6 +43,9 @@ pub(crate) enum Command {
         name: Option<String>,
     },
     /// Say what happened: takeovers, removals, repairs, and why
+    ///
+    /// A segment keeps its last 64 claims, and 64 events of every other kind together; of claims by one node in a row that differ in their
+    /// numbers only, as those of a `put` now and then, the last four. A name that is held and has no segment so far has no events.
     Events {
         /// The segment; without it, all of them
         name: Option<String>,

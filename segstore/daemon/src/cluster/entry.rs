@@ -5,7 +5,7 @@ use segstore_core::id::{Member, NodeId, OwnerId, SegmentId, Term};
 use segstore_core::record::{Record, RecordVersion, Versioned};
 use serde::{Deserialize, Serialize};
 
-use crate::directory::Revision;
+use crate::directory::{LeaseId, Revision};
 
 /// How many events a segment keeps: so many claims, and so many of every other kind together.
 const EVENTS: usize = 64;
@@ -13,6 +13,8 @@ const EVENTS: usize = 64;
 const FORMER: usize = 64;
 /// The event of a claim: every load of a segment that nobody owns is one.
 const CLAIMED: &str = "claimed";
+/// How many claims of one node in a row that are just like each other it keeps.
+const ALIKE: usize = 4;
 
 /// A node, while its lease stands.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -66,6 +68,21 @@ impl NodeEntry {
     }
 }
 
+/// Who claimed a segment last, and by what it is known how that one's hold has ended.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Claimant {
+    /// Its node.
+    pub node: NodeId,
+    /// That node's lease, to which the hold was tied.
+    pub lease: Option<LeaseId>,
+    /// Its session's public number.
+    pub session: u64,
+    /// Program, process and node, for people.
+    pub who: String,
+    /// Whether the session ended before it let the name go.
+    pub has_ended: bool,
+}
+
 /// A segment: what the protocol's record says, and what a daemon must know to serve it. One value, so that a change of the record
 /// and the event that explains it are one compare-and-swap.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -92,6 +109,9 @@ pub struct SegmentEntry {
     /// What happened to it lately, oldest first.
     #[serde(default)]
     pub events: Vec<Event>,
+    /// Whose the ownership is; none: nobody's so far, or an older daemon's.
+    #[serde(default)]
+    pub claimant: Option<Claimant>,
 }
 
 impl SegmentEntry {
@@ -118,13 +138,16 @@ impl SegmentEntry {
     }
 
     /// Writes down what happened. The oldest events go, but no number of claims drives out what else happened; a claim takes the
-    /// place of one just like it, if its node alone has claimed the segment since.
+    /// place of the fourth last just like it, if its node alone has claimed the segment since.
     pub fn note(&mut self, event: Event) {
         if event.what == CLAIMED {
             let run = self.events.iter().rposition(|e| e.what != CLAIMED || e.node_name != event.node_name);
             let first = run.map_or(0, |last_other| last_other + 1);
-            let like = self.events[first..].iter().position(|e| gist(&e.why).eq(gist(&event.why)));
-            like.map(|at| self.events.remove(first + at));
+            let is_like = |at: &usize| gist(&self.events[*at].why).eq(gist(&event.why));
+            let like: Vec<_> = (first..self.events.len()).filter(is_like).collect();
+            if like.len() >= ALIKE {
+                self.events.remove(like[0]);
+            }
         }
         self.events.push(event);
         for is_claim in [true, false] {
@@ -185,8 +208,9 @@ mod tests {
             entry.note(event("claimed", "a", &format!("by segctl (process {process}): opened")));
         }
         let told: Vec<_> = entry.events.iter().map(|event| event.why.as_str()).collect();
-        let last = ["by segctl (process 199): read", "by segctl (process 199): opened"];
-        assert_eq!(told, [&["the replica on b"][..], &last].concat());
+        let claims = (196..200)
+            .flat_map(|process| ["read", "opened"].map(|what| format!("by segctl (process {process}): {what}")));
+        assert_eq!(told, [vec!["the replica on b".to_owned()], claims.collect()].concat());
         // Two nodes in turn: every one is told, and only claims go.
         for turn in 0..200 {
             entry.note(event("claimed", ["a", "b"][turn % 2], "by app"));

@@ -16,7 +16,7 @@ mod entry;
 mod membership;
 mod view;
 
-pub use entry::{NodeEntry, SegmentEntry};
+pub use entry::{Claimant, NodeEntry, SegmentEntry};
 pub use membership::Membership;
 pub use view::View;
 

@@ -2,10 +2,11 @@
 
 use segstore::control::message::{Event, Fault, FaultKind, Holder, SegmentInfo};
 use segstore_core::id::Member;
+use segstore_core::layout::Ownership;
 use segstore_core::record::Swap;
 
 use super::{Node, directory_fault};
-use crate::cluster::{SegmentEntry, check_name, holder_key, segment_key};
+use crate::cluster::{Claimant, SegmentEntry, check_name, holder_key, node_key, segment_key};
 use crate::directory::{DirectoryError, Entry, Revision, Swapped, Value};
 use crate::identity::now;
 
@@ -15,6 +16,8 @@ pub(crate) struct Change<'c> {
     pub(crate) why: &'c str,
     /// From whom the name was taken by force.
     pub(crate) from: Option<&'c str>,
+    /// How the hold before this one ended.
+    pub(crate) after: &'c str,
     /// Why these replicas leave the set, each for itself.
     pub(crate) causes: &'c [(Member, String)],
 }
@@ -100,14 +103,14 @@ impl Node {
 
     /// What a change of the record means, for people: one event for each thing that it does.
     pub(crate) fn events(&self, name: &str, swap: &Swap, change: &Change<'_>) -> Vec<Event> {
-        let Change { who, why, from, causes } = *change;
+        let Change { who, why, from, after, causes } = *change;
         let (old, new) = (&swap.expected.record, &swap.new);
         let mut events = Vec::new();
         let mut note = |what, text| events.push(self.note(name, what, new.term.0, text));
         if old.owner != new.owner {
             match from {
                 Some(from) => note("taken_over", format!("by {who}: {why}, by force, from {from}")),
-                None => note("claimed", format!("by {who}: {why}; nobody held it")),
+                None => note("claimed", format!("by {who}: {why}; {after}")),
             }
         }
         for member in old.in_sync.iter().filter(|member| !new.in_sync.contains(member)) {
@@ -124,6 +127,38 @@ impl Node {
             );
         }
         events
+    }
+
+    /// How the hold has ended under which a segment was claimed last, for whoever claims it in this session.
+    pub(crate) async fn after(&self, claimant: Option<&Claimant>, session: u64) -> String {
+        let Some(Claimant { node, lease, session: former, who, has_ended }) = claimant else {
+            return "nobody held it".to_owned();
+        };
+        if (*node, *former) == (self.id, session) {
+            return "nobody held it since this session did".to_owned();
+        }
+        let current = match *node == self.id {
+            true => Ok(*self.lease.borrow()),
+            false => self.directory.read(&node_key(*node)).await.map(|found| found.and_then(|entry| entry.lease)),
+        };
+        let how = match current {
+            _ if *has_ended => "whose session has ended",
+            Ok(current) if current == *lease => "which let it go",
+            Ok(_) => "the lease of whose node was over",
+            Err(_) => "which is gone",
+        };
+        format!("nobody held it, after {who}, {how}")
+    }
+
+    /// Has it written down that the session ended under which a segment is claimed, before the name is free.
+    pub(crate) async fn note_end(&self, name: &str, session: u64, claimed: Ownership) -> Result<(), Fault> {
+        let (mut entry, revision) = self.segment(name).await?;
+        let ownership = entry.record().ownership();
+        let claimant = entry.claimant.as_mut().filter(|claimant| claimant.session == session && ownership == claimed);
+        let Some(claimant) = claimant else { return Ok(()) };
+        claimant.has_ended = true;
+        // In a conflict it has another owner.
+        self.write_segment(name, Some(revision), &entry).await.map(drop)
     }
 
     /// An event of now.

@@ -159,8 +159,12 @@ impl Sessions {
             // An owner that does not answer lets it go when its time is over.
             tokio::spawn(requests::owners::unpin(node.clone(), slot));
         }
-        for name in names {
+        for (name, claimed) in names {
             tracing::info!(segment = name, process = session.credentials.pid, "the session that held it has ended");
+            if let Some(claimed) = claimed {
+                // For the events alone: where it cannot be written down, it is not.
+                let _ = node.note_end(&name, session.number, claimed).await;
+            }
             requests::names::free_at_last(node, session.number, &name).await;
         }
         self.keep();

@@ -52,7 +52,8 @@ pub(super) struct Pinned {
 
 /// What a session leaves behind.
 pub(super) struct Left {
-    pub(super) names: Vec<String>,
+    /// The names, each with the ownership that was claimed under it.
+    pub(super) names: BTreeMap<String, Option<Ownership>>,
     pub(super) pinned: Vec<Pinned>,
 }
 
@@ -104,10 +105,7 @@ impl Session {
             return None;
         }
         state.is_over = true;
-        Some(Left {
-            names: std::mem::take(&mut state.holding).into_keys().collect(),
-            pinned: std::mem::take(&mut state.pinned),
-        })
+        Some(Left { names: std::mem::take(&mut state.holding), pinned: std::mem::take(&mut state.pinned) })
     }
 
     /// Whether it has ended.

@@ -363,3 +363,29 @@ fn events_say_what_happened() {
     told("claimed", "read; nobody held it");
     told("taken_over", "by force, from cluster");
 }
+
+/// At three in the morning the question is why it moved.
+#[test]
+fn a_claim_tells_how_the_one_before_ended() {
+    let mut cluster = Cluster::start(3, &[]);
+    let session = cluster.session(0);
+    drop(session.open_or_create("s", &options(), &OpenOptions::new()).unwrap());
+    let why = |session: &Session| {
+        let claimed = session.open("s", &OpenOptions::new().stand_by(Some(WATCHDOG))).unwrap();
+        let told = session.events(Some("s")).unwrap().into_iter().rfind(|event| event.what == "claimed");
+        claimed.release().unwrap();
+        told.unwrap().why
+    };
+    why(&cluster.session(1));
+    assert!(why(&session).contains("on node n1), which let it go"));
+    for how in ["whose session has ended", "the lease of whose node was over"] {
+        let mut owner = cluster.client(1, "standby", &["s"]);
+        until_owner(&mut owner);
+        if how.contains("lease") {
+            cluster.kill(1);
+        }
+        owner.kill();
+        let told = why(&session);
+        assert!(told.contains("on node n1)") && told.contains(how), "{told}");
+    }
+}

@@ -137,7 +137,7 @@ pub struct Event {
     pub segment: String,
     /// The node whose daemon wrote it down.
     pub node_name: String,
-    /// What, in one word: `created`, `claimed` (nobody held it), `taken_over` (from a living holder, by force), `removed`, `added`.
+    /// What, in one word: `created`, `claimed` (nobody held it any more), `taken_over` (from a living holder, by force), `removed`, `added`.
     pub what: String,
     /// In which term.
     pub term: u64,

@@ -6,7 +6,7 @@ use segstore_core::layout::Ownership;
 use segstore_core::record::{RecordVersion, Swap};
 
 use super::Client;
-use crate::cluster::{NodeEntry, SegmentEntry, check_name, segment_key};
+use crate::cluster::{Claimant, NodeEntry, SegmentEntry, check_name, segment_key};
 use crate::config::shown;
 use crate::directory::{Revision, Swapped};
 use crate::identity::now;
@@ -81,6 +81,7 @@ async fn make(client: &Client, name: &str, shape: Shape, keeping: Keeping, acces
         access,
         created: now(),
         events: Vec::new(),
+        claimant: None,
     };
     let names: Vec<_> = places.iter().map(|place| place.name.as_str()).collect();
     let mut why = format!("with replicas on {}", names.join(", "));
@@ -200,8 +201,17 @@ pub(super) async fn swap(
     }
     let who = format!("{} (process {} on node {})", client.session.program, client.credentials.pid, node.name);
     let from = client.session.taken_from(name);
-    let events = node.events(name, &swap, &Change { who: &who, why, from: from.as_deref(), causes });
+    let after = match changes_owner && from.is_none() {
+        true => node.after(entry.claimant.as_ref(), client.session.number).await,
+        false => String::new(),
+    };
+    let change = Change { who: &who, why, from: from.as_deref(), after: &after, causes };
+    let events = node.events(name, &swap, &change);
     let mut new = entry.with_record(swap.new);
+    if changes_owner {
+        let (lease, session) = (*node.lease.borrow(), client.session.number);
+        new.claimant = Some(Claimant { node: node.id, lease, session, who, has_ended: false });
+    }
     for event in events {
         tracing::info!(segment = name, term = event.term, "{}: {}", event.what, event.why);
         new.note(event);
