@@ -9,8 +9,8 @@ use segstore_core::layout::Geometry;
 use segstore_transport::Endpoint;
 
 use super::{LONG, Node, unexpected};
-use crate::peers::message::{Call, Reply, Serve};
-use crate::replicas::{Head, ReplicaError, Source, Summary, Usage};
+use crate::peers::message::{Call, KeptReplica, Reply, Serve};
+use crate::replicas::{Head, Kept, ReplicaError, Source, Summary, Usage};
 
 /// Serves calls with what this node has.
 pub struct Calls {
@@ -137,9 +137,14 @@ impl Serve for Calls {
                 self.node.view.forget(node);
                 Ok(Reply::Done)
             }
-            Call::Incarnations => {
-                let kept = self.node.replicas.list();
-                Ok(Reply::Incarnations(kept.iter().map(|kept| kept.member.incarnation).collect()))
+            Call::Kept => {
+                let kept = self.blocking(|node| Ok(node.replicas.list())).await?;
+                let told = |Kept { member, remembered, problem, .. }: Kept| KeptReplica {
+                    incarnation: member.incarnation,
+                    term: remembered.term,
+                    problem,
+                };
+                Ok(Reply::Kept(kept.into_iter().map(told).collect()))
             }
             Call::Usage => {
                 let Usage { used, budget, .. } = self.node.replicas.room();

@@ -11,16 +11,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use segstore::control::message::{Fault, FaultKind, Place};
+use segstore::control::message::{Fault, FaultKind, SegmentInfo};
 use segstore::control::rdma::RdmaDevice;
-use segstore_core::id::NodeId;
+use segstore_core::id::{NodeId, Term};
 use tokio::sync::{Notify, watch};
 
-use crate::cluster::{NodeEntry, View};
+use crate::cluster::{NodeEntry, SegmentEntry, View};
 use crate::directory::{Directory, DirectoryError, LeaseId};
 use crate::lease::Standing;
 use crate::peers::Peers;
-use crate::peers::message::{Call, Reply, Serve};
+use crate::peers::message::{Call, KeptReplica, Reply, Serve};
 use crate::replicas::Replicas;
 use crate::sessions::Sessions;
 
@@ -105,21 +105,40 @@ impl Node {
         answers
     }
 
-    /// Asks every node which replicas it keeps, and says of these places what is wrong: where a node is up with another memory, the
-    /// replica is gone.
-    pub(crate) async fn look_at(self: &Arc<Self>, places: impl Iterator<Item = &mut Place>) {
+    /// Asks every node which replicas it keeps, and says of these segments' places what is wrong: where a node is up with another memory,
+    /// the replica is gone; and so on.
+    pub(crate) async fn look_at(self: &Arc<Self>, segments: &mut [SegmentInfo]) {
         let kept = |(entry, reply): (NodeEntry, Reply)| match reply {
-            Reply::Incarnations(kept) => Some((entry.node, kept)),
+            Reply::Kept(kept) => Some((entry.node, kept)),
             _ => None,
         };
-        let answers = self.call_all(&Call::Incarnations, SHORT).await;
+        let answers = self.call_all(&Call::Kept, SHORT).await;
         let kept: HashMap<_, _> = answers.into_iter().filter_map(kept).collect();
-        for place in places.filter(|place| place.up) {
-            place.problem = match kept.get(&place.member.node) {
-                Some(kept) if kept.contains(&place.member.incarnation) => None,
-                Some(_) => Some(GONE.to_owned()),
-                None => Some("its node does not answer".to_owned()),
-            };
+        for segment in segments {
+            let mut ahead = Vec::new();
+            for place in segment.places.iter_mut().filter(|place| place.up) {
+                let is_it = |kept: &&KeptReplica| kept.incarnation == place.member.incarnation;
+                let found = kept.get(&place.member.node).map(|kept| kept.iter().find(is_it));
+                place.problem = match found {
+                    Some(Some(kept)) => kept.problem.clone(),
+                    Some(None) => Some(GONE.to_owned()),
+                    None => Some("its node does not answer".to_owned()),
+                };
+                let term = found.flatten().map_or(Term(0), |kept| kept.term);
+                if term > segment.record.record.term {
+                    ahead.push((place, term));
+                }
+            }
+            // Perhaps the segment was only taken over meanwhile: the directory hears of that before any replica does.
+            let now = if ahead.is_empty() { None } else { self.segment(&segment.name).await.ok() };
+            for (place, remembered) in ahead {
+                if let Some((SegmentEntry { term, .. }, _)) = now.as_ref().filter(|(entry, _)| entry.term < remembered)
+                {
+                    place.problem = Some(format!(
+                        "the directory went back: its record says term {term}, the replica remembers term {remembered}"
+                    ));
+                }
+            }
         }
     }
 

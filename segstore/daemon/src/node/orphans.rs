@@ -64,7 +64,7 @@ async fn orphans(node: &Arc<Node>, unknown: &mut HashMap<Member, u32>) -> Result
     }
     let segments = node.segments().await?;
     let mut orphans = Vec::new();
-    for Kept { segment, member, remembered, is_in_use } in kept {
+    for Kept { segment, member, remembered, is_in_use, .. } in kept {
         let Some((name, entry, _)) = segments.iter().find(|(_, entry, _)| entry.segment == segment) else {
             // Of what was removed every node is told. Between the two lists it may have gone from both.
             if !node.is_known(segment).await? {

@@ -1,7 +1,7 @@
 //! The messages between daemons. JSON, as between client and daemon: a newer one may add fields, each with a default.
 
 use segstore::control::message::{Bytes, Fault, Held, OwnerState, Place, ReplicaInfo, Shape};
-use segstore_core::id::{Incarnation, Member, NodeId, SegmentId, Stamp};
+use segstore_core::id::{Incarnation, Member, NodeId, SegmentId, Stamp, Term};
 use segstore_core::layout::Ownership;
 use segstore_core::replica::Request as ReplicaRequest;
 use serde::{Deserialize, Serialize};
@@ -81,8 +81,8 @@ pub enum Call {
         /// Which.
         node: NodeId,
     },
-    /// Which replicas the node keeps. Answer: [`Reply::Incarnations`].
-    Incarnations,
+    /// Which replicas the node keeps, and how they are. Answer: [`Reply::Kept`].
+    Kept,
     /// How much memory replicas take here, and may take. Answer: [`Reply::Usage`].
     Usage,
     /// Forget every replica of a segment that was removed. Answer: [`Reply::Done`], when the node has none.
@@ -123,6 +123,17 @@ pub enum Call {
     },
 }
 
+/// A replica that a node keeps.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct KeptReplica {
+    /// Which.
+    pub incarnation: Incarnation,
+    /// The highest term that it remembers.
+    pub term: Term,
+    /// Why it is of no use any more.
+    pub problem: Option<String>,
+}
+
 /// What is answered.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -153,7 +164,7 @@ pub enum Reply {
     /// What the node keeps of the segment.
     Replicas(Vec<ReplicaInfo>),
     /// Every replica that the node keeps.
-    Incarnations(Vec<Incarnation>),
+    Kept(Vec<KeptReplica>),
     /// Memory for replicas.
     Usage {
         /// Bytes in use.

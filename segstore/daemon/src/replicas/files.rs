@@ -103,6 +103,12 @@ impl Files {
         self.slots = slots;
     }
 
+    /// Whether both files are as long as they should be.
+    pub(super) fn check(&self) -> Result<(), ReplicaError> {
+        read_head(&self.head, &self.head_path())?;
+        self.check_length()
+    }
+
     /// Whether the slots file is as long as it should be.
     pub(super) fn check_length(&self) -> Result<(), ReplicaError> {
         let should = slots_bytes(&self.geometry);
@@ -203,9 +209,15 @@ fn open(path: &Path) -> Result<File, ReplicaError> {
 
 fn read_head(file: &File, path: &Path) -> Result<[u8; replica_head::BYTES], ReplicaError> {
     let mut bytes = [0; replica_head::BYTES];
-    let read = file.read_exact_at(&mut bytes, 0);
-    read.map_err(|error| ReplicaError::System { doing: "reading", file: path.to_owned(), error })?;
-    Ok(bytes)
+    let path = path.to_owned();
+    match file.read_exact_at(&mut bytes, 0) {
+        Ok(()) => Ok(bytes),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            let is = file.metadata().map_or(0, |about| about.len());
+            Err(ReplicaError::CutShort { file: path, is, should: replica_head::BYTES as u64 })
+        }
+        Err(error) => Err(ReplicaError::System { doing: "reading", file: path, error }),
+    }
 }
 
 /// Takes the memory now: later it would be missing in the middle of a push.

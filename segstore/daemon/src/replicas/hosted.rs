@@ -100,6 +100,11 @@ impl Hosted {
         Some(format!("it is whole, but no owner is served until an earlier writer is shut out: {why}"))
     }
 
+    /// Whether somebody has cut its files short.
+    pub(super) fn check(&self) -> Result<(), ReplicaError> {
+        self.lock().files.check()
+    }
+
     /// What stands at the start of every slot.
     pub(super) fn heads(&self) -> Result<Vec<Head>, ReplicaError> {
         self.lock().files.slot_heads()

@@ -106,7 +106,7 @@ pub struct Usage {
 }
 
 /// A replica, and for whom it is kept.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Kept {
     /// Whose it is.
     pub segment: SegmentId,
@@ -116,6 +116,8 @@ pub struct Kept {
     pub remembered: Ownership,
     /// Whether it is being filled, or written: an owner may be about to add it to the in-sync set.
     pub is_in_use: bool,
+    /// Why it is of no use any more.
+    pub problem: Option<String>,
 }
 
 /// A replica, for people.
@@ -354,6 +356,7 @@ impl Replicas {
             member: replica.member,
             remembered: replica.remembered(),
             is_in_use: replica.is_in_use(),
+            problem: replica.check().err().map(|error| error.to_string()),
         };
         let all: Vec<_> = self.lock().values().cloned().collect();
         all.iter().map(kept).collect()

@@ -129,6 +129,9 @@ fn a_replica_that_is_cut_short_is_left_out() {
     let session = cluster.session(0);
     let mut segment = opened(&session, &options());
     std::fs::File::options().write(true).open(cluster.slots(1)).unwrap().set_len(4096).unwrap();
+    let listed = session.segments().unwrap().remove(0);
+    let trouble = listed.trouble().expect("it is shown before anybody reads");
+    assert!(trouble.contains("1 of 2") && trouble.contains("n1") && trouble.contains("cut short"), "{trouble}");
     for n in 2..20 {
         write_state(&mut segment, n);
         segment.checkpoint().unwrap();
@@ -138,6 +141,22 @@ fn a_replica_that_is_cut_short_is_left_out() {
     let segment = cluster.session(2).open("s", &standby).unwrap();
     assert_eq!(check_state(segment.bytes()), 19);
     assert!(cluster.session(1).nodes().unwrap().iter().all(|node| node.up), "its daemon lives on");
+}
+
+/// Nothing can be said to such a replica: it does not come back by waiting.
+#[test]
+fn a_replica_without_its_head_is_lost() {
+    let cluster = Cluster::start(2, &[]);
+    let session = cluster.session(0);
+    opened(&session, &CreateOptions::new(1 << 20).replicas(1)).release().unwrap();
+    let head = cluster.slots(1).with_extension("head");
+    std::fs::File::options().write(true).open(head).unwrap().set_len(0).unwrap();
+    let listed = session.segments().unwrap().remove(0);
+    assert!(listed.is_lost() && listed.trouble().unwrap().contains("cut short"), "{listed:?}");
+    let shown = session.status("s").unwrap().replicas.remove(0).problem;
+    assert!(shown.as_ref().is_some_and(|why| why.contains("cut short")), "{shown:?}");
+    let loaded = session.load("s", &LoadOptions::new()).err();
+    assert!(matches!(&loaded, Some(Error::NoGoodCopy(why)) if why.contains("cut short")), "{loaded:?}");
 }
 
 #[test]
@@ -298,6 +317,10 @@ fn a_directory_from_an_old_copy_is_refused() {
     cluster.kill(0);
     std::fs::copy(&copy, &file).unwrap();
     cluster.restart(0);
+    until("it is shown before anybody tries", || {
+        let trouble = session.segments().ok()?.first()?.trouble()?;
+        trouble.contains("the directory went back").then_some(())
+    });
     let opened = until("the directory answers", || match cluster.session(1).open("s", &standby) {
         Err(Error::Unreachable(_)) => None,
         other => Some(other),

@@ -30,7 +30,7 @@ pub(crate) async fn all(node: &Arc<Node>) -> Result<Vec<SegmentInfo>, Fault> {
         node.describe(&name, &entry, revision, holder)
     };
     let mut segments: Vec<_> = node.segments().await?.into_iter().map(describe).collect();
-    node.look_at(segments.iter_mut().flat_map(|segment| &mut segment.places)).await;
+    node.look_at(&mut segments).await;
     Ok(segments)
 }
 

@@ -47,7 +47,7 @@ pub(in crate::sessions) async fn unpin(node: Arc<Node>, slot: Pinned) -> Result<
 
 pub(super) async fn status(client: &Client, name: &str) -> Result<Answer, Fault> {
     let mut info = client.info(name).await?;
-    client.node.look_at(info.places.iter_mut()).await;
+    client.node.look_at(std::slice::from_mut(&mut info)).await;
     let (owner, silence) = match &info.holder {
         Some(holder) => match state(client, name, holder).await {
             Ok(state) => (Some(*state), None),
@@ -57,6 +57,8 @@ pub(super) async fn status(client: &Client, name: &str) -> Result<Answer, Fault>
     };
     let mut replicas = replicas(client, info.record.record.segment).await;
     for replica in &mut replicas {
+        let place = info.places.iter().find(|place| place.member == replica.member);
+        replica.problem = replica.problem.take().or_else(|| place?.problem.clone());
         replica.in_sync = info.record.record.in_sync.contains(&replica.member);
         let mut links = owner.iter().flat_map(|owner| &owner.links);
         replica.over = links.find(|link| link.member == replica.member).map(|link| link.provider.clone());
