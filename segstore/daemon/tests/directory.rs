@@ -222,7 +222,7 @@ async fn a_full_disk_is_said_and_survived() {
     for n in 0..64 {
         match directory.compare_swap(&format!("large/{n}"), None, value(&[7; 256 << 10])).await {
             Ok(_) => {}
-            Err(DirectoryError::NoAnswer(why) | DirectoryError::Refused(why)) => {
+            Err(DirectoryError::Full(why)) => {
                 assert!(why.contains("No space left"), "{why}");
                 refused += 1;
                 break;

@@ -87,6 +87,9 @@ pub enum DirectoryError {
     /// Nothing was changed.
     #[error("the directory refused: {0}")]
     Refused(String),
+    /// There is no room where it is kept: nothing was changed.
+    #[error("the directory's disk is full ({0}): make room for `data_dir` of the daemon that keeps it")]
+    Full(String),
     /// It was not asked: nothing was changed.
     #[error("the directory is out of reach: {0}")]
     OutOfReach(String),

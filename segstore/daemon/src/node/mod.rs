@@ -157,6 +157,7 @@ impl Node {
 pub(crate) fn directory_fault(error: &DirectoryError) -> Fault {
     let kind = match error {
         DirectoryError::NoAnswer(_) => FaultKind::NoAnswer,
+        DirectoryError::Full(_) => FaultKind::NoRoom,
         DirectoryError::Refused(_)
         | DirectoryError::OutOfReach(_)
         | DirectoryError::LeaseOver(_)

@@ -6,6 +6,7 @@
 //! | `leases` | lease | its time in milliseconds |
 //! | `about` | `version`, `revision` | the format's version, the last revision |
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -178,6 +179,11 @@ impl Batch {
         Ok(keys)
     }
 
+    /// The revision without this.
+    pub(super) fn before(&self) -> Revision {
+        Revision(self.revision - self.changes.len() as u64)
+    }
+
     /// Makes everything durable; gives the changes, in order.
     pub(super) fn commit(mut self) -> Result<Vec<Change>, DirectoryError> {
         if !self.is_changed {
@@ -212,7 +218,12 @@ fn entry(key: &str, (revision, lease, value): (u64, u64, &[u8])) -> Entry {
 
 #[allow(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 fn refused(error: impl Into<redb::Error>) -> DirectoryError {
-    DirectoryError::Refused(error.into().to_string())
+    match error.into() {
+        redb::Error::Io(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+            DirectoryError::Full(error.to_string())
+        }
+        error => DirectoryError::Refused(error.to_string()),
+    }
 }
 
 fn storage(path: &Path, error: &redb::DatabaseError) -> DirectoryError {

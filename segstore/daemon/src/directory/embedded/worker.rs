@@ -126,6 +126,7 @@ impl Worker {
 
     /// After an error it is not known whether the changes were made: what stands in the file then is what is true.
     fn commit(&mut self, batch: Batch) -> Result<(), DirectoryError> {
+        let before = batch.before();
         match batch.commit() {
             Ok(changes) => {
                 self.publish(changes);
@@ -133,7 +134,11 @@ impl Worker {
             }
             Err(error) => {
                 self.reopen();
-                Err(DirectoryError::NoAnswer(error.to_string()))
+                Err(match error {
+                    DirectoryError::Full(_) if self.store.revision() == Ok(before) => error,
+                    DirectoryError::Full(why) | DirectoryError::Refused(why) => DirectoryError::NoAnswer(why),
+                    error => error,
+                })
             }
         }
     }

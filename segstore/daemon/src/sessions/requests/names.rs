@@ -42,8 +42,12 @@ pub(super) async fn acquire(client: &Client, name: &str, wait: Option<u64>, forc
         let holder = match attempted {
             Ok(Ok((newly, Revision(hold)))) => return Ok(Answer::Acquired { newly, hold }),
             Ok(Err(holder)) => holder,
-            // Whoever waits for a holder to go waits for the directory too.
-            Err(fault) if !is_late && matches!(fault.kind, FaultKind::Unreachable | FaultKind::NoAnswer) => {
+            // Whoever waits for a holder to go waits for the directory too, and who waits for ever, for its disk.
+            Err(fault)
+                if !is_late
+                    && (matches!(fault.kind, FaultKind::Unreachable | FaultKind::NoAnswer)
+                        || fault.kind == FaultKind::NoRoom && until.is_none()) =>
+            {
                 is_away.tell(name, &fault);
                 tokio::time::sleep(RETRY).await;
                 continue;
