@@ -94,7 +94,13 @@ pub(crate) fn load(session: &Arc<Session>, name: &str, options: &LoadOptions) ->
                 Err(Failure::Owner(fault)) if fault.kind == FaultKind::NotHeld => of_all(session, &info, holder),
                 other => other,
             },
-            _ if options.pending => of_anybody(session, &info),
+            // A takeover finds one image in several slots that are damaged, each elsewhere.
+            _ if options.pending => match of_anybody(session, &info) {
+                Err(Failure::Unreadable(replicas, causes)) => {
+                    by_takeover(session, name, false).map_err(|_| Failure::Unreadable(replicas, causes))
+                }
+                read => read,
+            },
             // Nothing is to be forced where nobody holds it.
             _ => by_takeover(session, name, false),
         };

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
@@ -178,6 +178,23 @@ fn altered_bytes_are_found_and_another_copy_is_loaded() {
     });
     let Err(Error::NoGoodCopy(text)) = both else { panic!("{both:?}") };
     assert!(text.contains("fail their checksums"), "{text}");
+}
+
+/// The same image stands in both slots, and is whole in none.
+#[test]
+fn one_image_is_read_from_two_damaged_slots() {
+    let cluster = Cluster::start(2, &[]);
+    let session = cluster.session(0);
+    opened(&session, &CreateOptions::new(1 << 20)).release().unwrap();
+    let file = std::fs::File::options().write(true).open(cluster.slots(1)).unwrap();
+    let length = file.metadata().unwrap().len();
+    for slot in 0..2 {
+        file.write_all_at(b"damage", slot * (length / 2 + 16384) + 65536).unwrap();
+    }
+    for pending in [true, false] {
+        let image = session.load("s", &LoadOptions::new().pending(pending));
+        assert_eq!(check_state(image.unwrap().bytes()), 1, "pending: {pending}");
+    }
 }
 
 /// Of two slots with the same image one is altered: the other one is loaded, and the altered one is written in full.
