@@ -68,13 +68,14 @@ pub(crate) struct Inner {
 }
 
 impl Session {
-    /// Connects to the daemon that [`SOCKET_VARIABLE`] names, or to the one at [`DEFAULT_SOCKET`]; in a program that was started to hold
+    /// Connects to the daemon that [`SOCKET_VARIABLE`] names, or to the one at [`DEFAULT_SOCKET`] if it is not set, or empty; in a program that was started to hold
     /// a segment, to that session.
     ///
     /// # Errors
     /// [`Error::NoDaemon`]: it does not answer.
     pub fn connect() -> Result<Self> {
-        let path = std::env::var_os(SOCKET_VARIABLE).map_or_else(|| PathBuf::from(DEFAULT_SOCKET), PathBuf::from);
+        let named = std::env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty());
+        let path = named.map_or_else(|| PathBuf::from(DEFAULT_SOCKET), PathBuf::from);
         Self::join(&path, std::env::var(SESSION_VARIABLE).ok())
     }
 

@@ -170,6 +170,13 @@ fn every_mistake_has_its_code() {
     let nobody = segctl().args(["--socket", "/no/such.sock", "ls"]).output().unwrap();
     assert_eq!(nobody.status.code(), Some(15));
     assert!(String::from_utf8_lossy(&nobody.stderr).contains("/no/such.sock"));
+    let empty = segctl().env("SEGSTORE_SOCKET", "").arg("ls").output().unwrap();
+    assert!(
+        String::from_utf8_lossy(&empty.stderr).contains(segstore::DEFAULT_SOCKET),
+        "as if it were not set: {empty:?}"
+    );
+    let endless = cluster.run(&["put", "endless", "/dev/zero", "--capacity", "1M"]);
+    assert!(String::from_utf8_lossy(&endless.stderr).contains("more than --capacity 1.00 MiB"), "{endless:?}");
     let doctor = segctl().args(["--socket", "/no/such.sock", "doctor"]).output().unwrap();
     assert_eq!(doctor.stderr, b"segctl: 1 problem\n", "{doctor:?}");
     assert_eq!(cluster.code(&["put", "small", file, "--capacity", "12K"]), 0);

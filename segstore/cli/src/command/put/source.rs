@@ -55,7 +55,7 @@ impl Source {
                 "{name} has {has} or more, but segment {segment} can grow to {room} only: put it under another name with \
                  --capacity, or remove this one first"
             ),
-            (false, Some(_)) => format!("{name} has {has} or more, --capacity {room}: at least as much"),
+            (false, Some(_)) => format!("{name} has more than --capacity {room}: say how much it may have"),
             (false, None) => {
                 format!("{name} is a device, and gives more than {room}: say with --capacity how much it may")
             }
