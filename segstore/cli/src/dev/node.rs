@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, User};
 
@@ -114,6 +115,7 @@ impl Node {
         let folder = self.folder();
         let saying = |error: std::io::Error| Failure::File(format!("{}: {error}", folder.display()));
         std::fs::create_dir_all(&folder).map_err(saying)?;
+        self.await_former();
         let metrics = ports::chosen(&self.metrics_file())?;
         let config = self.config_file();
         std::fs::write(&config, self.config(up, directory, metrics).text()?).map_err(saying)?;
@@ -130,6 +132,19 @@ impl Node {
             .spawn()
             .map_err(|error| Failure::File(format!("starting segstored: {error}")))?;
         std::fs::write(self.pid_file(), format!("{}\n", child.id())).map_err(saying)
+    }
+
+    /// Waits for a daemon that was killed and is not gone: with much memory that takes a while, in which it has no command any more.
+    fn await_former(&self) {
+        let until = Instant::now() + GRACE;
+        let Ok(mut lock) = File::options().write(true).open(self.data().join("lock")) else { return };
+        while let Err((file, Errno::EAGAIN)) = Flock::lock(lock, FlockArg::LockExclusiveNonblock) {
+            if Instant::now() > until {
+                return; // The daemon that is started says by whom it is used.
+            }
+            lock = file;
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     fn config(&self, up: &Up, directory: &str, metrics: String) -> NodeConfig {

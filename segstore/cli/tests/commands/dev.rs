@@ -1,10 +1,16 @@
 //! `dev`: clusters on this machine.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::time::Duration;
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::cluster::{Cluster, has_ended, segctl};
 
@@ -25,6 +31,23 @@ fn a_cluster_that_is_down_leaves_nothing_behind() {
     assert!(up.status.success(), "{up:?}");
     cluster.put_with("notes", b"of the second", 1);
     assert_eq!(cluster.get("notes"), b"of the second");
+}
+
+/// A process that was killed has its files until its memory is given back.
+#[test]
+fn a_daemon_that_is_not_gone_yet_is_waited_for() {
+    let cluster = Cluster::start(1);
+    let daemon = std::fs::read_to_string(cluster.file("n1/segstored.pid")).unwrap();
+    kill(Pid::from_raw(daemon.trim().parse().unwrap()), Signal::SIGKILL).unwrap();
+    let lock = File::options().write(true).open(cluster.file("n1/data/lock")).unwrap();
+    let locked = Flock::lock(lock, FlockArg::LockExclusive).unwrap();
+    let going = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(1500));
+        drop(locked);
+    });
+    let up = cluster.run(&["dev", "up", "--nodes", "1", "--dir", cluster.dir()]);
+    assert!(up.status.success(), "{up:?}");
+    going.join().unwrap();
 }
 
 #[test]
