@@ -147,6 +147,9 @@ pub(crate) struct Run {
     /// How long the program may take to end when it is asked to
     #[arg(long, default_value = "10s", value_parser = parse_time)]
     pub(crate) grace: Duration,
+    /// What becomes of the program when the node's lease is not confirmed in time
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) when_cut_off: WhenCutOff,
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,
@@ -161,6 +164,15 @@ pub(crate) struct Perf {
     /// where there is a device
     #[arg(long)]
     pub(crate) dev: bool,
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum WhenCutOff {
+    /// It is ended before another node may run it; so it is when the directory is down for longer than the lease
+    #[default]
+    End,
+    /// It goes on until somebody else is known to have the name: both may run for a while, of which the segment keeps the later one's work
+    GoOn,
 }
 
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]

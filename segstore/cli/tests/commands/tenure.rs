@@ -85,6 +85,30 @@ fn a_program_whose_directory_is_silent_ends() {
     until("it runs again", || cluster.command(2, &["run", "job", "--", "true"]).status().unwrap().success());
 }
 
+/// Who says so runs on, until it is known that another one runs.
+#[test]
+fn a_program_that_may_go_on_ends_when_another_is_known_to_run() {
+    let cluster = Cluster::start(2);
+    let (link, mut behind) = behind_a_link(&cluster);
+    let (marks, said) = (cluster.file("marks"), cluster.file("said"));
+    let script = stubborn(&marks);
+    let mut first = cluster.command(2, &["run", "job", "--when-cut-off", "go-on", "--", "sh", "-c", &script]);
+    let mut first = first.stderr(File::create(&said).unwrap()).spawn().unwrap();
+    until("the first runs", || lines(&marks).len() == 1);
+    let mut second = cluster.start_run(1, "job", &script);
+    link.cut();
+    until("the second runs", || lines(&marks).len() == 2);
+    assert_eq!(lines(&marks), ["alone", "beside"]);
+    until("the runner says it", || std::fs::read_to_string(&said).unwrap().contains("the program goes on"));
+    assert_eq!(first.try_wait().unwrap(), None);
+    link.join();
+    assert_eq!(first.wait().unwrap().code(), Some(12));
+    send(second.id(), Signal::SIGTERM);
+    second.wait().unwrap();
+    behind.kill().unwrap();
+    behind.wait().unwrap();
+}
+
 /// A node that hangs for longer than its lease counts as dead: what runs there ends.
 #[test]
 fn a_program_whose_node_was_given_up_ends() {

@@ -37,7 +37,7 @@ pub(crate) fn run(context: &Context, run: &Run) -> Result<ExitCode, Failure> {
         Acquired::Held(hold) => hold,
         Acquired::Ended(signal) => return Ok(code(128 + signal as i32)),
     };
-    let mut tenure = Tenure::watch(context, &session, &run.name, hold)?;
+    let mut tenure = Tenure::watch(context, &session, run, hold)?;
     let supervisor = supervisor::start(context, &session, run)?;
     let ended = until_ended(context, supervisor, &signals, &mut tenure, run.grace);
     // Only a supervisor that was killed leaves any. Whoever became this process by `exec` may have had children of its own.

@@ -2,7 +2,7 @@
 //!
 //! It is not when another session has taken it by force. And it may not be when the node's lease is over: the directory gives what is held
 //! on the node to whoever waits for it. So nothing runs past the end of the lease as it was last confirmed, whoever is silent since: the
-//! node's daemon to this process, or the directory to the daemon.
+//! node's daemon to this process, or the directory to the daemon; unless that is what the program is to do.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use segstore::{Error, Lease, Session};
 
 use super::tell;
+use crate::arguments::{Run, WhenCutOff};
 use crate::command::Context;
 use crate::exit::Failure;
 
@@ -20,6 +21,7 @@ const PROBES: u32 = 12;
 const NOTICED: Duration = Duration::from_secs(1);
 /// After this process was stopped, an answer from before says nothing: it is asked anew, and this long waited for.
 const AWAKE: Duration = Duration::from_millis(500);
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 pub(super) struct Tenure {
     as_json: bool,
@@ -28,6 +30,8 @@ pub(super) struct Tenure {
     silence: String,
     /// The node's lease.
     lease: Duration,
+    /// Whether a lease that is over ends it.
+    is_strict: bool,
     heard: Arc<Mutex<Heard>>,
     /// When this was looked at last.
     looked: Instant,
@@ -51,17 +55,18 @@ struct Heard {
 
 impl Tenure {
     /// Begins to ask about the hold of that number. The threads end with the process.
-    pub(super) fn watch(context: &Context, session: &Session, name: &str, hold: u64) -> Result<Self, Failure> {
+    pub(super) fn watch(context: &Context, session: &Session, run: &Run, hold: u64) -> Result<Self, Failure> {
         let asked = Instant::now();
         let Lease { until, time: lease, trouble } = session.lease(NOTICED)?;
         let heard = Arc::new(Mutex::new(Heard { asked, until, trouble, other: None }));
         let silence = format!("the node's daemon at {} does not answer", context.socket.display());
         let (asking, silent, of_lease) = (session.clone(), silence.clone(), heard.clone());
         std::thread::spawn(move || probe(&asking, &silent, PROBE.min(lease / PROBES), &of_lease));
-        let (waiting, whom, of_name) = (session.clone(), name.to_owned(), heard.clone());
+        let (waiting, whom, of_name) = (session.clone(), run.name.clone(), heard.clone());
         std::thread::spawn(move || await_loss(&waiting, &whom, hold, &of_name));
-        let (as_json, name, looked) = (context.json, name.to_owned(), Instant::now());
-        Ok(Self { as_json, name, silence, lease, heard, looked, woke: None, is_told: false, is_lost: false })
+        let is_strict = run.when_cut_off == WhenCutOff::End;
+        let (as_json, name, looked) = (context.json, run.name.clone(), Instant::now());
+        Ok(Self { as_json, name, silence, lease, is_strict, heard, looked, woke: None, is_told: false, is_lost: false })
     }
 
     /// Whether the daemon answers, and its lease is kept alive.
@@ -79,6 +84,7 @@ impl Tenure {
         let heard = lock(&self.heard);
         match self.woke.filter(|woke| self.waits(*woke, &heard)) {
             _ if heard.other.is_some() => Instant::now(),
+            _ if !self.is_strict => Instant::now() + NEVER,
             Some(woke) => woke + AWAKE,
             None => heard.until.checked_sub(self.lease / 10).unwrap_or(heard.until),
         }
@@ -116,7 +122,9 @@ impl Tenure {
 
     /// What to do with so much of the lease left, and why it is not more.
     fn judge(&mut self, left: Duration, is_trouble: bool, why: &str) {
-        if left <= self.lease / 3 {
+        if !self.is_strict {
+            self.warn(left, is_trouble, why);
+        } else if left <= self.lease / 3 {
             let ago = self.lease.saturating_sub(left).as_secs_f64();
             let text = format!(
                 "{why}; the node's lease was confirmed {ago:.1} s ago, and when it is over another node may run {}: ending the program",
@@ -133,6 +141,21 @@ impl Tenure {
             }
             self.is_told = true;
         } else if self.is_told {
+            self.tell("heard", "the node's lease is kept alive again");
+            self.is_told = false;
+        }
+    }
+
+    /// The same where nothing is done about it.
+    fn warn(&mut self, left: Duration, is_trouble: bool, why: &str) {
+        if left.is_zero() && !self.is_told {
+            let text = format!(
+                "{why}: another node may run {} as well; the program goes on, as --when-cut-off says",
+                self.name
+            );
+            self.tell("silent", &text);
+            self.is_told = true;
+        } else if self.is_told && !is_trouble && left > self.lease / 2 {
             self.tell("heard", "the node's lease is kept alive again");
             self.is_told = false;
         }
