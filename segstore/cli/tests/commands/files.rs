@@ -166,3 +166,21 @@ fn programs_are_told_what_people_are() {
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
     assert_eq!(cluster.command(1, &["ls"]).stdout(full).status().unwrap().code(), Some(1));
 }
+
+/// However much of it the former one takes, which goes for the new one.
+#[test]
+fn a_node_that_comes_back_has_its_replica_again_with_the_next_put() {
+    let cluster = Cluster::start(3);
+    let put = |state: &str| {
+        let file = cluster.file("state");
+        std::fs::write(&file, state).unwrap();
+        cluster.json(&["put", "large", file.to_str().unwrap(), "--replicas", "2", "--capacity", "70M"])
+    };
+    assert_eq!(put("first")["replicas_in_sync"], 2);
+    let daemon = std::fs::read_to_string(cluster.file("n2/segstored.pid")).unwrap();
+    kill(Pid::from_raw(daemon.trim().parse().unwrap()), Signal::SIGKILL).unwrap();
+    assert_eq!(put("second")["replicas_in_sync"], 1);
+    let up = cluster.run(&["dev", "up", "--nodes", "3", "--memory", "256MiB", "--dir", cluster.dir()]);
+    assert!(up.status.success(), "{up:?}");
+    assert_eq!(put("third")["replicas_in_sync"], 2);
+}

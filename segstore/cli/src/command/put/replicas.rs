@@ -39,7 +39,8 @@ pub(super) fn wait(
     }
 }
 
-/// Whether a node could take a replica: one that is up, has none that is in sync, and has room or one that is being filled.
+/// Whether a node could take a replica: one that is up, has none that is in sync, and has room or one that is being filled. What it has of
+/// the segment and is not in sync goes for the new one.
 fn can_grow(session: &Session, info: &SegmentInfo) -> bool {
     let Ok(status) = session.status(&info.name) else { return false };
     if status.replicas.iter().any(|replica| replica.repair.is_some()) {
@@ -48,8 +49,10 @@ fn can_grow(session: &Session, info: &SegmentInfo) -> bool {
     let owner = info.holder.as_ref().map(|holder| holder.node);
     let has_one = |node| info.places.iter().any(|place| place.member.node == node);
     let bytes = info.shape.capacity.saturating_mul(SLOTS);
+    let former = |node| status.replicas.iter().filter(|kept| !kept.in_sync && kept.member.node == node).count() as u64;
     let is_free = |node: &segstore::NodeInfo| {
-        node.up && Some(node.node) != owner && !has_one(node.node) && node.used.saturating_add(bytes) <= node.budget
+        let used = node.used.saturating_sub(former(node.node).saturating_mul(bytes));
+        node.up && Some(node.node) != owner && !has_one(node.node) && used.saturating_add(bytes) <= node.budget
     };
     session.nodes().is_ok_and(|nodes| nodes.iter().any(is_free))
 }
