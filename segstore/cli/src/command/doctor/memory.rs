@@ -29,7 +29,9 @@ pub(super) fn look(own: Option<&NodeInfo>) -> Vec<Finding> {
     let told = own.map(|node| node.memory_dir.as_str()).filter(|told| !told.is_empty());
     let folder = Path::new(told.unwrap_or(USUAL));
     match Place::of(folder) {
-        Ok(place) => own.map(|node| budget(node, &place)).into_iter().chain([room(&place)]).collect(),
+        Ok(place) => {
+            own.map(|node| budget(node, &place)).into_iter().chain([room(&place), large_pages(&place)]).collect()
+        }
         Err(error) => {
             let remedy = format!("mount -t tmpfs tmpfs {}, and start the daemon (again)", folder.display());
             vec![Finding::bad("shared memory", Verdict::Problem, format!("{}: {error}", folder.display()), remedy)]
@@ -69,6 +71,31 @@ fn budget(node: &NodeInfo, place: &Place) -> Finding {
     Finding::bad("replica memory", Verdict::Warning, found, remedy)
 }
 
+/// Whether large segments stand in large pages: an RDMA device has fewer addresses to keep then, and who touches them first waits less.
+fn large_pages(place: &Place) -> Finding {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let huge = huge(&mounts, &place.mounted_at.to_string_lossy());
+    let at = place.mounted_at.display();
+    match huge {
+        Some(huge) => Finding::ok("large pages", format!("{at} is mounted with {huge}")),
+        None if place.is_tmpfs => Finding {
+            remedy: Some(format!(
+                "for segments of many MiB, above all over RDMA: mount -o remount,huge=within_size {at}"
+            )),
+            ..Finding::ok("large pages", format!("none in {at}"))
+        },
+        None => Finding::ok("large pages", format!("{at} is no tmpfs, which could have them")),
+    }
+}
+
+/// What a tmpfs was told about large pages, if it is to use them.
+fn huge<'m>(mounts: &'m str, at: &str) -> Option<&'m str> {
+    // The last one mounted there hides the others.
+    let mount = mounts.lines().rfind(|line| line.split(' ').nth(4) == Some(at))?;
+    let mut options = mount.rsplit(' ').next()?.split(',');
+    options.find(|option| option.starts_with("huge=") && *option != "huge=never")
+}
+
 fn room(place: &Place) -> Finding {
     let at = place.folder.display();
     let found = format!("{at}: {} of {} free", units::size(place.free), units::size(place.size));
@@ -80,4 +107,21 @@ fn room(place: &Place) -> Finding {
         return Finding::bad("shared memory", Verdict::Warning, found, place.remedy());
     }
     Finding::ok("shared memory", found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_pages_are_of_the_mount_that_is_seen() {
+        let mounts = "29 1 0:25 / /dev/shm rw,nosuid - tmpfs tmpfs rw,huge=always\n\
+                      30 1 0:26 / /mnt rw - tmpfs none rw,size=1048576k,huge=within_size\n\
+                      31 1 0:27 / /dev/shm rw shared:3 - tmpfs tmpfs rw,size=24684092k\n";
+        assert_eq!(
+            (huge(mounts, "/mnt"), huge(mounts, "/dev/shm"), huge(mounts, "/")),
+            (Some("huge=within_size"), None, None)
+        );
+        assert_eq!(huge(&mounts.replace("within_size", "never"), "/mnt"), None);
+    }
 }
