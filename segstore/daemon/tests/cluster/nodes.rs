@@ -168,6 +168,21 @@ fn a_daemon_that_comes_back_before_the_directory_gives_nothing_up() {
     assert!(matches!(taken, Err(Error::Owned { .. })), "its holder lives, and so does that one's daemon: {taken:?}");
 }
 
+/// The directory goes by what it granted, whatever the daemon is told when it is started again.
+#[test]
+fn a_lease_that_goes_on_keeps_its_time() {
+    let mut cluster = Cluster::start(2, &["--node-lease", "4s"]);
+    let session = cluster.session(1);
+    let hold = session.acquire("s", Some(Duration::ZERO), false).unwrap();
+    cluster.restart_with(1, &["--node-lease", "40s"]);
+    // In which the granted one ends, if it is confirmed no more often than the other needs.
+    std::thread::sleep(Duration::from_secs(5));
+    let (now, lease) = (Instant::now(), session.lease(WATCHDOG).unwrap());
+    assert_eq!((lease.time, lease.trouble), (Duration::from_secs(4), None));
+    assert!(now < lease.until && lease.until <= Instant::now() + lease.time);
+    assert_eq!(session.acquire("s", Some(Duration::ZERO), false).unwrap(), hold, "nobody can have had it meanwhile");
+}
+
 /// Whoever connects first asks for replicas at once.
 #[test]
 fn a_daemon_that_serves_knows_the_nodes() {
