@@ -182,5 +182,10 @@ fn a_node_that_comes_back_has_its_replica_again_with_the_next_put() {
     assert_eq!(put("second")["replicas_in_sync"], 1);
     let up = cluster.run(&["dev", "up", "--nodes", "3", "--memory", "256MiB", "--dir", cluster.dir()]);
     assert!(up.status.success(), "{up:?}");
+    // For a moment the others know it by its former address.
+    until("it is asked what it keeps", || {
+        let status = cluster.json(&["status", "large"]);
+        status["replicas"].as_array().unwrap().iter().any(|replica| replica["node"] == "n2")
+    });
     assert_eq!(put("third")["replicas_in_sync"], 2);
 }

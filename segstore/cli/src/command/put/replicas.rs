@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use segstore::{Checkpoint, Segment, SegmentInfo, Session};
+use segstore::{Checkpoint, NodeInfo, Segment, SegmentInfo, Session};
 
 use crate::exit::Failure;
 use crate::output::progress;
@@ -22,7 +22,9 @@ pub(super) fn wait(
     limit: Duration,
 ) -> Result<Checkpoint, Failure> {
     let began = Instant::now();
-    let mut hoped: Option<Instant> = None;
+    // While a node gives up its former replica for a new one it shows neither, and no room.
+    let info = session.lookup(segment.name())?;
+    let mut hoped = further(session, &info).iter().any(|node| bytes(&info) <= node.budget).then_some(began);
     let bar = progress::spinner("waiting for a replica that is missing");
     loop {
         let info = session.lookup(segment.name())?;
@@ -46,13 +48,24 @@ fn can_grow(session: &Session, info: &SegmentInfo) -> bool {
     if status.replicas.iter().any(|replica| replica.repair.is_some()) {
         return true;
     }
+    let former = |node| status.replicas.iter().filter(|kept| !kept.in_sync && kept.member.node == node).count() as u64;
+    let has_room = |node: &NodeInfo| {
+        let used = node.used.saturating_sub(former(node.node).saturating_mul(bytes(info)));
+        used.saturating_add(bytes(info)) <= node.budget
+    };
+    further(session, info).iter().any(has_room)
+}
+
+/// The nodes that are up, are not the owner's, and have no replica that is in sync.
+fn further(session: &Session, info: &SegmentInfo) -> Vec<NodeInfo> {
     let owner = info.holder.as_ref().map(|holder| holder.node);
     let has_one = |node| info.places.iter().any(|place| place.member.node == node);
-    let bytes = info.shape.capacity.saturating_mul(SLOTS);
-    let former = |node| status.replicas.iter().filter(|kept| !kept.in_sync && kept.member.node == node).count() as u64;
-    let is_free = |node: &segstore::NodeInfo| {
-        let used = node.used.saturating_sub(former(node.node).saturating_mul(bytes));
-        node.up && Some(node.node) != owner && !has_one(node.node) && used.saturating_add(bytes) <= node.budget
-    };
-    session.nodes().is_ok_and(|nodes| nodes.iter().any(is_free))
+    let mut nodes = session.nodes().unwrap_or_default();
+    nodes.retain(|node| node.up && Some(node.node) != owner && !has_one(node.node));
+    nodes
+}
+
+/// What a replica takes, at the least.
+fn bytes(info: &SegmentInfo) -> u64 {
+    info.shape.capacity.saturating_mul(SLOTS)
 }
