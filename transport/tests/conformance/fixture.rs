@@ -1,5 +1,6 @@
 //! How the suite gets a target and an initiator of each provider.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -19,8 +20,8 @@ use segstore_transport::{
 pub(crate) trait Fixture: Send + Sync {
     /// Rounds of the races: as many as the provider does in a second or so.
     const ROUNDS: usize;
-    /// Whether a GiB goes through in reasonable time and memory; else why not.
-    const GIBIBYTE: Result<(), &'static str> = Ok(());
+    /// Whether a GiB goes through in reasonable time and memory.
+    const GIBIBYTE: bool = true;
     /// What a peer is told that was revoked before it connected.
     const NEVER_LET_IN: ErrorKind = ErrorKind::Revoked;
     fn new() -> Self;
@@ -57,8 +58,8 @@ pub(crate) struct SimFixture {
 
 impl Fixture for SimFixture {
     const ROUNDS: usize = 1000;
-    const GIBIBYTE: Result<(), &'static str> =
-        Err("every frame in flight is a buffer of its own: it would take 2 GiB more");
+    // Every frame in flight is a buffer of its own: it would take 2 GiB more.
+    const GIBIBYTE: bool = false;
 
     fn new() -> SimFixture {
         // The network keeps moving while a test thread does not run, so silence proves nothing here.
@@ -293,7 +294,7 @@ pub(crate) fn watched(name: &'static str, test: impl FnOnce()) {
     done.store(true, Ordering::Relaxed);
 }
 
-/// Says why a test does not run here.
+/// Says why a test does not run here, past the capture of what a test that passes prints: who counts has to see it.
 pub(crate) fn skip(test: &str, why: &str) {
-    println!("skipped: {test}: {why}");
+    let _ = writeln!(std::io::stdout(), "\nskipped: {test}: {why}");
 }
