@@ -79,9 +79,7 @@ fn large_pages(place: &Place) -> Finding {
     match huge {
         Some(huge) => Finding::ok("large pages", format!("{at} is mounted with {huge}")),
         None if place.is_tmpfs => Finding {
-            remedy: Some(format!(
-                "for segments of many MiB, above all over RDMA: mount -o remount,huge=within_size {at}"
-            )),
+            remedy: Some(format!("for segments of many MiB that go over RDMA: mount -o remount,huge=within_size {at}")),
             ..Finding::ok("large pages", format!("none in {at}"))
         },
         None => Finding::ok("large pages", format!("{at} is no tmpfs, which could have them")),
