@@ -1,7 +1,7 @@
 //! `run`, when its name may be another's: on two nodes at once a program runs at no time.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -47,27 +47,57 @@ fn behind_a_link(cluster: &Cluster) -> (Link, Child) {
     (link, again)
 }
 
+/// Two who run the same program: the first on node 2, which is cut off from the directory until the second has begun.
+struct Partition {
+    first: Child,
+    second: Child,
+    behind: Child,
+    link: Link,
+    marks: PathBuf,
+    said: PathBuf,
+    _cluster: Cluster,
+}
+
+impl Partition {
+    /// The first run has these options.
+    fn begin(options: &[&str]) -> Self {
+        let cluster = Cluster::start(2);
+        let (link, behind) = behind_a_link(&cluster);
+        let (marks, said) = (cluster.file("marks"), cluster.file("said"));
+        let script = stubborn(&marks);
+        let mut first = cluster.command(2, &["run", "job"]);
+        let first =
+            first.args(options).args(["--", "sh", "-c", &script]).stderr(File::create(&said).unwrap()).spawn().unwrap();
+        until("the first runs", || lines(&marks).len() == 1);
+        let second = cluster.start_run(1, "job", &script);
+        link.cut();
+        until("the second runs", || lines(&marks).len() == 2);
+        Self { first, second, behind, link, marks, said, _cluster: cluster }
+    }
+
+    /// What the first runner has said.
+    fn said(&self) -> String {
+        std::fs::read_to_string(&self.said).unwrap()
+    }
+}
+
+impl Drop for Partition {
+    fn drop(&mut self) {
+        send(self.second.id(), Signal::SIGTERM);
+        let _ = self.second.wait();
+        let _ = self.behind.kill();
+        let _ = self.behind.wait();
+    }
+}
+
 /// The node's daemon answers its runner all the time, and loses the lease.
 #[test]
 fn a_program_on_the_wrong_side_of_a_partition_ends_before_another_begins() {
-    let cluster = Cluster::start(2);
-    let (link, mut behind) = behind_a_link(&cluster);
-    let (marks, said) = (cluster.file("marks"), cluster.file("said"));
-    let script = stubborn(&marks);
-    let mut first = cluster.command(2, &["run", "job", "--", "sh", "-c", &script]);
-    let mut first = first.stderr(File::create(&said).unwrap()).spawn().unwrap();
-    until("the first runs", || lines(&marks).len() == 1);
-    let mut second = cluster.start_run(1, "job", &script);
-    link.cut();
-    until("the second runs", || lines(&marks).len() == 2);
-    assert_eq!(lines(&marks), ["alone", "alone"]);
-    assert_eq!(first.wait().unwrap().code(), Some(12));
-    let said = std::fs::read_to_string(&said).unwrap();
+    let mut partition = Partition::begin(&[]);
+    assert_eq!(lines(&partition.marks), ["alone", "alone"]);
+    assert_eq!(partition.first.wait().unwrap().code(), Some(12));
+    let said = partition.said();
     assert!(said.contains("the directory has not answered") && !said.contains("does not answer"), "{said}");
-    send(second.id(), Signal::SIGTERM);
-    second.wait().unwrap();
-    behind.kill().unwrap();
-    behind.wait().unwrap();
 }
 
 /// From the node that looks the same: whether others have a directory nobody there can tell.
@@ -88,25 +118,12 @@ fn a_program_whose_directory_is_silent_ends() {
 /// Who says so runs on, until it is known that another one runs.
 #[test]
 fn a_program_that_may_go_on_ends_when_another_is_known_to_run() {
-    let cluster = Cluster::start(2);
-    let (link, mut behind) = behind_a_link(&cluster);
-    let (marks, said) = (cluster.file("marks"), cluster.file("said"));
-    let script = stubborn(&marks);
-    let mut first = cluster.command(2, &["run", "job", "--when-cut-off", "go-on", "--", "sh", "-c", &script]);
-    let mut first = first.stderr(File::create(&said).unwrap()).spawn().unwrap();
-    until("the first runs", || lines(&marks).len() == 1);
-    let mut second = cluster.start_run(1, "job", &script);
-    link.cut();
-    until("the second runs", || lines(&marks).len() == 2);
-    assert_eq!(lines(&marks), ["alone", "beside"]);
-    until("the runner says it", || std::fs::read_to_string(&said).unwrap().contains("the program goes on"));
-    assert_eq!(first.try_wait().unwrap(), None);
-    link.join();
-    assert_eq!(first.wait().unwrap().code(), Some(12));
-    send(second.id(), Signal::SIGTERM);
-    second.wait().unwrap();
-    behind.kill().unwrap();
-    behind.wait().unwrap();
+    let mut partition = Partition::begin(&["--when-cut-off", "go-on"]);
+    assert_eq!(lines(&partition.marks), ["alone", "beside"]);
+    until("the runner says it", || partition.said().contains("the program goes on"));
+    assert_eq!(partition.first.try_wait().unwrap(), None);
+    partition.link.join();
+    assert_eq!(partition.first.wait().unwrap().code(), Some(12));
 }
 
 /// A node that hangs for longer than its lease counts as dead: what runs there ends.

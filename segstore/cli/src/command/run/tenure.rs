@@ -122,42 +122,30 @@ impl Tenure {
 
     /// What to do with so much of the lease left, and why it is not more.
     fn judge(&mut self, left: Duration, is_trouble: bool, why: &str) {
-        if !self.is_strict {
-            self.warn(left, is_trouble, why);
-        } else if left <= self.lease / 3 {
+        let (third, name) = (self.lease / 3, &self.name);
+        if self.is_strict && left <= third {
             let ago = self.lease.saturating_sub(left).as_secs_f64();
             let text = format!(
-                "{why}; the node's lease was confirmed {ago:.1} s ago, and when it is over another node may run {}: ending the program",
-                self.name
+                "{why}; the node's lease was confirmed {ago:.1} s ago, and when it is over another node may run {name}: ending the program"
             );
             self.tell("lost", &text);
             self.is_lost = true;
-        } else if is_trouble || left <= self.lease / 2 {
-            if !self.is_told {
-                let left = (left - self.lease / 3).as_secs_f64();
-                let text =
-                    format!("{why}: in {left:.1} s the program is ended, unless the node's lease is confirmed before");
-                self.tell("silent", &text);
+        } else if !is_trouble && left > self.lease / 2 {
+            if std::mem::take(&mut self.is_told) {
+                self.tell("heard", "the node's lease is kept alive again");
             }
-            self.is_told = true;
-        } else if self.is_told {
-            self.tell("heard", "the node's lease is kept alive again");
-            self.is_told = false;
-        }
-    }
-
-    /// The same where nothing is done about it.
-    fn warn(&mut self, left: Duration, is_trouble: bool, why: &str) {
-        if left.is_zero() && !self.is_told {
-            let text = format!(
-                "{why}: another node may run {} as well; the program goes on, as --when-cut-off says",
-                self.name
-            );
+        } else if !self.is_told && (self.is_strict || left.is_zero()) {
+            let text = match self.is_strict {
+                true => {
+                    let left = (left - third).as_secs_f64();
+                    format!("{why}: in {left:.1} s the program is ended, unless the node's lease is confirmed before")
+                }
+                false => {
+                    format!("{why}: another node may run {name} as well; the program goes on, as --when-cut-off says")
+                }
+            };
             self.tell("silent", &text);
             self.is_told = true;
-        } else if self.is_told && !is_trouble && left > self.lease / 2 {
-            self.tell("heard", "the node's lease is kept alive again");
-            self.is_told = false;
         }
     }
 
