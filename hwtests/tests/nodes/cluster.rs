@@ -77,6 +77,16 @@ impl Cluster {
         self.acked[node]
     }
 
+    /// Waits until one node has taken over from another, and returns the state that it found: none older than what the other
+    /// has said is acknowledged.
+    pub(super) fn taken_over(&mut self, by: usize, from: usize) -> u64 {
+        let (term, found) = self.held(by);
+        let acked = self.last_acked(from);
+        assert!(found >= acked, "state {acked} was acknowledged, and node {by} found {found}");
+        println!("acknowledged {acked}, found {found} in term {term}");
+        found
+    }
+
     /// What a command prints on a node, in one line.
     pub(super) fn ask(&mut self, node: usize, command: &str) -> String {
         self.lab.tell(node, &format!("echo answer $({command} 2>&1)"));
