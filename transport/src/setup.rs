@@ -1,6 +1,12 @@
 //! What the set-up messages of every provider share: how one that is not what it should be is refused.
 
+use std::time::Duration;
+
 use crate::{Error, ErrorKind, Result};
+
+/// How long a peer may take to connect, from when it was let in: as long as a caller may take to bring it the reply. Who never comes
+/// does not count as alive for ever.
+pub(crate) const ADMITTED: Duration = Duration::from_secs(10);
 
 /// The messages of one provider, in one version.
 pub(crate) struct Messages {

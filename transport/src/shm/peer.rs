@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::agent::Agent;
 use super::control::{self, Control};
@@ -14,12 +14,15 @@ use super::wire::{Token, Welcomed, encode_welcome};
 use super::{fence, socket};
 use crate::contract::driver::PeerDriver;
 use crate::memory::{Memory, Moved, Tenant, read_only};
+use crate::setup::ADMITTED;
 use crate::sync::{AtomicBool, AtomicU64, Ordering, fence as barrier};
 use crate::{Error, Grant, Keep, PeerStatistics, Result, Revocation, Rights};
 
 /// What one peer was admitted to.
 pub(super) struct Admission {
     pub(super) token: Token,
+    /// The token opens nothing any more from here on.
+    until: Instant,
     control: Control,
     /// What a later life of this target would find of the peer.
     files: Option<Files>,
@@ -60,6 +63,7 @@ impl Admission {
         let admitted = |grant: &Grant<'_>| Admitted { memory: grant.region.memory().clone(), rights: grant.rights };
         Ok(Admission {
             token,
+            until: Instant::now() + ADMITTED,
             control: Control::new(page)?,
             files,
             grants: grants.iter().map(admitted).collect(),
@@ -74,8 +78,8 @@ impl Admission {
     /// Sends the descriptors to whom presented the token, the first time.
     pub(super) fn welcome(self: &Arc<Admission>, socket: &OwnedFd) -> Result<()> {
         let mut state = self.state();
-        if !matches!(*state, State::Expected) {
-            return Err(Error::invalid("the token was used, or revoked"));
+        if !matches!(*state, State::Expected) || Instant::now() > self.until {
+            return Err(Error::invalid("the token was used, or revoked, or is too old"));
         }
         let tenant: Arc<dyn Tenant> = self.clone();
         let mut fds = vec![self.control.memory().fd()?];
@@ -110,6 +114,11 @@ impl Admission {
     /// Whether no revoke has begun.
     pub(super) fn is_welcome(&self) -> bool {
         !self.revoking.load(Ordering::Acquire)
+    }
+
+    /// Whether the process is connected, or may still connect.
+    fn is_expected(&self) -> bool {
+        Instant::now() <= self.until || !matches!(*self.state(), State::Expected)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -187,7 +196,8 @@ impl PeerDriver for ShmPeer {
     }
 
     fn is_alive(&self) -> bool {
-        !self.admission.gone.load(Ordering::Acquire) && self.admission.is_welcome()
+        let admission = &self.admission;
+        !admission.gone.load(Ordering::Acquire) && admission.is_welcome() && admission.is_expected()
     }
 
     fn poll_notification(&self) -> Option<u64> {

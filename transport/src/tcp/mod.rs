@@ -87,7 +87,7 @@ impl Tcp {
         self
     }
 
-    /// How long after `admit` the reply opens a connection (60 s unless set).
+    /// How long after `admit` the reply opens a connection (10 s unless set).
     #[must_use]
     pub fn token_valid_for(mut self, limit: Duration) -> Tcp {
         self.options.token_valid = limit;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Error;
+use crate::setup::ADMITTED;
 
 /// A connection that a target ended, or lost.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ impl Options {
             encrypted: false,
             patience: Duration::from_secs(10),
             connect_within: Duration::from_secs(5),
-            token_valid: Duration::from_secs(60),
+            token_valid: ADMITTED,
             sink: None,
         }
     }

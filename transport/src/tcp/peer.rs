@@ -249,7 +249,9 @@ impl PeerDriver for TcpPeer {
     }
 
     fn is_alive(&self) -> bool {
-        !self.admission.over.load(Ordering::Acquire)
+        let may_come = || Instant::now() <= self.admission.until;
+        let has_come = self.admission.number.load(Ordering::Acquire) != 0;
+        !self.admission.over.load(Ordering::Acquire) && (has_come || may_come())
     }
 
     fn failure(&self) -> Option<Error> {

@@ -16,6 +16,7 @@ use super::requests::Requests;
 use super::window::Window;
 use super::wire::{Hello, MAX_GRANTS, Message, Opened, Reply, kind};
 use crate::contract::driver::PeerDriver;
+use crate::setup::ADMITTED;
 use crate::sync::{AtomicBool, AtomicU64, Ordering, fence as barrier};
 use crate::{Error, ErrorKind, Keep, PeerStatistics, Result, Revocation, Rights, Scope};
 
@@ -51,6 +52,8 @@ struct Link {
     done: u64,
     /// The peer has knocked.
     connected: bool,
+    /// Until when it may.
+    until: Instant,
     /// When it was looked last whether the peer is there.
     probed: Option<Instant>,
     stage: Stage,
@@ -82,6 +85,7 @@ impl Admission {
             posted: 0,
             done: 0,
             connected: false,
+            until: Instant::now() + ADMITTED,
             probed: None,
             stage: Stage::Open,
         };
@@ -201,6 +205,10 @@ impl Admission {
         }
         if let Err(error) = self.completions.device.health.check() {
             self.fail(link, error);
+        }
+        if !link.connected && Instant::now() > link.until {
+            let text = format!("the peer was let in and has not connected within {} s", ADMITTED.as_secs());
+            self.fail(link, Error::endpoint(ErrorKind::PeerGone, text));
         }
     }
 

@@ -355,3 +355,8 @@ fn a_notification_never_speaks_of_an_orphan() {
         });
     }
 }
+
+#[test]
+fn who_never_connects_over_shm_is_given_up() {
+    watched("who_never_connects_over_shm_is_given_up", crate::suite::never_connects::<ShmFixture>);
+}

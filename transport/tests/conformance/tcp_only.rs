@@ -278,3 +278,8 @@ fn unserved_and_absent_targets_are_told_apart() {
     drop((peer, _peer, region, target));
     assert_eq!(absent.complete(&reply).unwrap_err().kind(), ErrorKind::PeerGone);
 }
+
+#[test]
+fn who_never_connects_over_tcp_is_given_up() {
+    watched("who_never_connects_over_tcp_is_given_up", crate::suite::never_connects::<TcpFixture>);
+}

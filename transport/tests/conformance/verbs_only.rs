@@ -378,3 +378,8 @@ fn a_port_that_goes_down_is_told() {
         run(&mut again, &[Operation::write(local.all(), 0, 0)]).result.unwrap();
     });
 }
+
+#[test]
+fn who_never_connects_over_verbs_is_given_up() {
+    watched("who_never_connects_over_verbs_is_given_up", crate::suite::never_connects::<VerbsFixture>);
+}

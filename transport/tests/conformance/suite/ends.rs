@@ -1,7 +1,7 @@
 //! Leases, errors, aborts.
 
-use segstore_transport::{Completion, ErrorKind, Memory, Operation, Post, Rights, Scope};
-use std::time::Duration;
+use segstore_transport::{Completion, ErrorKind, Grant, Memory, Operation, Post, Rights, Scope};
+use std::time::{Duration, Instant};
 
 use crate::fixture::{Fixture, Pair, bytes, connect, fill, run, wait};
 
@@ -72,4 +72,21 @@ pub(crate) fn drop_gives_up<F: Fixture>() {
     while pair.peer.is_alive() {
         std::thread::yield_now(); // The target learns of it.
     }
+}
+
+/// Who was let in and never connected does not count as alive for ever, and comes too late afterwards.
+pub(crate) fn never_connects<F: Fixture>() {
+    let fixture = F::new();
+    let region = fixture.target().register(&Memory::anonymous(64).unwrap(), Rights::ALL).unwrap();
+    let grants = [Grant { region: &region, rights: Rights::ALL }];
+    let dialing = fixture.initiator().dial().unwrap();
+    let (peer, reply) = fixture.target().admit(dialing.hello(), &grants).unwrap();
+    let admitted = Instant::now();
+    while peer.is_alive() {
+        assert!(admitted.elapsed() < Duration::from_secs(12), "it may still connect");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(admitted.elapsed() > Duration::from_secs(9), "a caller may take its time to bring the reply");
+    assert_eq!(dialing.complete(&reply).unwrap_err().scope(), Scope::Operation);
+    peer.revoke().unwrap();
 }
