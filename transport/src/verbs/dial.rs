@@ -43,8 +43,9 @@ impl DialDriver for VerbsDial {
         let terms = Terms { access, reads: (hello.reads.min(reply.reads), 1), patience: options.patience };
         endpoint.queue_pair().connect(&reply.address, terms)?;
         endpoint.grant(reply.taken, &reply.grants);
+        let packet = endpoint.address().packet(&reply.address);
         // A device takes up to four times as long as it is told.
-        endpoint.knock(Instant::now() + 5 * options.patience).map_err(|error| never_let_in(&error))?;
+        endpoint.knock(packet, Instant::now() + 5 * options.patience).map_err(|error| never_let_in(&error))?;
         Ok((Box::new(endpoint), reply.grants.iter().map(pack).collect()))
     }
 }

@@ -12,7 +12,7 @@ use super::options::{RETRIES, timeout_code};
 use super::registration::{Access, ProtectionDomain, Registration};
 use super::requests::Requests;
 use super::sys::{check, made};
-use super::wire::{Address, MESSAGE};
+use super::wire::Address;
 use crate::random::random;
 use crate::{Error, ErrorKind, Result};
 
@@ -176,12 +176,12 @@ impl QueuePair {
         unsafe { self.device.driver.post_send(qp, first) }
     }
 
-    /// Room for one message, at that offset of registered memory; its arrival says this number.
-    pub(super) fn post_room(&self, memory: &Registration, offset: usize, id: u64) -> Result<()> {
+    /// Room for one message of at most so many bytes, at that offset of registered memory; its arrival says this number.
+    pub(super) fn post_room(&self, memory: &Registration, offset: usize, length: u32, id: u64) -> Result<()> {
         let qp = self.living()?;
-        debug_assert!(memory.memory.check(offset, MESSAGE as usize).is_ok());
+        debug_assert!(memory.memory.check(offset, length as usize).is_ok());
         let addr = memory.base() + offset as u64;
-        let mut piece = ib::ibv_sge { addr, length: MESSAGE, lkey: memory.local_key() };
+        let mut piece = ib::ibv_sge { addr, length, lkey: memory.local_key() };
         let mut room = ib::ibv_recv_wr { wr_id: id, next: ptr::null_mut(), sg_list: &raw mut piece, num_sge: 1 };
         // SAFETY: the driver copies the request; its place is registered memory, which whoever holds this queue pair
         // holds longer.

@@ -15,6 +15,9 @@ pub(super) struct There {
     pub(super) key: u32,
 }
 
+/// The place of a message that travels in its request, until the list is linked.
+const IN_REQUEST: u64 = u64::MAX;
+
 /// One list, and the memory for it, kept from batch to batch. The pieces and messages of a request stand at its own index.
 pub(super) struct Requests {
     requests: Vec<ib::ibv_send_wr>,
@@ -81,10 +84,16 @@ impl Requests {
     /// Sends a message in the request itself.
     pub(super) fn message(&mut self, message: Message) {
         let request = self.fenced(ib::ibv_wr_opcode::IBV_WR_SEND, ib::ibv_send_flags::IBV_SEND_INLINE.0);
-        self.push(request, ib::ibv_sge { length: MESSAGE, ..Default::default() });
+        self.push(request, ib::ibv_sge { addr: IN_REQUEST, length: MESSAGE, ..Default::default() });
         if let Some(last) = self.messages.last_mut() {
             *last = message;
         }
+    }
+
+    /// Sends bytes that start with a message.
+    pub(super) fn long_message(&mut self, local: Local) {
+        let request = self.fenced(ib::ibv_wr_opcode::IBV_WR_SEND, 0);
+        self.push(request, piece(local));
     }
 
     /// Binds a window to its region.
@@ -115,7 +124,7 @@ impl Requests {
     pub(super) fn link(&mut self, id: u64) -> *mut ib::ibv_send_wr {
         let (first, pieces, messages) = (self.requests.as_mut_ptr(), self.pieces.as_mut_ptr(), self.messages.as_ptr());
         for (index, (request, piece)) in self.requests.iter_mut().zip(&mut self.pieces).enumerate() {
-            if request.opcode == ib::ibv_wr_opcode::IBV_WR_SEND {
+            if piece.addr == IN_REQUEST {
                 piece.addr = messages.wrapping_add(index).addr() as u64;
             }
             request.wr_id = id;

@@ -7,7 +7,7 @@ use crate::setup::Messages;
 use crate::{Error, ErrorKind, Result, Rights};
 
 /// The version of all of it.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 const MESSAGES: Messages = Messages { provider: "verbs", version: VERSION };
 /// The most regions of one peer.
 pub const MAX_GRANTS: u32 = 64;
@@ -112,7 +112,7 @@ pub struct Message {
 
 /// The kinds of messages.
 pub mod kind {
-    /// The initiator is connected; its first message.
+    /// The initiator is connected; its first message, and the only one that is as long as the longest packet between the two.
     pub const KNOCK: u8 = 1;
     /// Initiator to target: a value for whoever takes notifications.
     pub const NOTIFY: u8 = 2;
@@ -122,6 +122,13 @@ pub mod kind {
 
 /// The length of a message.
 pub const MESSAGE: u32 = 16;
+/// The longest packet that any port takes.
+pub const MAX_PACKET: u32 = packet(5);
+
+/// The bytes of a packet of that code.
+const fn packet(mtu: u8) -> u32 {
+    128 << mtu
+}
 
 const _: () = assert!(size_of::<Address>() == 28, "a message's size is part of the format");
 const _: () = assert!(size_of::<Hello>() == 40, "a message's size is part of the format");
@@ -130,6 +137,11 @@ const _: () = assert!(size_of::<ReplyGrant>() == 24, "a message's size is part o
 const _: () = assert!(size_of::<Message>() == MESSAGE as usize, "a message's size is part of the format");
 
 impl Address {
+    /// The bytes of the longest packet that both sides take.
+    pub fn packet(&self, other: &Address) -> u32 {
+        packet(self.mtu.min(other.mtu))
+    }
+
     fn check(&self) -> Result<()> {
         let numbers = self.number.get() <= NUMBER && self.first_packet.get() <= NUMBER;
         if numbers && (1..=2).contains(&self.link) && (1..=5).contains(&self.mtu) {
@@ -267,9 +279,9 @@ mod tests {
     fn golden_bytes() {
         let mut there = [7; 16].to_vec();
         there.extend(b"\x03\0\x02\x05\x02\x01\0\0\x04\x03\0\0");
-        let hello = [b"IBVh\x01\0\0\0".to_vec(), there.clone(), b"\x10\0\0\0".to_vec()].concat();
+        let hello = [b"IBVh\x02\0\0\0".to_vec(), there.clone(), b"\x10\0\0\0".to_vec()].concat();
         assert_eq!(Hello::new(address(), 16).as_bytes(), hello);
-        let mut bytes = [b"IBVr\x01\0\x01\0".to_vec(), there].concat();
+        let mut bytes = [b"IBVr\x02\0\x01\0".to_vec(), there].concat();
         bytes.extend(b"\x10\0\0\0\x06\x05\0\0\x08\0\0\0\0\x20\0\0\0\0\0\0");
         bytes.extend(b"\0\x10\0\0\0\0\0\0\x02\x01\0\0\0\0\0\0\x09\0\0\0\x02\0\0\0");
         assert_eq!(reply().encode(), bytes);
@@ -311,7 +323,7 @@ mod tests {
         fn any_bytes_are_a_message_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200), kind in 0..4usize) {
             let mut bytes = bytes;
             // Half of the way in, so that more than the magic is tried.
-            let starts: [&[u8]; 4] = [b"", b"IBVh\x01\0", b"IBVr\x01\0\x01\0", b"IBVm"];
+            let starts: [&[u8]; 4] = [b"", b"IBVh\x02\0", b"IBVr\x02\0\x01\0", b"IBVm"];
             bytes.splice(0..0, starts[kind].iter().copied());
             let _ = Hello::parse(&bytes);
             let _ = Message::parse(&bytes);
