@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ibverbs_sys as ib;
 
 use super::events::{Events, Health};
-use super::gid::{self, Entry, Kind};
+use super::gid::{self, Entry, Kind, Wanted};
 use super::options::Options;
 use super::sys::{Driver, check, made};
 use crate::{Error, ErrorKind, Result};
@@ -73,7 +73,10 @@ pub(super) struct Device {
     _events: Events,
     pub(super) context: Arc<Context>,
     pub(super) driver: Driver,
+    /// As it was when it was opened.
     pub(super) port: Port,
+    /// Which of its addresses is used.
+    wanted: Wanted,
     pub(super) limits: Limits,
     pub(super) health: Arc<Health>,
 }
@@ -88,10 +91,16 @@ impl Device {
         // SAFETY: the context is open, and the device that keeps the functions keeps it.
         let driver = unsafe { Driver::of(context.0) }?;
         let limits = limits(&context, &driver)?;
-        let port = Port { gid: gid::choose(&table(&context, &port)?, options.gid)?, ..port };
-        let (context, health) = (Arc::new(context), Arc::new(Health::default()));
+        let port = addressed(&context, port, options.gid)?;
+        let (context, health) = (Arc::new(context), Arc::new(Health::new(port.number)));
         let _events = Events::start(context.clone(), health.clone())?;
-        Ok(Device { _events, context, driver, port, limits, health })
+        Ok(Device { _events, context, driver, port, wanted: options.gid, limits, health })
+    }
+
+    /// The port as it is now: its addresses come and go, with those of its interface, or with the subnet's manager.
+    pub(super) fn port_now(&self) -> Result<Port> {
+        let port = query(&self.context, self.port.number)?.unwrap_or(self.port);
+        addressed(&self.context, port, self.wanted)
     }
 }
 
@@ -153,16 +162,18 @@ impl List {
         Ok((context, port))
     }
 
-    /// The first device that has a link.
+    /// The first device that has a link. One that cannot be opened stands in the way of none after it.
     fn first_active(&self) -> Result<(Context, Port)> {
+        let mut broken = None;
         for device in self.devices() {
-            let context = open(device)?;
-            if let Some(port) = active(&context)? {
-                return Ok((context, port));
+            match open(device).and_then(|context| Ok(active(&context)?.map(|port| (context, port)))) {
+                Ok(Some(found)) => return Ok(found),
+                Ok(None) => {}
+                Err(error) => broken = broken.or(Some(error)),
             }
         }
         let text = "no RDMA device with an active port on this machine: ibv_devinfo shows what there is";
-        Err(Error::operation(ErrorKind::Unsupported, text))
+        Err(broken.unwrap_or_else(|| Error::operation(ErrorKind::Unsupported, text)))
     }
 }
 
@@ -189,24 +200,34 @@ fn open(device: NonNull<ib::ibv_device>) -> Result<Context> {
 /// The first active port, without an address yet.
 fn active(context: &Context) -> Result<Option<Port>> {
     for number in 1..=attributes(context)?.phys_port_cnt {
-        let mut port = ib::ibv_port_attr::default();
-        // SAFETY: the context is open. The older structure that the function fills is the beginning of the newer.
-        let code = unsafe { ib::ibv_query_port(context.as_ptr(), number, (&raw mut port).cast()) };
-        check("asking for a port's state", code)?;
-        if port.state == ib::ibv_port_state::IBV_PORT_ACTIVE {
-            let unknown = Entry { index: 0, kind: Kind::RoceV2, gid: [0; 16] };
-            return Ok(Some(Port {
-                number,
-                lid: port.lid,
-                // Devices from before there was a choice say nothing.
-                link: port.link_layer.max(1),
-                mtu: u8::try_from(port.active_mtu).unwrap_or(1),
-                gid: unknown,
-                max_message: port.max_msg_sz.min(MAX_MESSAGE),
-            }));
+        if let Some(port) = query(context, number)? {
+            return Ok(Some(port));
         }
     }
     Ok(None)
+}
+
+/// A port, if it is active, without an address yet.
+fn query(context: &Context, number: u8) -> Result<Option<Port>> {
+    let mut port = ib::ibv_port_attr::default();
+    // SAFETY: the context is open. The older structure that the function fills is the beginning of the newer.
+    let code = unsafe { ib::ibv_query_port(context.as_ptr(), number, (&raw mut port).cast()) };
+    check("asking for a port's state", code)?;
+    let unknown = Entry { index: 0, kind: Kind::RoceV2, gid: [0; 16] };
+    Ok((port.state == ib::ibv_port_state::IBV_PORT_ACTIVE).then(|| Port {
+        number,
+        lid: port.lid,
+        // Devices from before there was a choice say nothing.
+        link: port.link_layer.max(1),
+        mtu: u8::try_from(port.active_mtu).unwrap_or(1),
+        gid: unknown,
+        max_message: port.max_msg_sz.min(MAX_MESSAGE),
+    }))
+}
+
+/// The same with its address.
+fn addressed(context: &Context, port: Port, wanted: Wanted) -> Result<Port> {
+    Ok(Port { gid: gid::choose(&table(context, &port)?, wanted)?, ..port })
 }
 
 fn attributes(context: &Context) -> Result<ib::ibv_device_attr> {

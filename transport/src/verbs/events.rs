@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 
 use ibverbs_sys::{
     IBV_EVENT_DEVICE_FATAL, IBV_EVENT_PORT_ACTIVE, IBV_EVENT_PORT_ERR, ibv_ack_async_event, ibv_async_event,
-    ibv_event_type, ibv_get_async_event,
+    ibv_get_async_event,
 };
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -16,14 +16,25 @@ use super::device::Context;
 use crate::sync::{AtomicBool, Ordering};
 use crate::{Error, ErrorKind, Result, Scope};
 
-/// What is known of a device.
-#[derive(Default)]
+/// What is known of a device, and of the port that is used.
 pub(super) struct Health {
+    port: u8,
     gone: OnceLock<Error>,
     port_down: AtomicBool,
 }
 
 impl Health {
+    /// Of a device whose port of this number is used.
+    pub(super) fn new(port: u8) -> Health {
+        Health { port, gone: OnceLock::new(), port_down: AtomicBool::new(false) }
+    }
+
+    /// Whether there is no device any more, after an attempt to take something away from it failed like this: the kernel has
+    /// taken everything away itself before it says that the device is gone.
+    pub(super) fn has_taken(&self, error: &Error) -> bool {
+        error.code() == i64::from(Errno::EIO as i32) && self.check().is_err()
+    }
+
     /// # Errors
     /// `System`, for the whole domain, when the device is gone.
     pub(super) fn check(&self) -> Result<()> {
@@ -40,10 +51,12 @@ impl Health {
         Ok(())
     }
 
-    fn hear(&self, event: ibv_event_type) {
-        match event {
-            IBV_EVENT_PORT_ERR => self.port_down.store(true, Ordering::Release),
-            IBV_EVENT_PORT_ACTIVE => self.port_down.store(false, Ordering::Release),
+    fn hear(&self, event: &ibv_async_event) {
+        // SAFETY: it is a number of those that every event has.
+        let number = || unsafe { event.element.port_num };
+        match event.event_type {
+            IBV_EVENT_PORT_ERR if number() == i32::from(self.port) => self.port_down.store(true, Ordering::Release),
+            IBV_EVENT_PORT_ACTIVE if number() == i32::from(self.port) => self.port_down.store(false, Ordering::Release),
             IBV_EVENT_DEVICE_FATAL => self.lose("the device has failed or was removed", 0),
             // Those of queue pairs and completion queues show in their completions.
             _ => {}
@@ -115,7 +128,7 @@ fn take(context: &Context, health: &Health) -> std::result::Result<(), i32> {
         Err(Errno::EAGAIN | Errno::EINTR) => return Ok(()),
         Err(error) => return Err(error as i32),
     }
-    health.hear(event.event_type);
+    health.hear(&event);
     // SAFETY: it was got just now, and is acknowledged once: who destroys what it is about waits for that.
     unsafe { ibv_ack_async_event(&raw mut event) };
     Ok(())
@@ -123,19 +136,33 @@ fn take(context: &Context, health: &Health) -> std::result::Result<(), i32> {
 
 #[cfg(test)]
 mod tests {
+    use ibverbs_sys::ibv_async_event__bindgen_ty_1;
+
     use super::*;
 
     #[test]
     fn a_port_comes_back_and_a_device_does_not() {
-        let health = Health::default();
-        health.hear(IBV_EVENT_PORT_ERR);
+        let health = Health::new(2);
+        let hear = |event_type, port_num| {
+            let element = ibv_async_event__bindgen_ty_1 { port_num };
+            health.hear(&ibv_async_event { element, event_type });
+        };
+        hear(IBV_EVENT_PORT_ERR, 1);
+        assert!(health.check_port().is_ok(), "it is another port's");
+        hear(IBV_EVENT_PORT_ERR, 2);
         let error = health.check_port().unwrap_err();
         assert_eq!((error.kind(), error.scope()), (ErrorKind::PeerGone, Scope::Domain));
         assert!(health.check().is_ok(), "what is under way may ride it through");
-        health.hear(IBV_EVENT_PORT_ACTIVE);
+        hear(IBV_EVENT_PORT_ACTIVE, 1);
+        assert!(health.check_port().is_err());
+        hear(IBV_EVENT_PORT_ACTIVE, 2);
         assert!(health.check_port().is_ok());
-        health.hear(IBV_EVENT_DEVICE_FATAL);
-        health.hear(IBV_EVENT_PORT_ACTIVE);
+        let failed = |errno| Error::system("destroying a queue pair", std::io::Error::from_raw_os_error(errno as i32));
+        assert!(!health.has_taken(&failed(Errno::EIO)), "the device is there");
+        hear(IBV_EVENT_DEVICE_FATAL, 0);
+        hear(IBV_EVENT_PORT_ACTIVE, 2);
+        assert!(health.has_taken(&failed(Errno::EIO)));
+        assert!(!health.has_taken(&failed(Errno::EBUSY)), "something holds it still");
         let error = health.check().unwrap_err();
         assert_eq!((error.kind(), error.scope()), (ErrorKind::System, Scope::Domain));
     }

@@ -77,7 +77,7 @@ impl Verbs {
     /// is what the device is asked for, in steps of two; a device may take up to four times as long.
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Verbs {
-        self.options.patience = patience;
+        self.options.patience = patience.clamp(Duration::from_millis(7), Duration::from_secs(60));
         self
     }
 
