@@ -1,57 +1,47 @@
 //! The transport's devices as this process has opened them, and how a replica is dialled.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use segstore_core::replica::{Refused, Request as ReplicaRequest};
 use segstore_transport::{Domain, Endpoint, Memory, Provider, Region, Rights, shm::Shm, tcp::Tcp};
 
-use crate::control::channel::{Channel, Welcome};
+use crate::control::channel::Channel;
 use crate::control::message::{Answer, Bytes, FaultKind, Place, Request};
 use crate::control::rdma::RdmaDevice;
 use crate::error::{Error, Result};
+use crate::way::{Distrusted, Way};
 
 /// How long the daemons may usually take to open an endpoint.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
-
-/// How a replica is reached, the best way first.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum Way {
-    /// In this machine's shared memory, in a replica of the writer's own node: its memory outlives its daemon, and while that is
-    /// away nobody can take the segment over by it. So the writer goes on; it must connect again when the daemon is back.
-    OwnNode,
-    /// In this machine's shared memory.
-    Shm,
-    /// By RDMA.
-    Verbs,
-    /// By TCP.
-    Tcp,
-}
-
-impl Way {
-    /// What the transport calls it, and daemons do.
-    pub(crate) fn provider(self) -> &'static str {
-        match self {
-            Self::OwnNode | Self::Shm => "shm",
-            Self::Verbs => "verbs",
-            Self::Tcp => "tcp",
-        }
-    }
-
-    fn open(self, rdma: &RdmaDevice) -> segstore_transport::Result<Domain> {
-        match self {
-            Self::OwnNode => Shm::new().outliving_targets().open(),
-            Self::Shm => Shm::new().open(),
-            Self::Verbs => rdma.open(),
-            Self::Tcp => Tcp::dialing_only().open(),
-        }
-    }
-}
 
 /// Opened when they are first needed.
 pub(crate) struct Domains {
     opened: [OnceLock<Domain>; 4],
     rdma: RdmaDevice,
+    /// Where RDMA comes last.
+    pub(crate) distrusted: Arc<Distrusted>,
+}
+
+/// Whom to connect to, and as what.
+pub(crate) struct Destination<'d> {
+    pub(crate) channel: &'d Channel,
+    /// The segment.
+    pub(crate) name: &'d str,
+    pub(crate) place: &'d Place,
+    /// As its writer; else to read.
+    pub(crate) writer: Option<ReplicaRequest>,
+    /// How long the daemons may take for it.
+    pub(crate) limit: Duration,
+}
+
+/// An endpoint to a replica, and memory of this process for its operations.
+pub(crate) struct Dialled<const N: usize> {
+    pub(crate) way: Way,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) regions: [Region; N],
+    /// Why it is no better way, if the two nodes have one in common.
+    pub(crate) instead: Option<String>,
 }
 
 /// Why a replica could not be reached.
@@ -71,13 +61,22 @@ pub(crate) enum DialError {
 impl Domains {
     /// None is open so far.
     pub(crate) fn new(rdma: RdmaDevice) -> Self {
-        Self { opened: Default::default(), rdma }
+        Self { opened: Default::default(), rdma, distrusted: Arc::default() }
+    }
+
+    fn open(&self, way: Way) -> segstore_transport::Result<Domain> {
+        match way {
+            Way::OwnNode => Shm::new().outliving_targets().open(),
+            Way::Shm => Shm::new().open(),
+            Way::Verbs => self.rdma.open(),
+            Way::Tcp => Tcp::dialing_only().open(),
+        }
     }
 
     fn get(&self, way: Way) -> Result<&Domain> {
         let slot = &self.opened[way as usize];
         if slot.get().is_none() {
-            let domain = way.open(&self.rdma);
+            let domain = self.open(way);
             let domain = domain.map_err(|error| Error::of_transport(&format!("opening {}", way.provider()), &error))?;
             // Who was faster wins; the other domain had no users.
             let _ = slot.set(domain);
@@ -86,29 +85,31 @@ impl Domains {
     }
 
     /// Makes memory of this process usable by operations of a provider.
-    pub(crate) fn register(&self, way: Way, memory: &Memory) -> Result<Region> {
+    fn register(&self, way: Way, memory: &Memory) -> Result<Region> {
         let region = self.get(way)?.register(memory, Rights::LOCAL);
         region.map_err(|error| Error::of_transport(&format!("registering memory with {}", way.provider()), &error))
     }
 
-    /// Opens an endpoint to a replica of the segment `name`: as its writer, or to read. The daemons may take `limit` for it. Gives
-    /// the way too.
-    pub(crate) fn dial(
+    /// Opens an endpoint to a replica over the best way that there is, for operations on these memories.
+    pub(crate) fn dial<const N: usize>(
         &self,
-        channel: &Channel,
-        name: &str,
-        place: &Place,
-        writer: Option<ReplicaRequest>,
-        limit: Duration,
-    ) -> std::result::Result<(Way, Endpoint), DialError> {
-        let mut problems = Vec::new();
-        let welcome = channel.welcome();
-        let is_own = writer.is_some() && place.member.node == welcome.node;
-        let near = if is_own { Way::OwnNode } else { Way::Shm };
-        for way in in_common([near, Way::Verbs, Way::Tcp], &welcome, place) {
-            match self.dial_over(way, channel, name, place, writer, limit) {
+        to: &Destination<'_>,
+        memories: [&Memory; N],
+    ) -> std::result::Result<Dialled<N>, DialError> {
+        let (place, mut problems) = (to.place, Vec::new());
+        let near = if to.is_own() { Way::OwnNode } else { Way::Shm };
+        let is_last = |way: &Way| self.distrusted.has(place.member.node, *way);
+        let (last, first): (Vec<_>, Vec<_>) = to.ways([near, Way::Verbs, Way::Tcp]).partition(is_last);
+        let doubts = last.iter().map(|way| format!("{}: data did not get through a moment ago", way.provider()));
+        problems.extend(doubts);
+        for way in first.into_iter().chain(last) {
+            match self.dial_over(way, to, memories) {
                 Err(DialError::OutOfReach(why)) => problems.push(format!("{}: {why}", way.provider())),
-                Ok(endpoint) => return Ok((way, endpoint)),
+                Ok((endpoint, regions)) => {
+                    let is_best = self.better(way, to).next().is_none();
+                    let instead = (!is_best).then(|| problems.join("; "));
+                    return Ok(Dialled { way, endpoint, regions, instead });
+                }
                 Err(refused) => return Err(refused),
             }
         }
@@ -119,24 +120,21 @@ impl Domains {
     }
 
     /// The ways that are better than this one, and that this node and the replica's have in common.
-    pub(crate) fn better(&self, than: Way, channel: &Channel, place: &Place) -> Vec<Way> {
-        let welcome = channel.welcome();
-        let all = in_common([Way::Shm, Way::Verbs, Way::Tcp], &welcome, place);
-        all.filter(|way| *way < than).collect()
+    fn better(&self, than: Way, to: &Destination<'_>) -> impl Iterator<Item = Way> {
+        to.ways([Way::Shm, Way::Verbs, Way::Tcp]).filter(move |way| *way < than)
     }
 
-    /// Whether a replica is reached over a better way than this one: by an endpoint that reads, and is closed at once.
+    /// Whether a replica is reached over a better way than this one, for operations on this memory: by an endpoint that is closed at
+    /// once.
     pub(crate) fn dial_better(
         &self,
         than: Way,
-        channel: &Channel,
-        name: &str,
-        place: &Place,
-        limit: Duration,
+        to: &Destination<'_>,
+        memory: &Memory,
     ) -> std::result::Result<(), DialError> {
         let mut why = DialError::OutOfReach("there is no better way".into());
-        for way in self.better(than, channel, place) {
-            match self.dial_over(way, channel, name, place, None, limit) {
+        for way in self.better(than, to) {
+            match self.dial_over(way, to, [memory]) {
                 Ok(_) => return Ok(()),
                 Err(error) => why = error,
             }
@@ -144,27 +142,30 @@ impl Domains {
         Err(why)
     }
 
-    fn dial_over(
+    fn dial_over<const N: usize>(
         &self,
         way: Way,
-        channel: &Channel,
-        name: &str,
-        place: &Place,
-        writer: Option<ReplicaRequest>,
-        limit: Duration,
-    ) -> std::result::Result<Endpoint, DialError> {
+        to: &Destination<'_>,
+        memories: [&Memory; N],
+    ) -> std::result::Result<(Endpoint, [Region; N]), DialError> {
         let out_of_reach = |error: &dyn std::fmt::Display| DialError::OutOfReach(error.to_string());
         let domain = self.get(way).map_err(|error| out_of_reach(&error))?;
+        // Before anybody is let in anywhere: a device may not take the memory.
+        let regions = memories.map(|memory| self.register(way, memory));
+        let regions = collected(regions).map_err(|error| out_of_reach(&error))?;
         let dialing = domain.dial().map_err(|error| out_of_reach(&error))?;
         let request = Request::Connect {
-            name: name.to_owned(),
-            member: place.member,
-            writer,
+            name: to.name.to_owned(),
+            member: to.place.member,
+            writer: to.writer,
             provider: way.provider().to_owned(),
             hello: Bytes(dialing.hello().to_vec()),
         };
-        match channel.ask(request, Some(limit)) {
-            Ok(Answer::Connected { reply }) => dialing.complete(&reply.0).map_err(|error| out_of_reach(&error)),
+        match to.channel.ask(request, Some(to.limit)) {
+            Ok(Answer::Connected { reply }) => {
+                let endpoint = dialing.complete(&reply.0).map_err(|error| out_of_reach(&error))?;
+                Ok((endpoint, regions))
+            }
             Ok(other) => Err(DialError::OutOfReach(format!("the daemon answered {other:?}"))),
             Err(fault) => Err(match fault.kind {
                 FaultKind::Refused(why) => DialError::Refused(why),
@@ -175,9 +176,23 @@ impl Domains {
     }
 }
 
-/// Those of the ways that this node and the replica's have in common.
-fn in_common(ways: [Way; 3], welcome: &Welcome, place: &Place) -> impl Iterator<Item = Way> {
-    let usable = |way: &Way| place.usable(&welcome.host, std::iter::once(way.provider())).next().is_some();
-    let served = |way: &Way| welcome.providers.iter().any(|has| has == way.provider());
-    ways.into_iter().filter(served).filter(usable)
+impl Destination<'_> {
+    fn is_own(&self) -> bool {
+        self.writer.is_some() && self.place.member.node == self.channel.welcome().node
+    }
+
+    /// Those of the ways that this node and the replica's have in common.
+    fn ways(&self, of: [Way; 3]) -> impl Iterator<Item = Way> {
+        let (welcome, place) = (self.channel.welcome(), self.place);
+        let usable = |way: &Way| place.usable(&welcome.host, std::iter::once(way.provider())).next().is_some();
+        let served = |way: &Way| welcome.providers.iter().any(|has| has == way.provider());
+        let ways: Vec<_> = of.into_iter().filter(served).filter(usable).collect();
+        ways.into_iter()
+    }
+}
+
+/// All of them, or the first error.
+fn collected<T, const N: usize>(results: [Result<T>; N]) -> Result<[T; N]> {
+    let all: Vec<T> = results.into_iter().collect::<Result<_>>()?;
+    Ok(all.try_into().unwrap_or_else(|_| unreachable!("there are as many")))
 }

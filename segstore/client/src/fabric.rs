@@ -7,11 +7,12 @@ use segstore_core::replica::Request as ReplicaRequest;
 use segstore_transport::{Endpoint, Region};
 
 use crate::control::message::Place;
-use crate::domains::{PATIENCE, Way};
+use crate::domains::{Destination, Dialled, PATIENCE};
 use crate::error::{Error, Result};
 use crate::name::HeldName;
 use crate::session::{self, Inner as Session};
 use crate::takeover::{self, Taken};
+use crate::way::Way;
 
 /// The endpoint to a replica on another node, opened as its owner's checkpoints have it, with nothing of the protocol between: for
 /// measuring the fabric. What is written through it damages the replica, so the segment has to be one that was made for this.
@@ -45,13 +46,15 @@ impl Fabric {
         let place = info.places.iter().find(is_there).ok_or_else(nobody)?;
         let incarnation = place.member.incarnation;
         let request = ReplicaRequest { segment: start.segment, incarnation, asker: start.ownership };
-        let dialled = session.domains.dial(&session.channel, name, place, Some(request), PATIENCE);
-        let (way, endpoint) = dialled.map_err(|error| Error::Unreachable(error.to_string()))?;
+        let (channel, writer) = (&session.channel, Some(request));
+        let to = Destination { channel, name, place, writer, limit: PATIENCE };
+        let dialled = session.domains.dial(&to, [working.memory()]);
+        let Dialled { way, endpoint, regions: [local], .. } =
+            dialled.map_err(|error| Error::Unreachable(error.to_string()))?;
         let device = match way {
             Way::Verbs => session.channel.welcome().rdma.describe().ok(),
             Way::OwnNode | Way::Shm | Way::Tcp => None,
         };
-        let local = session.domains.register(way, working.memory())?;
         let (node_name, provider) = (place.node_name.clone(), way.provider());
         Ok(Self { endpoint, local, node_name, provider, device, _held: held })
     }

@@ -44,6 +44,7 @@ mod stats;
 mod takeover;
 mod ticket;
 mod time;
+mod way;
 mod working;
 
 pub use control::message::{Event, HeldName, Holder, NodeInfo, OwnerState, Place, ReplicaInfo, SegmentInfo, Status};

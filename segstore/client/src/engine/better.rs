@@ -25,7 +25,8 @@ impl Better {
         };
         let is_due = now >= *next;
         if is_due {
-            *pause = (*pause * 2).min(LONGEST);
+            // Long unasked for: it was reached over its best way meanwhile.
+            *pause = if now > *next + LONGEST { FIRST } else { (*pause * 2).min(LONGEST) };
             *next = now + *pause;
         }
         is_due
@@ -49,5 +50,7 @@ mod tests {
         let (mut better, began) = (Better::default(), Instant::now());
         let due = (0..3600).filter(|second| better.is_due(member, began + Duration::from_secs(*second)));
         assert_eq!(due.take(8).collect::<Vec<_>>(), [5, 15, 35, 75, 155, 315, 615, 915]);
+        let due = (7200..7230).filter(|second| better.is_due(member, began + Duration::from_secs(*second)));
+        assert_eq!(due.collect::<Vec<_>>(), [7200, 7205, 7215], "it starts anew after a long time over the best way");
     }
 }

@@ -11,7 +11,7 @@ use segstore_core::slot::SlotView;
 use super::link::Link;
 use crate::control::channel::Reporter;
 use crate::control::message::Place;
-use crate::domains::Way;
+use crate::way::Way;
 
 /// One event. Those that carry a reporter are demands of the daemon.
 pub(crate) enum Event {

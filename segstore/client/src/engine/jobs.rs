@@ -15,10 +15,11 @@ use super::event::Event;
 use super::link::Link;
 use super::seat::Shared;
 use crate::control::message::{Answer, Fault, FaultKind, Place, Request};
-use crate::domains::{DialError, PATIENCE, Way};
+use crate::domains::{Destination, DialError, PATIENCE};
 use crate::error::Error;
 use crate::takeover::views;
 use crate::time::after;
+use crate::way::Way;
 
 /// How long the directory may take for one answer.
 const DIRECTORY: Duration = Duration::from_secs(10);
@@ -239,18 +240,17 @@ fn open(shared: &Arc<Shared>, place: &Place, limit: Duration) -> Result<Link, Di
     let incarnation = place.member.incarnation;
     let request = ReplicaRequest { segment: shared.segment, incarnation, asker: shared.ownership };
     let session = &shared.session;
-    let (way, endpoint) = session.domains.dial(&session.channel, &shared.name, place, Some(request), limit)?;
-    let is_second_choice = !session.domains.better(way, &session.channel, place).is_empty();
-    let link =
-        Link::new(place.member, (way, is_second_choice), endpoint, &session.domains, &shared.working, &shared.geometry);
-    link.map_err(|error| DialError::OutOfReach(error.to_string()))
+    let to = Destination { channel: &session.channel, name: &shared.name, place, writer: Some(request), limit };
+    Link::open(&session.domains, &to, &shared.working, &shared.geometry)
 }
 
 /// As a reader, which disturbs nobody.
 fn look(shared: &Arc<Shared>, member: Member, than: Way) {
     let Some(place) = shared.place(member) else { return };
     let session = &shared.session;
-    match session.domains.dial_better(than, &session.channel, &shared.name, &place, LONGEST_PAUSE) {
+    let (channel, name, place, limit) = (&session.channel, &shared.name, &place, LONGEST_PAUSE);
+    let to = Destination { channel, name, place, writer: None, limit };
+    match session.domains.dial_better(than, &to, &shared.working) {
         Ok(()) => shared.bring(Event::Better(member, than)),
         Err(why) => tracing::debug!(segment = %shared.name, "still over {}: {why}", than.provider()),
     }

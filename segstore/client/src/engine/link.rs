@@ -13,8 +13,8 @@ use segstore_transport::{Endpoint, Error as TransportError, Memory, Operation, P
 use std::time::{Duration, Instant};
 
 use crate::control::message::LinkState;
-use crate::domains::{Domains, Way};
-use crate::error::{Error, Result};
+use crate::domains::{Destination, DialError, Dialled, Domains};
+use crate::way::Way;
 use crate::working::in_memory;
 
 /// Operations in one batch, and about how many bytes. A checkpoint of a few blocks is one batch; a large one is several, between which
@@ -30,8 +30,10 @@ const WINDOW: usize = 4;
 pub(crate) struct Link {
     pub(crate) member: Member,
     pub(crate) way: Way,
-    /// Whether there is a better way that was not to be had.
-    pub(crate) is_second_choice: bool,
+    /// Why it is no better way, if there is one.
+    pub(crate) instead: Option<String>,
+    /// Whether a push has got through.
+    pub(crate) has_delivered: bool,
     endpoint: Endpoint,
     working: Region,
     staging: Region,
@@ -89,24 +91,25 @@ pub(crate) enum Progress {
 }
 
 impl Link {
-    /// A link over an endpoint that was just opened.
-    pub(crate) fn new(
-        member: Member,
-        (way, is_second_choice): (Way, bool),
-        endpoint: Endpoint,
+    /// Opens an endpoint to a replica, for pushes from this working memory.
+    pub(crate) fn open(
         domains: &Domains,
+        to: &Destination<'_>,
         working: &Memory,
         geometry: &Geometry,
-    ) -> Result<Self> {
+    ) -> Result<Self, DialError> {
         let bytes = in_memory(geometry.data_in_slot()) + 2 * SLOT_HEAD;
-        let staging = Memory::local(bytes).map_err(|error| Error::of_transport("mapping a staging area", &error))?;
+        let staging = Memory::local(bytes);
+        let staging = staging.map_err(|error| DialError::OutOfReach(format!("mapping a staging area: {error}")))?;
+        let Dialled { way, endpoint, regions: [working, staging], instead } = domains.dial(to, [working, &staging])?;
         Ok(Self {
-            member,
+            member: to.place.member,
             way,
-            is_second_choice,
+            instead,
+            has_delivered: false,
             endpoint,
-            working: domains.register(way, working)?,
-            staging: domains.register(way, &staging)?,
+            working,
+            staging,
             origin: geometry.slot(0),
             plan: Vec::with_capacity(64),
             posted: 0,
@@ -171,12 +174,13 @@ impl Link {
         }
         if self.posted == self.plan.len() && self.in_flight == 0 {
             self.epoch = None;
+            self.has_delivered = true;
             return Progress::Completed(epoch);
         }
         Progress::Waiting
     }
 
-    fn post(&mut self) -> std::result::Result<(), TransportError> {
+    fn post(&mut self) -> Result<(), TransportError> {
         if self.posted == self.plan.len() || self.in_flight == WINDOW {
             return Ok(());
         }

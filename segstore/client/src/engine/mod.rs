@@ -20,8 +20,8 @@ use segstore_core::push::{Checkpoint, Target};
 use segstore_transport::Wait;
 
 use crate::control::message::{Keeping, Report};
-use crate::domains::Way;
 use crate::stats::Durations;
+use crate::way::Way;
 use better::Better;
 use event::Event;
 use jobs::Job;
@@ -227,7 +227,7 @@ impl Engine {
                 self.losses.retain(|(lost, _)| *lost != member);
                 self.owner.completed(member, epoch);
                 let link = &self.links[at];
-                if link.is_second_choice && self.better.is_due(member, Instant::now()) {
+                if link.instead.is_some() && self.better.is_due(member, Instant::now()) {
                     shared.start(Job::Look { member, than: link.way });
                 }
             }
@@ -238,6 +238,11 @@ impl Engine {
     /// The endpoint to `member` is gone; a job tries to get it back. One that can be connected to, and takes no push, is given up in
     /// its time as well.
     fn lose(&mut self, shared: &Arc<Shared>, member: Member, why: &str) {
+        let link = self.links.iter().find(|link| link.member == member && !link.has_delivered);
+        if let Some(way) = link.filter(|_| self.attempt.is_some()).map(|link| link.way) {
+            // It was connected to, and nothing got through: another way is tried first.
+            shared.session.domains.distrusted.add(member.node, way);
+        }
         self.unlink(member);
         let patience = shared.patience.saturating_sub(self.lost_for(member));
         if patience.is_zero() {
@@ -377,7 +382,7 @@ impl Engine {
 
     fn happen(&mut self, shared: &Arc<Shared>, event: Event) {
         match event {
-            Event::Connected(link) => self.link(*link),
+            Event::Connected(link) => self.link(shared, *link),
             Event::Better(member, than) => self.change_over(shared, member, than),
             Event::Unreached(member, why) => self.give_up_on(shared, member, why),
             Event::Refused(member, why) => self.owner.refused(member, &why),
@@ -418,7 +423,7 @@ impl Engine {
                 let member = place.member;
                 shared.learn(place);
                 self.owner.add_local_as_found(member, &slots);
-                self.link(*link);
+                self.link(shared, *link);
             }
             Event::NoLocal => self.seeking_local = false,
             Event::DaemonIsBack => self.meet_daemon(shared),
@@ -438,6 +443,7 @@ impl Engine {
     fn change_over(&mut self, shared: &Arc<Shared>, member: Member, than: Way) {
         if self.links.iter().any(|link| link.member == member && link.way == than) {
             tracing::info!(segment = %shared.name, %member, "a replica is reached over a better way than {} again", than.provider());
+            shared.session.domains.distrusted.forgive(member.node);
             self.unlink(member);
             self.owner.lost(member);
             shared.start(Job::Connect { member, patience: shared.patience });
@@ -451,13 +457,16 @@ impl Engine {
         here.into_iter().for_each(|member| self.lose(shared, member, "this node's daemon was away"));
     }
 
-    fn link(&mut self, link: Link) {
+    fn link(&mut self, shared: &Arc<Shared>, link: Link) {
         let member = link.member;
         if !self.owner.follows(member) {
             return; // It was let go while it was connected to.
         }
         if self.unlink(member) {
             self.owner.lost(member);
+        }
+        if let Some(why) = &link.instead {
+            tracing::warn!(segment = %shared.name, %member, "a replica is reached over {}: {why}", link.way.provider());
         }
         self.links.push(link);
         self.warnings.retain(|(whom, _)| *whom != member);

@@ -195,7 +195,11 @@ impl Shared {
 
     /// What an attempt waits for, with nodes' names.
     pub(super) fn explain(&self, blocked: &Blocked) -> String {
-        let mut text = blocked.to_string();
+        self.with_names(blocked.to_string())
+    }
+
+    /// A text in which replicas have their nodes' names.
+    pub(super) fn with_names(&self, mut text: String) -> String {
         for place in lock(&self.places).iter() {
             text = text.replace(&place.member.to_string(), &format!("node {}", place.node_name));
         }

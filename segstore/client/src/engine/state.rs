@@ -60,6 +60,10 @@ impl Engine {
             blocks * u64::from(shared.geometry.block_size())
         });
         let mut warnings: Vec<_> = self.warnings.iter().map(|(_, why)| why.clone()).collect();
+        warnings.extend(self.links.iter().filter_map(|link| {
+            let (why, over) = (link.instead.as_ref()?, link.way.provider());
+            Some(shared.with_names(format!("{} is reached over {over}: {why}", link.member)))
+        }));
         if elsewhere < self.replicas_wanted {
             let wanted = self.replicas_wanted;
             let why = self.unrepaired.as_ref().map_or_else(String::new, |why| format!(": {why}"));

@@ -6,16 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use segstore_core::id::SegmentId;
+use segstore_core::id::{NodeId, SegmentId};
 use segstore_core::layout::geometry::SLOT_HEAD;
 use segstore_core::layout::{BlockIndex, Entry, Geometry, SlotHeader};
 use segstore_core::slot::SlotView;
 use segstore_transport::{Endpoint, Error as TransportError, ErrorKind, Memory, Operation, Post, Region, Wait};
 
 use crate::control::message::Place;
-use crate::domains::PATIENCE;
+use crate::domains::{Destination, Dialled, PATIENCE};
 use crate::error::{Error, Result};
 use crate::session::Inner as Session;
+use crate::way::{Distrusted, Way};
 use crate::working::{Working, in_memory};
 
 /// Bytes of one read, at least a block.
@@ -28,6 +29,9 @@ const ROW: usize = size_of::<Entry>();
 /// A slot of a replica, over an endpoint that reads.
 pub(crate) struct Source {
     endpoint: Endpoint,
+    way: Way,
+    node: NodeId,
+    distrusted: Arc<Distrusted>,
     working: Region,
     /// For the table, and for a head: at least [`SLOT_HEAD`] bytes.
     scratch: Region,
@@ -58,15 +62,13 @@ impl Source {
         working: &Working,
         scratch: &Memory,
     ) -> Result<Self> {
-        let dialled = session.domains.dial(&session.channel, name, place, None, PATIENCE);
-        let (way, endpoint) = dialled.map_err(|error| Error::Unreachable(error.to_string()))?;
-        let mut source = Self {
-            endpoint,
-            working: session.domains.register(way, working.memory())?,
-            scratch: session.domains.register(way, scratch)?,
-            slot: 0,
-            pulled: session.pulled.clone(),
-        };
+        let to = Destination { channel: &session.channel, name, place, writer: None, limit: PATIENCE };
+        let dialled = session.domains.dial(&to, [working.memory(), scratch]);
+        let Dialled { way, endpoint, regions: [working, scratch], .. } =
+            dialled.map_err(|error| Error::Unreachable(error.to_string()))?;
+        let (node, distrusted) = (place.member.node, session.domains.distrusted.clone());
+        let pulled = session.pulled.clone();
+        let mut source = Self { endpoint, way, node, distrusted, working, scratch, slot: 0, pulled };
         source.choose(geometry, slot);
         Ok(source)
     }
@@ -102,7 +104,7 @@ impl Source {
         }
         let read = Operation::read(self.scratch.slice(0, bytes.len())?, 0, self.slot + from);
         post(&mut self.endpoint, &read)?;
-        complete(&mut self.endpoint)?;
+        self.complete()?;
         self.scratch.memory().read_at(0, bytes)
     }
 
@@ -121,7 +123,7 @@ impl Source {
         let mut in_flight = VecDeque::with_capacity(WINDOW);
         for piece in pieces(geometry, missing) {
             if in_flight.len() == WINDOW {
-                complete(&mut self.endpoint)?;
+                self.complete()?;
                 in_flight.pop_front().into_iter().for_each(&mut check);
             }
             let (first, count) = (piece.start, piece.end - piece.start);
@@ -131,10 +133,15 @@ impl Source {
             in_flight.push_back(piece);
         }
         for piece in in_flight {
-            complete(&mut self.endpoint)?;
+            self.complete()?;
             check(piece);
         }
         Ok(())
+    }
+
+    /// Waits for the oldest read in flight. Where it does not come, the next attempt takes another way.
+    fn complete(&mut self) -> std::result::Result<(), TransportError> {
+        complete(&mut self.endpoint).inspect_err(|_| self.distrusted.add(self.node, self.way))
     }
 }
 
@@ -157,7 +164,7 @@ fn post(endpoint: &mut Endpoint, operation: &Operation<'_>) -> std::result::Resu
     }
 }
 
-/// Waits for the oldest read in flight. A node that hangs breaks no connection: it counts as lost when nothing has come for so long.
+/// A node that hangs breaks no connection: it counts as lost when nothing has come for so long.
 fn complete(endpoint: &mut Endpoint) -> std::result::Result<(), TransportError> {
     match endpoint.wait(Wait::default(), Some(Instant::now() + PATIENCE)) {
         Some(completion) => completion.result,
