@@ -10,7 +10,7 @@ use segstore_transport::Endpoint;
 
 use super::{LONG, Node, unexpected};
 use crate::peers::message::{Call, KeptReplica, Reply, Serve};
-use crate::replicas::{Head, Kept, ReplicaError, Source, Summary, Usage};
+use crate::replicas::{Filled, Head, Kept, ReplicaError, Source, Summary, Usage};
 
 /// Serves calls with what this node has.
 pub struct Calls {
@@ -39,23 +39,7 @@ impl Calls {
         self.node.sessions.demand(session, demand).await
     }
 
-    /// An endpoint that reads the source of a repair, over the best provider that gets one.
-    async fn dial(&self, segment: SegmentId, source: &Place) -> Result<(String, Endpoint), Fault> {
-        let domains = self.node.replicas.domains();
-        let mut problems = Vec::new();
-        for provider in source.usable(&self.node.host, domains.names()) {
-            match self.dial_over(provider, segment, source).await {
-                Ok(endpoint) => return Ok((provider.to_owned(), endpoint)),
-                Err(fault) if fault.kind == FaultKind::Unreachable => problems.push(format!("{provider}: {fault}")),
-                Err(fault) => return Err(fault),
-            }
-        }
-        if problems.is_empty() {
-            problems.push(format!("no provider in common: it serves {}", source.providers.join(", ")));
-        }
-        Err(Fault::new(FaultKind::Unreachable, format!("node {}: {}", source.node_name, problems.join("; "))))
-    }
-
+    /// An endpoint that reads the source of a repair.
     async fn dial_over(&self, provider: &str, segment: SegmentId, source: &Place) -> Result<Endpoint, Fault> {
         let transport = |error: segstore_transport::Error| Fault::new(FaultKind::Unreachable, error.to_string());
         let domain = self.node.replicas.domains().get(provider).map_err(Fault::from)?;
@@ -173,17 +157,56 @@ impl Serve for Calls {
 }
 
 impl Calls {
+    /// Fills a replica from another, over the best provider that gets it done.
     async fn repair(&self, source: Source, replaced: Forgettable, place: &Place) -> Result<Reply, Fault> {
-        let (provider, endpoint) = self.dial(source.segment, place).await?;
+        let mut problems = Vec::new();
+        for provider in place.usable(&self.node.host, self.node.replicas.domains().names()) {
+            let filled = self.fill_over(provider, source, &replaced, place).await;
+            self.node.changed.notify_one();
+            match filled {
+                Ok(Filled { member, base, closed }) => return Ok(Reply::Repaired { member, base, closed }),
+                Err(Unfilled::Anyhow(fault)) => return Err(fault),
+                Err(Unfilled::OverThis(fault)) => {
+                    tracing::warn!("a replica cannot be filled from node {} over {provider}: {fault}", place.node_name);
+                    problems.push(format!("{provider}: {fault}"));
+                }
+            }
+        }
+        if problems.is_empty() {
+            problems.push(format!("no provider in common: it serves {}", place.providers.join(", ")));
+        }
+        Err(Fault::new(FaultKind::Unreachable, format!("node {}: {}", place.node_name, problems.join("; "))))
+    }
+
+    async fn fill_over(
+        &self,
+        provider: &str,
+        source: Source,
+        replaced: &Forgettable,
+        place: &Place,
+    ) -> Result<Filled, Unfilled> {
+        let endpoint = self.dial_over(provider, source.segment, place).await.map_err(|fault| match fault.kind {
+            FaultKind::NotFound | FaultKind::Refused(_) | FaultKind::Denied => Unfilled::Anyhow(fault),
+            _ => Unfilled::OverThis(fault),
+        })?;
+        let (over, replaced) = (provider.to_owned(), replaced.clone());
         let fill = move |node: &Node| {
             node.replicas.retire(source.segment, &replaced)?;
-            node.replicas.fill(&source, replaced.by, &provider, endpoint)
+            Ok(node.replicas.fill(&source, replaced.by, &over, endpoint))
         };
-        let filled = self.blocking(fill).await;
-        self.node.changed.notify_one();
-        let filled = filled?;
-        Ok(Reply::Repaired { member: filled.member, base: filled.base, closed: filled.closed })
+        self.blocking(fill).await.map_err(Unfilled::Anyhow)?.map_err(|error| match &error {
+            ReplicaError::Transport { .. } => Unfilled::OverThis(error.into()),
+            _ => Unfilled::Anyhow(error.into()),
+        })
     }
+}
+
+/// Why a replica was not filled.
+enum Unfilled {
+    /// It may be over another provider.
+    OverThis(Fault),
+    /// Over none.
+    Anyhow(Fault),
 }
 
 pub(crate) fn geometry(shape: Shape) -> Result<Geometry, Fault> {
