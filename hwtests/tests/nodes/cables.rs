@@ -78,3 +78,47 @@ fn a_loss_of_2_percent_is_lived_with() {
     let events = cluster.events(2);
     assert!(!events.iter().any(|what| what == "removed"), "{events:?}");
 }
+
+/// As where a switch passes no packet of the length that both ends believe in.
+#[test]
+fn a_fabric_that_passes_small_packets_alone_is_left_for_tcp() {
+    is_left_for_tcp("small");
+}
+
+/// What connecting cannot show.
+#[test]
+fn a_fabric_that_passes_short_messages_alone_is_left_for_tcp() {
+    is_left_for_tcp("short");
+}
+
+/// Checkpoints, a takeover and a repair go over TCP; when the fabric is well again, checkpoints go back.
+fn is_left_for_tcp(passes: &str) {
+    let mut cluster = writing();
+    for node in 1..=3 {
+        cluster.lab.order(&format!("roce {node} {passes}"));
+    }
+    cluster.links_after(2, |links| links == ["tcp", "tcp"]);
+    let status = cluster.json(2, "status s");
+    assert!(status.contains("isreachedovertcp:verbs:"), "{status}");
+    let before = cluster.last_acked(2);
+    assert!(cluster.acked(2, 2..) > before);
+    let events = cluster.events(2);
+    assert!(!events.iter().any(|what| what == "removed"), "{events:?}");
+
+    cluster.owner(1, BLOCKS);
+    cluster.lab.tell(2, "kill -KILL $owner");
+    cluster.taken_over(1, 2);
+    cluster.acked(1, 2..);
+    cluster.lab.order("kill 3");
+    cluster.happens(1, "removed");
+    cluster.lab.order("boot 3");
+    cluster.serves(3);
+    cluster.happens(1, "added");
+
+    for node in 1..=3 {
+        cluster.lab.order(&format!("roce {node} all"));
+    }
+    cluster.links_after(1, |links| !links.contains(&"tcp".into()));
+    let before = cluster.last_acked(1);
+    assert!(cluster.acked(1, 2..) > before);
+}

@@ -123,6 +123,14 @@ impl Cluster {
         links.iter().any(|link| link == "verbs") && !links.iter().any(|link| link == "tcp")
     }
 
+    /// Waits until the last event of the owner's segment is of this kind.
+    pub(super) fn happens(&mut self, node: usize, what: &str) {
+        let until = Instant::now() + Duration::from_secs(60);
+        while self.events(node).last().is_none_or(|last| last != what) {
+            assert!(Instant::now() < until, "in a minute {what} was not the last event");
+        }
+    }
+
     /// The owner's events, by what they are.
     pub(super) fn events(&mut self, node: usize) -> Vec<String> {
         let events = self.json(node, "events s");
