@@ -11,13 +11,14 @@ pub(super) const NODE_LEASE: Duration = Duration::from_secs(2);
 
 /// How the daemons run, and what else the guests do at each boot.
 pub(super) struct Set<'a> {
-    pub(super) transport: &'a str,
+    /// Options of every daemon.
+    pub(super) daemons: &'a str,
     pub(super) at_boot: &'a str,
 }
 
 impl Default for Set<'_> {
     fn default() -> Self {
-        Set { transport: "auto", at_boot: "true" }
+        Set { daemons: "", at_boot: "true" }
     }
 }
 
@@ -49,7 +50,12 @@ impl Cluster {
 
     /// Starts an owner, or one who stands by, of the segment `s`, of so many blocks.
     pub(super) fn owner(&mut self, node: usize, blocks: usize) {
-        self.lab.tell(node, &format!("{} s {blocks} & owner=$!", program("proven-owner").display()));
+        self.owner_under("", node, blocks);
+    }
+
+    /// The same by a command that runs it.
+    pub(super) fn owner_under(&mut self, runner: &str, node: usize, blocks: usize) {
+        self.lab.tell(node, &format!("{runner} {} s {blocks} & owner=$!", program("proven-owner").display()));
         self.lab.expect(node, "stands by");
     }
 
@@ -142,11 +148,11 @@ impl Cluster {
 fn command(node: usize, secret: &std::path::Path, set: &Set<'_>) -> String {
     let directory = if node == 1 { "self" } else { "10.9.0.1:7420" };
     let (segstored, segctl) = (program("segstored"), program("segctl"));
-    let Set { transport, at_boot } = set;
+    let Set { daemons, at_boot } = set;
     format!(
         "export SEGSTORE_SOCKET=/run/segstored.sock; {at_boot}; \
          {segstored} --name n{node} --directory {directory} --listen 10.9.0.{node}:7420 --metrics 127.0.0.1:9464 --memory 256MiB \
-         --node-lease {lease}ms --transport {transport} --data-dir /tmp/data --memory-dir /dev/shm/replicas \
+         --node-lease {lease}ms {daemons} --data-dir /tmp/data --memory-dir /dev/shm/replicas \
          --socket $SEGSTORE_SOCKET --secret-file {secret} 2>/tmp/log & export daemon=$!; \
          until {segctl} nodes >/dev/null 2>&1; do \
            kill -0 $daemon && [ $SECONDS -lt 50 ] || {{ echo no daemon; tail -n 20 /tmp/log; {segctl} nodes; }}; sleep 0.2; \

@@ -1,5 +1,7 @@
 //! A device that goes while it is in use.
 
+use hwtests::lab::program;
+
 use super::cluster::{Cluster, Set};
 
 /// Gives a node's RDMA device an interface of its own, dev0, which can go while eth0's network stays. The hub knows a node by the
@@ -30,4 +32,37 @@ fn a_device_that_goes_under_load_is_replaced_by_tcp_until_it_is_back() {
     cluster.links_after(2, |links| links == ["verbs", "verbs"]);
     let before = cluster.last_acked(2);
     assert!(cluster.acked(2, 2..) > before);
+}
+
+/// Registered memory is locked, and what cannot be locked goes over TCP: checkpoints, and a load.
+#[test]
+fn an_application_that_may_lock_little_memory_goes_over_tcp() {
+    const LITTLE: &str = "prlimit --memlock=65536 setpriv --inh-caps=-ipc_lock --bounding-set=-ipc_lock";
+    let mut cluster = Cluster::start(&Set::default());
+    cluster.owner_under(LITTLE, 2, 32);
+    cluster.held(2);
+    cluster.acked(2, 2..);
+    cluster.links_after(2, |links| links == ["tcp", "tcp"]);
+    let status = cluster.json(2, "status s");
+    assert!(status.contains("LimitMEMLOCK="), "{status}");
+    let doctor = cluster.ask(2, &format!("{LITTLE} {} doctor", program("segctl").display()));
+    assert!(doctor.contains("64.00 KiB here, unlimited for the daemon"), "{doctor}");
+    cluster.owner_under(LITTLE, 3, 32);
+    cluster.lab.tell(2, "kill -KILL $owner");
+    cluster.taken_over(3, 2);
+    cluster.acked(3, 2..);
+}
+
+/// A fabric that passes what has the traffic class that daemons and applications were given, and nothing else.
+#[test]
+fn what_is_sent_has_the_traffic_class() {
+    let mut cluster = Cluster::start(&Set { daemons: "--rdma-traffic-class 96", ..Set::default() });
+    for node in 1..=3 {
+        cluster.lab.order(&format!("roce {node} 96"));
+    }
+    cluster.owner(2, 32);
+    cluster.acked(2, 2..);
+    assert!(cluster.is_over_verbs(2), "{:?}", cluster.links(2));
+    cluster.lab.order("roce 3 97");
+    cluster.links_after(2, |links| links.contains(&"tcp".into()));
 }

@@ -40,7 +40,7 @@ impl DialDriver for VerbsDial {
         // The target looks whether this side is there by a write of no bytes. No memory of this side's protection domain is
         // open to peers.
         let access = ibv_access_flags::IBV_ACCESS_REMOTE_WRITE.0;
-        let terms = Terms { access, reads: (hello.reads.min(reply.reads), 1), patience: options.patience };
+        let terms = Terms::new(access, (hello.reads.min(reply.reads), 1), &options);
         endpoint.queue_pair().connect(&reply.address, terms)?;
         endpoint.grant(reply.taken, &reply.grants);
         let packet = endpoint.address().packet(&reply.address);

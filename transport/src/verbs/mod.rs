@@ -81,6 +81,22 @@ impl Verbs {
         self
     }
 
+    /// What is sent carries this traffic class (0 unless set), by which switches choose what is lossless. On RoCE it is four times
+    /// the DSCP, and its two lowest bits are ECN's.
+    #[must_use]
+    pub fn traffic_class(mut self, class: u8) -> Verbs {
+        self.options.traffic_class = class;
+        self
+    }
+
+    /// What is sent carries this service level: 0 (unless set) to 15 on InfiniBand, where it chooses a virtual lane; to 7 on RoCE,
+    /// where it is the priority of a VLAN.
+    #[must_use]
+    pub fn service_level(mut self, level: u8) -> Verbs {
+        self.options.service_level = level;
+        self
+    }
+
     /// How long a revoke waits at most for the peer's device to take the news (1 ms unless set). A peer that misses it
     /// finds nobody there (`PeerGone`) instead of knowing (`Revoked`); what is promised does not rest on it.
     #[must_use]

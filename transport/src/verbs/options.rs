@@ -16,6 +16,8 @@ pub(super) struct Options {
     pub(super) gid: Wanted,
     pub(super) patience: Duration,
     pub(super) courtesy: Duration,
+    pub(super) traffic_class: u8,
+    pub(super) service_level: u8,
     pub(super) windows: bool,
 }
 
@@ -26,6 +28,8 @@ impl Options {
             gid: Wanted::Best,
             patience: Duration::from_millis(500),
             courtesy: Duration::from_millis(1),
+            traffic_class: 0,
+            service_level: 0,
             windows: true,
         }
     }

@@ -113,7 +113,7 @@ impl Admission {
         let reads = device.limits.reads.1.min(hello.reads);
         // Its own count of notifications is for the peer to read.
         let access = access | ibv_access_flags::IBV_ACCESS_REMOTE_READ.0;
-        let terms = Terms { access, reads: (1, reads), patience: self.options.patience };
+        let terms = Terms::new(access, (1, reads), &self.options);
         link.queue_pair.connect(&hello.address, terms)?;
         let opened: Vec<Opened> = grants
             .into_iter()

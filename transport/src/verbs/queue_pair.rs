@@ -8,7 +8,7 @@ use ibverbs_sys as ib;
 
 use super::completions::Completions;
 use super::device::{Device, Port};
-use super::options::{RETRIES, timeout_code};
+use super::options::{Options, RETRIES, timeout_code};
 use super::registration::{Access, ProtectionDomain, Registration};
 use super::requests::Requests;
 use super::sys::{check, made};
@@ -39,6 +39,16 @@ pub(super) struct Terms {
     pub(super) reads: (u8, u8),
     /// After how long without an answer the other side is gone.
     pub(super) patience: Duration,
+    /// What switches choose by.
+    pub(super) traffic_class: u8,
+    pub(super) service_level: u8,
+}
+
+impl Terms {
+    pub(super) fn new(access: Access, reads: (u8, u8), options: &Options) -> Terms {
+        let &Options { patience, traffic_class, service_level, .. } = options;
+        Terms { access, reads, patience, traffic_class, service_level }
+    }
 }
 
 pub(super) struct QueuePair {
@@ -127,7 +137,7 @@ impl QueuePair {
             max_dest_rd_atomic: terms.reads.1,
             min_rnr_timer: NO_ROOM,
             qp_access_flags: terms.access,
-            ah_attr: self.route(there),
+            ah_attr: self.route(there, terms),
             ..Default::default()
         };
         let mask = ib::ibv_qp_attr_mask::IBV_QP_STATE
@@ -158,18 +168,20 @@ impl QueuePair {
     }
 
     /// On Ethernet by global address; on InfiniBand by the subnet's own, unless the other side is in another subnet.
-    fn route(&self, there: &Address) -> ib::ibv_ah_attr {
+    fn route(&self, there: &Address, terms: Terms) -> ib::ibv_ah_attr {
         let same_subnet = self.address.gid[..8] == there.gid[..8] && there.lid.get() != 0;
         let is_global = u8::from(u32::from(there.link) == ib::IBV_LINK_LAYER_ETHERNET || !same_subnet);
         let grh = ib::ibv_global_route {
             dgid: ib::ibv_gid { raw: there.gid },
             sgid_index: self.gid_index,
             hop_limit: HOPS,
+            traffic_class: terms.traffic_class,
             ..Default::default()
         };
         ib::ibv_ah_attr {
             grh,
             dlid: there.lid.get(),
+            sl: terms.service_level,
             is_global,
             port_num: self.device.port.number,
             ..Default::default()

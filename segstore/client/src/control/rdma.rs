@@ -1,6 +1,7 @@
 //! RDMA, where it is built in (feature `verbs`): which device a node uses, for its daemon and its applications alike.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use segstore_transport::{Domain, Result};
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,12 @@ pub struct RdmaDevice {
     pub name: Option<String>,
     /// Its address that peers find it by.
     pub address: Option<IpAddr>,
+    /// After how long without an answer a peer counts as gone, if not as the transport has it.
+    pub patience: Option<Duration>,
+    /// Of what is sent, 0 to 255: switches choose by it what is lossless.
+    pub traffic_class: u8,
+    /// Of what is sent, 0 to 15.
+    pub service_level: u8,
 }
 
 #[cfg(feature = "verbs")]
@@ -36,7 +43,9 @@ impl RdmaDevice {
 
     fn provider(&self) -> segstore_transport::verbs::Verbs {
         let named = self.name.iter().fold(Default::default(), segstore_transport::verbs::Verbs::device);
-        self.address.iter().fold(named, |verbs, address| verbs.address(*address))
+        let found = self.address.iter().fold(named, |verbs, address| verbs.address(*address));
+        let patient = self.patience.iter().fold(found, |verbs, patience| verbs.patience(*patience));
+        patient.traffic_class(self.traffic_class).service_level(self.service_level)
     }
 }
 

@@ -100,6 +100,8 @@ impl Config {
     pub fn to_toml(&self) -> String {
         let text = |value: &dyn std::fmt::Display| toml::Value::String(value.to_string());
         let path = |path: &Path| text(&path.display());
+        let time = |time: Duration| text(&humantime::format_duration(time).to_string().replace(' ', ""));
+        let number = |key, number: u8| (number > 0).then(|| (key, toml::Value::Integer(number.into())));
         let directory = match &self.directory {
             DirectoryAt::Own => "self",
             DirectoryAt::Other(address) => address,
@@ -121,7 +123,7 @@ impl Config {
             ("encrypt_data", self.encrypt_data.into()),
             ("storage", self.storage.into()),
             ("metrics", self.metrics.map_or_else(|| text(&"off"), |address| text(&address))),
-            ("node_lease", text(&humantime::format_duration(self.node_lease).to_string().replace(' ', ""))),
+            ("node_lease", time(self.node_lease)),
             ("transport", text(&transport.to_lowercase())),
             ("log", text(&self.log)),
             ("log_format", text(&log_format.to_lowercase())),
@@ -129,6 +131,9 @@ impl Config {
         let rdma = [
             self.rdma.name.as_ref().map(|name| ("rdma_device", text(name))),
             self.rdma.address.as_ref().map(|address| ("rdma_address", text(address))),
+            self.rdma.patience.map(|patience| ("rdma_patience", time(patience))),
+            number("rdma_traffic_class", self.rdma.traffic_class),
+            number("rdma_service_level", self.rdma.service_level),
         ];
         let pid_file = self.pid_file.as_deref().map(|file| ("pid_file", path(file)));
         keys.into_iter()

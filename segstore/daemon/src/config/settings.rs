@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use segstore::control::rdma::RdmaDevice;
@@ -72,6 +73,15 @@ pub struct Settings {
     /// Its address that peers find it by, if not the first one of RoCE v2
     #[arg(long, env = "SEGSTORED_RDMA_ADDRESS", value_name = "ADDRESS")]
     pub rdma_address: Option<String>,
+    /// After how long without an answer by RDMA a node counts as out of reach; a device may take four times as long [default: 500ms]
+    #[arg(long, env = "SEGSTORED_RDMA_PATIENCE", value_name = "TIME")]
+    pub rdma_patience: Option<String>,
+    /// Traffic class of what is sent by RDMA, by which switches choose what is lossless: 0 to 255 (on RoCE four times the DSCP) [default: 0]
+    #[arg(long, env = "SEGSTORED_RDMA_TRAFFIC_CLASS", value_name = "NUMBER")]
+    pub rdma_traffic_class: Option<u8>,
+    /// Service level of what is sent by RDMA: 0 to 15 on InfiniBand, 0 to 7 on RoCE [default: 0]
+    #[arg(long, env = "SEGSTORED_RDMA_SERVICE_LEVEL", value_name = "NUMBER")]
+    pub rdma_service_level: Option<u8>,
     /// Which logs are written: error, warn, info, debug, trace, or a filter [default: info]
     #[arg(long, env = "SEGSTORED_LOG", value_name = "LEVEL")]
     pub log: Option<String>,
@@ -135,6 +145,9 @@ impl Settings {
             transport,
             rdma_device,
             rdma_address,
+            rdma_patience,
+            rdma_traffic_class,
+            rdma_service_level,
             log,
             log_format,
             pid_file
@@ -196,6 +209,9 @@ pub(super) fn check(settings: Settings) -> Result<Config, Vec<String>> {
                 settings.rdma_address.as_deref().map(rdma_address).transpose(),
                 None,
             ),
+            patience: problems.take("rdma_patience", settings.rdma_patience.map(patience).transpose(), None),
+            traffic_class: settings.rdma_traffic_class.unwrap_or(0),
+            service_level: problems.take("rdma_service_level", service_level(settings.rdma_service_level), 0),
         },
         log: settings.log.unwrap_or_else(|| "info".into()),
         log_format: problems.take("log_format", log_format(settings.log_format.as_deref()), LogFormat::Text),
@@ -228,6 +244,19 @@ fn rdma_address(text: &str) -> Result<IpAddr, String> {
     text.parse().map_err(|_| {
         format!("{text:?} is no address: write it as 192.0.2.1, or as the address table shows it (fe80::1)")
     })
+}
+
+fn patience(text: String) -> Result<Duration, String> {
+    let (shortest, longest) = (Duration::from_millis(10), Duration::from_secs(60));
+    let patience = duration(&text, shortest)?;
+    if patience <= longest { Ok(patience) } else { Err(format!("{text:?}: at most a minute")) }
+}
+
+fn service_level(level: Option<u8>) -> Result<u8, String> {
+    match level.unwrap_or(0) {
+        level @ 0..=15 => Ok(level),
+        level => Err(format!("{level}: 0 to 15 on InfiniBand, 0 to 7 on RoCE")),
+    }
 }
 
 fn with_port(text: String) -> Result<String, String> {
@@ -318,6 +347,9 @@ mod tests {
             transport: Some("verbs".into()),
             rdma_device: Some("mlx5_0".into()),
             rdma_address: Some("192.0.2.1".into()),
+            rdma_patience: Some("1s".into()),
+            rdma_traffic_class: Some(106),
+            rdma_service_level: Some(3),
             pid_file: Some("/run/a \"b\".pid".into()),
             node_lease: Some("1500ms".into()),
             ..Settings::default()
@@ -336,10 +368,22 @@ mod tests {
             node_lease: Some("1ms".into()),
             transport: Some("pigeon".into()),
             rdma_address: Some("192.0.2.1:1".into()),
+            rdma_patience: Some("5m".into()),
+            rdma_service_level: Some(16),
             ..Settings::default()
         };
         let problems = check(wrong).expect_err("all of it is wrong");
-        for key in ["name", "listen", "memory", "node_lease", "transport", "rdma_address", "directory"] {
+        for key in [
+            "name",
+            "listen",
+            "memory",
+            "node_lease",
+            "transport",
+            "rdma_address",
+            "rdma_patience",
+            "rdma_service_level",
+            "directory",
+        ] {
             assert!(problems.iter().any(|problem| problem.starts_with(&format!("{key}: "))), "{key} in {problems:?}");
         }
     }
