@@ -55,7 +55,7 @@ pub(crate) fn run(context: &Context) -> Result<(), Failure> {
     }
     findings.push(kernel());
     findings.extend(memory::look(own.as_ref()));
-    findings.extend(rdma::look(session.as_ref().ok()));
+    findings.extend(rdma::look(session.as_ref().ok(), &context.socket));
     if context.json {
         json(&findings);
     } else {

@@ -2,9 +2,11 @@
 //! it is read from sysfs.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use segstore::Session;
 use segstore::control::rdma::RdmaDevice;
 
@@ -25,8 +27,9 @@ struct Port {
     folder: PathBuf,
 }
 
-/// What there is to say of this machine, and of the daemon that `session` is with.
-pub(super) fn look(session: Option<&Session>) -> Vec<Finding> {
+/// What there is to say of this machine, and of the daemon behind `socket` that `session` is with.
+pub(super) fn look(session: Option<&Session>, socket: &Path) -> Vec<Finding> {
+    let socket = session.map(|_| socket);
     let ports = ports();
     let wanted = session.map(Session::rdma).unwrap_or_default();
     let opened = wanted.describe();
@@ -35,7 +38,7 @@ pub(super) fn look(session: Option<&Session>) -> Vec<Finding> {
         return findings;
     }
     findings.extend(ports.iter().flat_map(|port| [port.look(), port.addresses()]));
-    findings.extend([library(), locked_memory()]);
+    findings.extend([library(), locked_memory(socket)]);
     if let (Ok(_), Some(session)) = (&opened, session)
         && !session.providers().iter().any(|provider| provider == "verbs")
     {
@@ -167,16 +170,35 @@ fn library() -> Finding {
     Finding::ok("libibverbs", path.unwrap_or("this program was built without it").to_owned())
 }
 
-/// Registered memory is locked.
-fn locked_memory() -> Finding {
-    match getrlimit(Resource::RLIMIT_MEMLOCK) {
-        Ok((soft, _)) if soft == nix::libc::RLIM_INFINITY => Finding::ok("locked memory", "unlimited".into()),
-        Ok((soft, _)) => Finding::bad(
-            "locked memory",
-            Verdict::Warning,
-            format!("limited to {}, and segments that go over RDMA are locked", units::size(soft)),
-            "LimitMEMLOCK=infinity in the unit (scripts/segstored.service has it), or ulimit -l unlimited; of an application as well",
-        ),
-        Err(error) => Finding::bad("locked memory", Verdict::Warning, error.to_string(), "see ulimit -l"),
+/// Registered memory is locked: what applications of this user may lock, and what the daemon may.
+fn locked_memory(socket: Option<&Path>) -> Finding {
+    let limits = [("here", Some("self".to_owned())), ("for the daemon", socket.and_then(daemon))];
+    let limits = limits.into_iter().filter_map(|(whose, process)| Some((whose, lockable(&process?)?)));
+    let (least, all): (Vec<_>, Vec<_>) = limits
+        .map(|(whose, limit)| (limit, format!("{} {whose}", limit.map_or("unlimited".into(), units::size))))
+        .unzip();
+    let found = all.join(", ");
+    if least.iter().all(Option::is_none) {
+        return Finding::ok("locked memory", found);
     }
+    Finding::bad(
+        "locked memory",
+        Verdict::Warning,
+        format!("{found}: segments that go over RDMA are locked, and what cannot be goes over TCP"),
+        "LimitMEMLOCK=infinity in the unit (scripts/segstored.service has it), or ulimit -l unlimited; of an application as well",
+    )
+}
+
+/// The process that serves a socket.
+fn daemon(socket: &Path) -> Option<String> {
+    let stream = UnixStream::connect(socket).ok()?;
+    let peer = getsockopt(&stream, PeerCredentials).ok()?;
+    Some(peer.pid().to_string())
+}
+
+/// How many bytes a process may lock: `Some(None)` without a limit.
+fn lockable(process: &str) -> Option<Option<u64>> {
+    let limits = std::fs::read_to_string(format!("/proc/{process}/limits")).ok()?;
+    let soft = limits.lines().find_map(|line| line.strip_prefix("Max locked memory"))?.split_whitespace().next()?;
+    if soft == "unlimited" { Some(None) } else { soft.parse().ok().map(Some) }
 }
