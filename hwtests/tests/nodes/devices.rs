@@ -21,14 +21,22 @@ fn a_device_that_goes_under_load_is_replaced_by_tcp_until_it_is_back() {
     cluster.owner(2, 32);
     cluster.acked(2, 2..);
     cluster.links_after(2, |links| links == ["verbs", "verbs"]);
-    cluster.lab.tell(3, "ip link set dev0 down");
-    cluster.links_after(2, |links| links.contains(&"tcp".into()));
+    // A replica's, and then the owner's own.
+    for (node, over_tcp) in [(3, 1), (2, 2)] {
+        goes_and_comes_back(&mut cluster, node, over_tcp);
+    }
+}
+
+/// `over_tcp`: how many replicas are reached by it meanwhile.
+fn goes_and_comes_back(cluster: &mut Cluster, node: usize, over_tcp: usize) {
+    cluster.lab.tell(node, "ip link set dev0 down");
+    cluster.links_after(2, |links| links.iter().filter(|link| *link == "tcp").count() == over_tcp);
     let metrics = "exec 9<>/dev/tcp/127.0.0.1/9464; printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&9; grep links{ <&9 | paste -sd' '";
     let metrics = cluster.ask(2, metrics);
-    assert!(metrics.contains("provider=\"tcp\"} 1"), "{metrics}");
+    assert!(metrics.contains(&format!("provider=\"tcp\"}} {over_tcp}")), "{metrics}");
     let before = cluster.last_acked(2);
     assert!(cluster.acked(2, 2..) > before);
-    cluster.lab.tell(3, "ip link set dev0 up");
+    cluster.lab.tell(node, "ip link set dev0 up");
     cluster.links_after(2, |links| links == ["verbs", "verbs"]);
     let before = cluster.last_acked(2);
     assert!(cluster.acked(2, 2..) > before);
