@@ -13,12 +13,12 @@ use crate::memory::Memory;
 use crate::sync::Ordering;
 use crate::{Error, ErrorKind, Result};
 
-/// Notifications that fit.
-pub(super) const RING: u64 = 256;
 /// Messages that fit: notifications and the knock.
-pub(super) const ROOM: u32 = RING as u32 + 1;
-/// The most notifications in one batch.
-pub(super) const MAX_IN_BATCH: usize = RING as usize / 2;
+pub(super) const ROOM: u32 = 257;
+/// Notifications that fit.
+pub(super) const RING: u64 = ROOM as u64 - 1;
+/// The most in one batch.
+pub(super) const MAX_IN_BATCH: usize = ROOM as usize / 2;
 /// What a message's completion says, beside its slot.
 pub(super) const RECEIVED: u64 = 1 << 63;
 
@@ -26,7 +26,7 @@ pub(super) const RECEIVED: u64 = 1 << 63;
 /// the longest packet.
 const SLOTS: usize = 64;
 const LEN: usize = MESSAGE as usize;
-const KNOCK: usize = SLOTS + RING as usize * LEN;
+const KNOCK: usize = SLOTS + (ROOM as usize - 1) * LEN;
 
 pub(super) struct Notifications {
     mailbox: Registration,
@@ -94,5 +94,5 @@ impl Notifications {
 
 fn offset(slot: u64) -> usize {
     // Slots are counted here, and come back in completions: there are few.
-    SLOTS + usize::try_from(slot).unwrap_or(0).min(RING as usize - 1) * LEN
+    SLOTS + usize::try_from(slot).unwrap_or(0).min(ROOM as usize - 2) * LEN
 }
