@@ -209,7 +209,7 @@ pub(super) fn check(settings: Settings) -> Result<Config, Vec<String>> {
                 settings.rdma_address.as_deref().map(rdma_address).transpose(),
                 None,
             ),
-            patience: problems.take("rdma_patience", settings.rdma_patience.map(patience).transpose(), None),
+            patience: problems.take("rdma_patience", settings.rdma_patience.as_deref().map(patience).transpose(), None),
             traffic_class: settings.rdma_traffic_class.unwrap_or(0),
             service_level: problems.take("rdma_service_level", service_level(settings.rdma_service_level), 0),
         },
@@ -246,9 +246,9 @@ fn rdma_address(text: &str) -> Result<IpAddr, String> {
     })
 }
 
-fn patience(text: String) -> Result<Duration, String> {
+fn patience(text: &str) -> Result<Duration, String> {
     let (shortest, longest) = (Duration::from_millis(10), Duration::from_secs(60));
-    let patience = duration(&text, shortest)?;
+    let patience = duration(text, shortest)?;
     if patience <= longest { Ok(patience) } else { Err(format!("{text:?}: at most a minute")) }
 }
 
