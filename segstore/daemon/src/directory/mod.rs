@@ -1,8 +1,11 @@
 //! What the cluster agrees on: small entries under names, changed by compare-and-swap, some of them tied to a lease.
 //!
-//! One trait, so that nothing else in the daemon knows where the directory lives. [`Embedded`] keeps it on one daemon's disk.
+//! One trait, so that nothing else in the daemon knows where the directory lives. [`Embedded`] keeps it on one daemon's disk, and [`Remote`] is
+//! what the other daemons have of it; `Etcd` (feature `etcd`) is an etcd's.
 
 pub mod embedded;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 pub mod remote;
 pub(crate) mod serve;
 pub mod wire;
@@ -15,6 +18,8 @@ use tokio::sync::mpsc;
 use serde::{Deserialize, Serialize};
 
 pub use embedded::Embedded;
+#[cfg(feature = "etcd")]
+pub use etcd::Etcd;
 pub use remote::Remote;
 
 /// Counts the changes of a directory. An entry carries the revision of the change that made it what it is.

@@ -1,94 +1,41 @@
-//! What every directory promises, on the embedded one; and what becomes of its file when things go wrong.
-
-#![expect(clippy::unwrap_used, reason = "a test that meets the unexpected ends")]
+//! What becomes of the embedded directory's file when things go wrong.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
-use segstored::directory::{Change, Directory, DirectoryError, Embedded, Revision, Swapped, Value};
+use segstored::directory::{Change, Directory, DirectoryError, Embedded, Value};
 use tempfile::TempDir;
+
+use crate::promises::{Fixture, put, value};
 
 /// Names the file that a second process writes until it is killed.
 const WRITER: &str = "SEGSTORE_TEST_WRITER";
 
-fn value(bytes: &[u8]) -> Option<Value> {
-    Some(Value { bytes: bytes.to_vec(), lease: None })
+/// In a file of its own.
+pub(crate) struct EmbeddedFixture {
+    _place: TempDir,
+    directory: Embedded,
+}
+
+impl Fixture for EmbeddedFixture {
+    const SHORT: Duration = Duration::from_millis(300);
+
+    async fn start() -> Self {
+        let place = TempDir::new().unwrap();
+        let (directory, _) = open(&place);
+        Self { _place: place, directory }
+    }
+
+    fn directory(&self) -> Arc<dyn Directory> {
+        Arc::new(self.directory.clone())
+    }
 }
 
 fn open(directory: &TempDir) -> (Embedded, PathBuf) {
     let file = directory.path().join("directory.redb");
     (Embedded::open(&file).unwrap(), file)
-}
-
-async fn put(directory: &Embedded, key: &str, expected: Option<Revision>, bytes: &[u8]) -> Revision {
-    match directory.compare_swap(key, expected, value(bytes)).await.unwrap() {
-        Swapped::Made(revision) => revision,
-        Swapped::Conflict(current) => panic!("{key} is {current:?}"),
-    }
-}
-
-#[tokio::test]
-async fn a_swap_is_made_only_if_the_entry_is_unchanged() {
-    let place = TempDir::new().unwrap();
-    let (directory, _) = open(&place);
-    let first = put(&directory, "a", None, b"1").await;
-    let again = directory.compare_swap("a", None, value(b"2")).await.unwrap();
-    assert!(matches!(again, Swapped::Conflict(Some(entry)) if entry.value == b"1" && entry.revision == first));
-    let second = put(&directory, "a", Some(first), b"2").await;
-    assert!(second > first);
-    assert!(matches!(directory.compare_swap("a", Some(first), None).await.unwrap(), Swapped::Conflict(Some(_))));
-    assert!(matches!(directory.compare_swap("a", Some(second), None).await.unwrap(), Swapped::Made(_)));
-    assert_eq!(directory.read("a").await.unwrap(), None);
-    assert_eq!(directory.compare_swap("a", Some(second), value(b"3")).await.unwrap(), Swapped::Conflict(None));
-}
-
-/// Nodes go on with the numbers of their leases when an empty directory, or an old copy, comes in the place of theirs: none of these may
-/// be another node's there.
-#[tokio::test]
-async fn a_lease_is_of_one_directory() {
-    let places = [TempDir::new().unwrap(), TempDir::new().unwrap()];
-    let [(first, _), (second, _)] = [open(&places[0]), open(&places[1])];
-    let time = Duration::from_secs(60);
-    let held = first.grant(time).await.unwrap();
-    second.grant(time).await.unwrap();
-    assert_eq!(second.keep_alive(held).await, Err(DirectoryError::LeaseOver(held)));
-}
-
-#[tokio::test]
-async fn of_many_claimants_one_wins() {
-    let place = TempDir::new().unwrap();
-    let (directory, _) = open(&place);
-    let before = put(&directory, "record", None, b"nobody").await;
-    let claim = |n: u8| {
-        let directory = directory.clone();
-        tokio::spawn(async move { directory.compare_swap("record", Some(before), value(&[n])).await.unwrap() })
-    };
-    let claims: Vec<_> = (0..64).map(claim).collect();
-    let mut made = 0;
-    for claim in claims {
-        made += usize::from(matches!(claim.await.unwrap(), Swapped::Made(_)));
-    }
-    assert_eq!(made, 1);
-}
-
-#[tokio::test]
-async fn a_listing_and_a_watch_leave_no_gap() {
-    let place = TempDir::new().unwrap();
-    let (directory, _) = open(&place);
-    put(&directory, "segments/a", None, b"1").await;
-    put(&directory, "nodes/x", None, b"1").await;
-    let listing = directory.list("segments/").await.unwrap();
-    assert_eq!(listing.entries.iter().map(|entry| entry.key.as_str()).collect::<Vec<_>>(), ["segments/a"]);
-    // What happens between the two is told as well.
-    let b = put(&directory, "segments/b", None, b"2").await;
-    let mut watch = directory.watch("segments/", listing.revision).await.unwrap();
-    put(&directory, "nodes/y", None, b"2").await;
-    directory.compare_swap("segments/b", Some(b), None).await.unwrap();
-    assert!(matches!(watch.recv().await, Some(Change::Put(entry)) if entry.revision == b));
-    assert!(
-        matches!(watch.recv().await, Some(Change::Deleted { key, revision }) if key == "segments/b" && revision > b)
-    );
 }
 
 #[tokio::test]
@@ -115,31 +62,6 @@ async fn a_watcher_that_lags_is_told_to_list_again() {
     }
     assert!(told < 6000, "the watch ended");
     assert!(matches!(directory.watch("", start).await, Err(DirectoryError::Forgotten(_))));
-}
-
-#[tokio::test]
-async fn what_is_tied_to_a_lease_goes_with_it() {
-    let place = TempDir::new().unwrap();
-    let (directory, _) = open(&place);
-    let short = directory.grant(Duration::from_millis(300)).await.unwrap();
-    let long = directory.grant(Duration::from_secs(3600)).await.unwrap();
-    for (key, lease) in [("nodes/short", short), ("nodes/long", long)] {
-        let tied = Value { bytes: b"here".to_vec(), lease: Some(lease) };
-        assert!(matches!(directory.compare_swap(key, None, Some(tied)).await.unwrap(), Swapped::Made(_)));
-    }
-    let listing = directory.list("nodes/").await.unwrap();
-    let mut watch = directory.watch("nodes/", listing.revision).await.unwrap();
-    for _ in 0..10 {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        directory.keep_alive(short).await.unwrap();
-    }
-    assert_eq!(directory.list("nodes/").await.unwrap().entries.len(), 2, "it was kept alive");
-    assert!(matches!(watch.recv().await, Some(Change::Deleted { key, .. }) if key == "nodes/short"));
-    assert_eq!(directory.keep_alive(short).await, Err(DirectoryError::LeaseOver(short)));
-    let late = Value { bytes: b"again".to_vec(), lease: Some(short) };
-    assert_eq!(directory.compare_swap("nodes/short", None, Some(late)).await, Err(DirectoryError::LeaseOver(short)));
-    directory.end(long).await.unwrap();
-    assert!(matches!(watch.recv().await, Some(Change::Deleted { key, .. }) if key == "nodes/long"));
 }
 
 #[tokio::test]
@@ -180,7 +102,7 @@ async fn what_was_made_survives_kill_9() {
     let file = place.path().join("directory.redb");
     for round in 0..5 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["writer_that_will_be_killed", "--exact", "--nocapture"])
+            .args(["embedded::writer_that_will_be_killed", "--exact", "--nocapture"])
             .env(WRITER, &file)
             .stdout(Stdio::piped())
             .spawn()

@@ -1,0 +1,92 @@
+//! What etcd's errors mean: whether anything may have been done, and whether another member is worth asking.
+
+use etcd_client::Error;
+use tonic::{Code, Status};
+
+use crate::directory::{DirectoryError, LeaseId};
+use crate::peers::describe;
+
+/// What one member's error means.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// Nothing was done, and no member will do it.
+    Final(DirectoryError),
+    /// Nothing was done: this member could not be asked.
+    NotAsked(String),
+    /// It may have been done, and may still be.
+    Unknown(String),
+}
+
+/// etcd says it in words; there is a code only for the kind of error.
+const NO_LEASE: [&str; 2] = ["requested lease not found", "lease not found"];
+const NO_SPACE: &str = "database space exceeded";
+const NO_LEADER: &str = "etcdserver: no leader";
+const COMPACTED: &str = "required revision has been compacted";
+
+impl Fault {
+    pub(super) fn refused(why: &str) -> Self {
+        Self::Final(DirectoryError::Refused(why.to_owned()))
+    }
+
+    pub(super) fn of(error: &Error) -> Self {
+        match error {
+            Error::GRpcStatus(status) => Self::of_status(status),
+            // The answer to a lease that is kept alive says that it has no time left.
+            Error::LeaseKeepAliveError(text) if NO_LEASE.contains(&text.as_str()) => over(),
+            Error::TransportError(error) => Self::NotAsked(error.to_string()),
+            Error::InvalidArgs(_) | Error::InvalidUri(_) | Error::InvalidMetadataValue(_) => {
+                Self::refused(&error.to_string())
+            }
+            error => Self::Unknown(error.to_string()),
+        }
+    }
+
+    fn of_status(status: &Status) -> Self {
+        let text = status.message();
+        let says = |what: &str| text.contains(what);
+        match status.code() {
+            _ if NO_LEASE.iter().any(|what| says(what)) => over(),
+            _ if says(NO_SPACE) => Self::Final(DirectoryError::Full(text.to_owned())),
+            _ if says(NO_LEADER) || was_not_connected(status) => Self::NotAsked(describe(status)),
+            _ if says(COMPACTED) => Self::Unknown(text.to_owned()),
+            Code::PermissionDenied | Code::Unauthenticated | Code::InvalidArgument | Code::Unimplemented => {
+                Self::refused(text)
+            }
+            _ => Self::Unknown(describe(status)),
+        }
+    }
+}
+
+fn over() -> Fault {
+    Fault::Final(DirectoryError::LeaseOver(LeaseId(0)))
+}
+
+/// Names the lease that is over.
+pub(super) fn about(error: DirectoryError, lease: Option<LeaseId>) -> DirectoryError {
+    match (error, lease) {
+        (DirectoryError::LeaseOver(_), Some(lease)) => DirectoryError::LeaseOver(lease),
+        (error, _) => error,
+    }
+}
+
+impl From<Fault> for DirectoryError {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Final(error) => error,
+            Fault::NotAsked(why) => Self::OutOfReach(why),
+            Fault::Unknown(why) => Self::NoAnswer(why),
+        }
+    }
+}
+
+/// A connection was refused, or could not be made: the request has not left this process.
+fn was_not_connected(status: &Status) -> bool {
+    let mut error: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(status);
+    while let Some(cause) = error {
+        if cause.to_string().contains("tcp connect error") || cause.is::<tonic::ConnectError>() {
+            return true;
+        }
+        error = cause.source();
+    }
+    false
+}

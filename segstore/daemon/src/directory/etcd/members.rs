@@ -1,0 +1,166 @@
+//! etcd's members, of which one is asked, until it fails.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
+use tokio::sync::{OnceCell, watch};
+use tokio::time::{Instant, timeout_at};
+
+use super::fault::Fault;
+use crate::directory::DirectoryError;
+
+/// How long a member may take for one answer, and all of them together.
+const ANSWER: Duration = Duration::from_secs(2);
+const ALL: Duration = Duration::from_secs(5);
+/// How long one may take to be connected to.
+const CONNECT: Duration = Duration::from_secs(1);
+/// How often a connection without traffic is tried, which etcd allows no more often, and how long an answer to that may take.
+const PING: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(2));
+
+/// Where an etcd is, and as whom it is asked.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Access {
+    /// Its members, such as `https://192.0.2.1:2379`.
+    pub endpoints: Vec<String>,
+    /// The authority that its members' certificates are of, in PEM.
+    pub authority: Option<Vec<u8>>,
+    /// This node's own certificate and key, in PEM.
+    pub identity: Option<(Vec<u8>, Vec<u8>)>,
+    /// A user of its, with the password.
+    pub user: Option<(String, String)>,
+}
+
+/// Whether a member may be asked what another was asked already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Repeat {
+    /// Doing it twice is doing it once.
+    Always,
+    /// Only if that one was certainly not asked.
+    Unsent,
+}
+
+#[derive(Clone)]
+pub(super) struct Members {
+    members: Arc<[Member]>,
+    /// Counts those that have failed: it says whose turn it is.
+    failures: watch::Sender<usize>,
+}
+
+struct Member {
+    endpoint: String,
+    options: ConnectOptions,
+    client: OnceCell<Client>,
+}
+
+impl Members {
+    pub(super) fn new(access: &Access) -> Result<Self, String> {
+        let member = |endpoint: &String| {
+            let options = options(access, endpoint)?;
+            Ok(Member { endpoint: endpoint.clone(), options, client: OnceCell::new() })
+        };
+        let members = access.endpoints.iter().map(member).collect::<Result<Vec<_>, String>>()?;
+        if members.is_empty() {
+            return Err("no member of etcd is named".into());
+        }
+        Ok(Self { members: members.into(), failures: watch::Sender::new(0) })
+    }
+
+    /// Changes when the member that is asked has failed: what it still tells may stop at any moment.
+    pub(super) fn failed(&self) -> watch::Receiver<usize> {
+        self.failures.subscribe()
+    }
+
+    /// Asks one member after the other, the one first that answered last.
+    pub(super) async fn ask<T, A: Future<Output = Result<T, etcd_client::Error>> + Send>(
+        &self,
+        repeat: Repeat,
+        call: impl Fn(Client) -> A + Send + Sync,
+    ) -> Result<T, DirectoryError> {
+        let end = Instant::now() + ALL;
+        let (mut problems, mut was_asked) = (Vec::new(), false);
+        for _ in 0..self.members.len() {
+            let turn = *self.failures.borrow();
+            let member = &self.members[turn % self.members.len()];
+            let fault = match timeout_at(end.min(Instant::now() + ANSWER), member.ask(&call)).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(fault)) => fault,
+                Err(_) => Fault::Unknown("no answer in time".into()),
+            };
+            let why = match fault {
+                Fault::Final(error) => return Err(error),
+                Fault::NotAsked(why) => why,
+                Fault::Unknown(why) => {
+                    was_asked = true;
+                    why
+                }
+            };
+            problems.push(format!("{}: {why}{}", member.endpoint, member.advice(&why)));
+            self.failures.send_if_modified(|failures| {
+                let is_first = *failures == turn;
+                *failures += usize::from(is_first);
+                is_first
+            });
+            if was_asked && repeat == Repeat::Unsent || Instant::now() >= end {
+                break;
+            }
+        }
+        let why = format!("etcd: {}", problems.join("; "));
+        Err(if was_asked { DirectoryError::NoAnswer(why) } else { DirectoryError::OutOfReach(why) })
+    }
+}
+
+impl Member {
+    /// What to do about an error, where TLS says little.
+    fn advice(&self, why: &str) -> &'static str {
+        if !self.endpoint.starts_with("https") {
+            return "";
+        }
+        if why.contains("invalid peer certificate") {
+            "; is `etcd_ca_file` the authority of its certificate?"
+        } else if why.contains("fatal alert") || why.contains("connection closed") {
+            "; does it take this node's certificate (`etcd_cert_file`, `etcd_key_file`)?"
+        } else {
+            ""
+        }
+    }
+
+    async fn ask<T, A: Future<Output = Result<T, etcd_client::Error>> + Send>(
+        &self,
+        call: impl Fn(Client) -> A + Send + Sync,
+    ) -> Result<T, Fault> {
+        let connect = || Client::connect([self.endpoint.as_str()], Some(self.options.clone()));
+        let client = self.client.get_or_try_init(connect).await.map_err(|error| match Fault::of(&error) {
+            // As whom it is asked was all that it was asked.
+            Fault::Unknown(why) => Fault::NotAsked(why),
+            fault => fault,
+        })?;
+        call(client.clone()).await.map_err(|error| Fault::of(&error))
+    }
+}
+
+fn options(access: &Access, endpoint: &str) -> Result<ConnectOptions, String> {
+    let mut options = ConnectOptions::new()
+        .with_require_leader(true)
+        .with_connect_timeout(CONNECT)
+        .with_keep_alive(PING.0, PING.1)
+        .with_keep_alive_while_idle(true);
+    let uri: tonic::transport::Uri = endpoint.parse().map_err(|error| format!("{endpoint:?}: {error}"))?;
+    if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.port_u16().is_none() {
+        return Err(format!("{endpoint:?}: write it as https://192.0.2.1:2379"));
+    }
+    if uri.scheme_str() == Some("https") {
+        let mut tls = TlsOptions::new();
+        if let Some(authority) = &access.authority {
+            tls = tls.ca_certificate(Certificate::from_pem(authority));
+        }
+        if let Some((certificate, key)) = &access.identity {
+            tls = tls.identity(Identity::from_pem(certificate, key));
+        }
+        options = options.with_tls(tls);
+    }
+    if let Some((name, password)) = &access.user {
+        options = options.with_user(name, password).with_auto_token_refresh(true);
+    }
+    Ok(options)
+}

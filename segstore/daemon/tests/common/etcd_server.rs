@@ -1,0 +1,121 @@
+//! A real etcd, of one member or several, on this machine. Its data is in memory: a busy disk takes it hundreds of milliseconds.
+
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+/// How its clients reach it, and who they are.
+pub(crate) const QUICK: [&str; 4] = ["--heartbeat-interval", "50", "--election-timeout", "500"];
+
+/// An etcd that runs until this goes.
+pub(crate) struct EtcdServer {
+    members: Vec<Member>,
+    place: TempDir,
+}
+
+struct Member {
+    client: String,
+    peer: String,
+    process: Option<Child>,
+}
+
+impl EtcdServer {
+    /// So many members, each with these options.
+    pub(crate) fn start(members: usize, options: &[&str]) -> Self {
+        let place = tempfile::tempdir_in("/dev/shm").unwrap();
+        let address = || {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.local_addr().unwrap().to_string()
+        };
+        let is_secure = options.contains(&"--cert-file");
+        let scheme = if is_secure { "https" } else { "http" };
+        let member = |_| Member {
+            client: format!("{scheme}://{}", address()),
+            peer: format!("http://{}", address()),
+            process: None,
+        };
+        let mut server = Self { members: (0..members).map(member).collect(), place };
+        (0..members).for_each(|at| server.boot(at, options));
+        server
+    }
+
+    /// Starts a member that does not run.
+    pub(crate) fn boot(&mut self, at: usize, options: &[&str]) {
+        let all: Vec<_> =
+            (0..).zip(&self.members).map(|(n, member): (usize, _)| format!("m{n}={}", member.peer)).collect();
+        let (data, member) = (self.place.path().join(format!("m{at}")), &mut self.members[at]);
+        let log = std::fs::File::create(self.place.path().join(format!("m{at}.log"))).unwrap();
+        let mut command = Command::new("etcd");
+        command
+            .args(["--name", &format!("m{at}"), "--initial-cluster", &all.join(","), "--log-outputs", "stderr"])
+            .args(["--listen-client-urls", &member.client, "--advertise-client-urls", &member.client])
+            .args(["--listen-peer-urls", &member.peer, "--initial-advertise-peer-urls", &member.peer])
+            .arg("--data-dir")
+            .arg(data)
+            .args(options)
+            .stdout(Stdio::null())
+            .stderr(log);
+        // SAFETY: a system call that any process may make between fork and exec.
+        unsafe { command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?)) };
+        member.process = Some(command.spawn().expect("no etcd on this machine: apt-get install etcd-server"));
+    }
+
+    /// Where its clients find its members.
+    pub(crate) fn endpoints(&self) -> Vec<String> {
+        self.members.iter().map(|member| member.client.clone()).collect()
+    }
+
+    pub(crate) fn signal(&mut self, at: usize, signal: Signal) {
+        let process = self.members[at].process.as_mut().expect("it runs");
+        kill(Pid::from_raw(process.id().cast_signed()), signal).unwrap();
+        if signal == Signal::SIGKILL {
+            process.wait().unwrap();
+        }
+    }
+
+    /// Runs `etcdctl` against all members until it succeeds; gives what it prints.
+    pub(crate) fn control(&self, arguments: &[&str]) -> String {
+        let until = Instant::now() + Duration::from_secs(30);
+        loop {
+            let done = Command::new("etcdctl")
+                .env("ETCDCTL_API", "3")
+                .args(["--endpoints", &self.endpoints().join(",")])
+                .args(arguments)
+                .output()
+                .expect("no etcdctl on this machine: apt-get install etcd-client");
+            if done.status.success() {
+                return String::from_utf8(done.stdout).unwrap();
+            }
+            assert!(Instant::now() < until, "etcdctl {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Which member leads.
+    pub(crate) fn leader(&self) -> usize {
+        let until = Instant::now() + Duration::from_secs(30);
+        loop {
+            let status = self.control(&["endpoint", "status"]);
+            let is_leader = |line: &&str| line.split(", ").nth(4) == Some("true");
+            let leads = status.lines().find(is_leader).and_then(|line| line.split(',').next().map(str::to_owned));
+            if let Some(at) = leads.and_then(|endpoint| self.endpoints().iter().position(|found| *found == endpoint)) {
+                return at;
+            }
+            assert!(Instant::now() < until, "nobody leads: {status}");
+        }
+    }
+}
+
+impl Drop for EtcdServer {
+    fn drop(&mut self) {
+        for process in self.members.iter_mut().filter_map(|member| member.process.as_mut()) {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
