@@ -4,14 +4,14 @@ use std::fs::{DirBuilder, File};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 use segstore_transport::{Provider, Server, ServerOptions, Wait, shm::Shm, tcp::Tcp};
 use segstored::cluster::{Membership, NodeEntry, View};
-use segstored::config::{Config, DirectoryAt, Transport};
+use segstored::config::{Config, DirectoryAt, EtcdAt, Transport};
 use segstored::directory::{Directory, Embedded, Remote};
 use segstored::lease::Keeper;
 use segstored::node::{Calls, Node, forget_orphans, forget_removed};
@@ -64,6 +64,11 @@ async fn serve(config: Config) -> Result<(), Failure> {
             let other: Arc<dyn Directory> = Arc::new(Remote::new(&channels, address)?);
             let keeper = keeper_in(other.clone());
             (keeper.meanwhile(opening).await??, keeper, other, None)
+        }
+        DirectoryAt::Etcd(etcd) => {
+            let etcd = open_etcd(etcd)?;
+            let keeper = keeper_in(etcd.clone());
+            (keeper.meanwhile(opening).await??, keeper, etcd, None)
         }
     };
     let node = Arc::new(Node {
@@ -143,6 +148,7 @@ async fn join(node: &Node, config: &Config, namesake: Namesake) {
         ),
         (None, DirectoryAt::Own) => "this daemon's own directory".to_owned(),
         (None, DirectoryAt::Other(address)) => format!("the directory that the daemon at {address} keeps"),
+        (None, DirectoryAt::Etcd(etcd)) => format!("the directory in etcd ({})", etcd.endpoints.join(", ")),
     };
     tracing::warn!("waiting for {whom}");
     joined.await;
@@ -230,6 +236,28 @@ fn open_domains(config: &Config) -> Result<(Domains, Vec<Server>), Failure> {
     }
     let domains = Domains::new(domains);
     Ok((former.map_or(domains.clone(), |shm| domains.with_former(shm)), servers))
+}
+
+#[cfg(feature = "etcd")]
+fn open_etcd(etcd: &EtcdAt) -> Result<Arc<dyn Directory>, Failure> {
+    let read = |file: &Path| std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()));
+    let password = |(user, file): &(String, PathBuf)| -> Result<_, String> {
+        let text = String::from_utf8(read(file)?).map_err(|_| format!("{}: it is no text", file.display()))?;
+        Ok((user.clone(), text.trim_end_matches('\n').to_owned()))
+    };
+    let identity = |(certificate, key): &(PathBuf, PathBuf)| Ok::<_, String>((read(certificate)?, read(key)?));
+    let access = segstored::directory::etcd::Access {
+        endpoints: etcd.endpoints.clone(),
+        authority: etcd.authority.as_deref().map(read).transpose()?,
+        identity: etcd.identity.as_ref().map(identity).transpose()?,
+        user: etcd.user.as_ref().map(password).transpose()?,
+    };
+    Ok(Arc::new(segstored::directory::Etcd::new(&access, &etcd.prefix)?))
+}
+
+#[cfg(not(feature = "etcd"))]
+fn open_etcd(_: &EtcdAt) -> Result<Arc<dyn Directory>, Failure> {
+    Err("directory = \"etcd\": this program was built without it; build it with --features segstored/etcd".into())
 }
 
 /// The node's entry as it is now.

@@ -1,6 +1,7 @@
 //! How a daemon is set up: a TOML file; every key is also a flag and an environment variable. A flag beats the environment, the environment
 //! beats the file.
 
+mod etcd;
 mod settings;
 mod units;
 
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use segstore::control::rdma::RdmaDevice;
 
+pub use etcd::EtcdAt;
 pub use settings::Settings;
 pub(crate) use units::shown;
 
@@ -20,6 +22,8 @@ pub enum DirectoryAt {
     Own,
     /// With the daemon at this address.
     Other(String),
+    /// In an etcd.
+    Etcd(EtcdAt),
 }
 
 /// What replicas can be reached over.
@@ -105,6 +109,7 @@ impl Config {
         let directory = match &self.directory {
             DirectoryAt::Own => "self",
             DirectoryAt::Other(address) => address,
+            DirectoryAt::Etcd(_) => "etcd",
         };
         let (transport, log_format) = (format!("{:?}", self.transport), format!("{:?}", self.log_format));
         let keys = [
@@ -136,7 +141,12 @@ impl Config {
             number("rdma_service_level", self.rdma.service_level),
         ];
         let pid_file = self.pid_file.as_deref().map(|file| ("pid_file", path(file)));
+        let etcd = match &self.directory {
+            DirectoryAt::Etcd(etcd) => etcd.to_toml(),
+            DirectoryAt::Own | DirectoryAt::Other(_) => Vec::new(),
+        };
         keys.into_iter()
+            .chain(etcd)
             .chain(rdma.into_iter().flatten())
             .chain(pid_file)
             .map(|(key, value)| format!("{key} = {value}\n"))

@@ -9,7 +9,7 @@ use segstore::control::rdma::RdmaDevice;
 use serde::{Deserialize, Deserializer};
 
 use super::units::{duration, size};
-use super::{Config, DirectoryAt, LogFormat, Transport};
+use super::{Config, DirectoryAt, EtcdAt, LogFormat, Transport};
 
 /// Every key. What is not said has a default.
 #[derive(Args, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
@@ -49,9 +49,30 @@ pub struct Settings {
     /// Whether data over TCP is encrypted: a small write takes a little longer, a large one twice as long [default: false]
     #[arg(long, env = "SEGSTORED_ENCRYPT_DATA", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub encrypt_data: Option<bool>,
-    /// Where the cluster's directory is kept: `self`, or the address of the daemon that keeps it
-    #[arg(long, env = "SEGSTORED_DIRECTORY", value_name = "self|HOST:PORT")]
+    /// Where the cluster's directory is kept: `self`, the address of the daemon that keeps it, or `etcd`
+    #[arg(long, env = "SEGSTORED_DIRECTORY", value_name = "self|HOST:PORT|etcd")]
     pub directory: Option<String>,
+    /// etcd's members, such as `https://192.0.2.1:2379`
+    #[arg(long, env = "SEGSTORED_ETCD_ENDPOINTS", value_name = "URL,...", value_delimiter = ',')]
+    pub etcd_endpoints: Option<Vec<String>>,
+    /// What the names of this cluster's keys begin with: clusters that share an etcd have each their own [default: segstore/]
+    #[arg(long, env = "SEGSTORED_ETCD_PREFIX", value_name = "TEXT")]
+    pub etcd_prefix: Option<String>,
+    /// File with the authority that etcd's certificates are of, in PEM
+    #[arg(long, env = "SEGSTORED_ETCD_CA_FILE", value_name = "FILE")]
+    pub etcd_ca_file: Option<PathBuf>,
+    /// File with this node's certificate for etcd, in PEM
+    #[arg(long, env = "SEGSTORED_ETCD_CERT_FILE", value_name = "FILE")]
+    pub etcd_cert_file: Option<PathBuf>,
+    /// File with the key of that certificate
+    #[arg(long, env = "SEGSTORED_ETCD_KEY_FILE", value_name = "FILE")]
+    pub etcd_key_file: Option<PathBuf>,
+    /// A user of etcd
+    #[arg(long, env = "SEGSTORED_ETCD_USER", value_name = "NAME")]
+    pub etcd_user: Option<String>,
+    /// File with the password of that user
+    #[arg(long, env = "SEGSTORED_ETCD_PASSWORD_FILE", value_name = "FILE")]
+    pub etcd_password_file: Option<PathBuf>,
     /// File with the cluster's secret, mode 600 [default: /etc/segstore/secret]
     #[arg(long, env = "SEGSTORED_SECRET_FILE", value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
@@ -138,6 +159,13 @@ impl Settings {
             data_advertise,
             encrypt_data,
             directory,
+            etcd_endpoints,
+            etcd_prefix,
+            etcd_ca_file,
+            etcd_cert_file,
+            etcd_key_file,
+            etcd_user,
+            etcd_password_file,
             secret_file,
             storage,
             metrics,
@@ -171,6 +199,7 @@ impl Problems {
 pub(super) fn check(settings: Settings) -> Result<Config, Vec<String>> {
     let mut problems = Problems::default();
     let any = SocketAddr::from(([0, 0, 0, 0], 0));
+    let directory = problems.take("directory", directory(&settings), DirectoryAt::Own);
     let name = problems.take("name", settings.name.map_or_else(host_name, Ok).and_then(check_name), String::new());
     let listen = settings.listen.unwrap_or_else(|| "0.0.0.0:7420".into());
     let listen = problems.take("listen", address(&listen), any);
@@ -195,7 +224,6 @@ pub(super) fn check(settings: Settings) -> Result<Config, Vec<String>> {
         memory: problems.take("memory", size(settings.memory.as_deref().unwrap_or("50%")), 0),
         socket: settings.socket.unwrap_or_else(|| "/run/segstore/segstored.sock".into()),
         socket_mode: problems.take("socket_mode", octal(settings.socket_mode.as_deref().unwrap_or("666")), 0o666),
-        directory: problems.take("directory", directory(settings.directory.as_deref()), DirectoryAt::Own),
         secret_file: settings.secret_file.unwrap_or_else(|| "/etc/segstore/secret".into()),
         encrypt_data: settings.encrypt_data.unwrap_or(false),
         storage: settings.storage.unwrap_or(false),
@@ -217,6 +245,7 @@ pub(super) fn check(settings: Settings) -> Result<Config, Vec<String>> {
         log_format: problems.take("log_format", log_format(settings.log_format.as_deref()), LogFormat::Text),
         pid_file: settings.pid_file,
         name,
+        directory,
         listen,
         advertise,
         data_listen,
@@ -287,12 +316,16 @@ fn octal(text: &str) -> Result<u32, String> {
     bits.ok_or_else(|| format!("{text:?}: three octal digits, such as 660"))
 }
 
-fn directory(text: Option<&str>) -> Result<DirectoryAt, String> {
-    match text {
+fn directory(settings: &Settings) -> Result<DirectoryAt, String> {
+    if settings.etcd_endpoints.is_some() && settings.directory.as_deref() != Some("etcd") {
+        return Err("etcd's members are named: say directory = \"etcd\", or leave etcd_endpoints out".into());
+    }
+    match settings.directory.as_deref() {
         Some("self") => Ok(DirectoryAt::Own),
+        Some("etcd") => EtcdAt::check(settings).map(DirectoryAt::Etcd),
         Some(other) => with_port(other.to_owned()).map(DirectoryAt::Other),
         None => {
-            Err("say where the directory is: `self` on one node of the cluster, and that node's address on the others"
+            Err("say where the directory is: `self` on one node of the cluster, and that node's address on the others; or `etcd`"
                 .into())
         }
     }
@@ -357,6 +390,38 @@ mod tests {
         let config = check(some).expect("it is right");
         let again = check(toml::from_str(&config.to_toml()).expect("it is TOML")).expect("it is right");
         assert_eq!(again, config);
+    }
+
+    #[test]
+    fn an_etcd_is_shown_and_read_as_the_same() {
+        let some = Settings {
+            name: Some("a".into()),
+            advertise: Some("host:1".into()),
+            directory: Some("etcd".into()),
+            etcd_endpoints: Some(vec!["https://a:2379".into(), "https://b:2379".into()]),
+            etcd_prefix: Some("one/".into()),
+            etcd_ca_file: Some("/ca".into()),
+            etcd_cert_file: Some("/cert".into()),
+            etcd_key_file: Some("/key".into()),
+            etcd_user: Some("u".into()),
+            etcd_password_file: Some("/password".into()),
+            ..Settings::default()
+        };
+        let config = check(some.clone()).expect("it is right");
+        let again = check(toml::from_str(&config.to_toml()).expect("it is TOML")).expect("it is right");
+        assert_eq!(again, config);
+        let wrong: [fn(&mut Settings); 4] = [
+            |settings| settings.etcd_endpoints = None,
+            |settings| settings.etcd_key_file = None,
+            |settings| settings.etcd_user = None,
+            |settings| settings.directory = Some("self".into()),
+        ];
+        for change in wrong {
+            let mut settings = some.clone();
+            change(&mut settings);
+            let problems = check(settings).expect_err("it is wrong");
+            assert!(problems.len() == 1 && problems[0].starts_with("directory: "), "{problems:?}");
+        }
     }
 
     #[test]

@@ -22,7 +22,10 @@ pub(super) const WATCHDOG: Duration = Duration::from_secs(60);
 pub(super) struct Cluster {
     place: TempDir,
     memory: TempDir,
-    directory: String,
+    /// Options of each daemon that say where the directory is; where no daemon keeps it, of all the same.
+    directory: Vec<String>,
+    /// Where the first daemon listens, if it keeps the directory.
+    keeper: Option<String>,
     options: Vec<String>,
     environment: Vec<(&'static str, OsString)>,
     daemons: Vec<Option<Child>>,
@@ -42,11 +45,30 @@ impl Cluster {
 
     /// The same, its daemons and its clients with these further variables.
     pub(super) fn start_in(environment: Vec<(&'static str, OsString)>, nodes: usize, options: &[&str]) -> Cluster {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let directory = ["--directory", &free].map(str::to_owned).to_vec();
+        Cluster::start_with(directory, Some(free), environment, nodes, options)
+    }
+
+    /// So many nodes whose directory is in an etcd.
+    #[cfg(feature = "etcd")]
+    pub(super) fn on_etcd(endpoints: &[String], nodes: usize, options: &[&str]) -> Cluster {
+        let directory = ["--directory", "etcd", "--etcd-endpoints", &endpoints.join(",")].map(str::to_owned).to_vec();
+        Cluster::start_with(directory, None, Vec::new(), nodes, options)
+    }
+
+    fn start_with(
+        directory: Vec<String>,
+        keeper: Option<String>,
+        environment: Vec<(&'static str, OsString)>,
+        nodes: usize,
+        options: &[&str],
+    ) -> Cluster {
         let mut cluster = Cluster {
             place: TempDir::new().unwrap(),
             memory: TempDir::new_in("/dev/shm").unwrap(),
-            directory: free.to_string(),
+            directory,
+            keeper,
             options: options.iter().map(|&option| option.to_owned()).collect(),
             environment,
             daemons: Vec::new(),
@@ -98,11 +120,13 @@ impl Cluster {
     /// The command that runs a node's daemon.
     pub(super) fn command(&self, node: usize) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_segstored"));
-        let directory = if node == 0 { "self" } else { &self.directory };
-        let listen = if node == 0 { &self.directory } else { "127.0.0.1:0" };
+        let own = self.keeper.as_ref().filter(|_| node == 0);
+        let directory = if own.is_some() { vec!["--directory".into(), "self".into()] } else { self.directory.clone() };
+        let listen = own.map_or("127.0.0.1:0", String::as_str);
         let log = std::fs::File::options().append(true).create(true).open(self.log(node)).unwrap();
         command
-            .args(["--name", &format!("n{node}"), "--directory", directory, "--listen", listen])
+            .args(["--name", &format!("n{node}"), "--listen", listen])
+            .args(directory)
             .args(["--metrics", "off", "--memory", "512MiB", "--node-lease", "1s"])
             .arg("--data-dir")
             .arg(self.data(node))

@@ -3,6 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that meets the unexpected ends")]
 
 mod clock;
+#[cfg(feature = "etcd")]
+mod etcd;
+#[cfg(feature = "etcd")]
+#[path = "../common/etcd_server.rs"]
+mod etcd_server;
 mod hangs;
 mod harness;
 mod local;

@@ -1,0 +1,91 @@
+//! A cluster whose directory is in an etcd of three members: it outlives any of its nodes, and any member.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use segstore::{Error, OpenOptions};
+
+use super::etcd_server::{EtcdServer, QUICK};
+use super::harness::{Cluster, until};
+use super::roles::{check_state, opened, options, write_state};
+
+/// Three members, which elect a leader.
+fn three() -> EtcdServer {
+    let server = EtcdServer::start(3, &QUICK);
+    server.leader();
+    server
+}
+
+/// Owners are killed with their daemons, and the leader of etcd sometimes with them: what was acknowledged is there, whole.
+#[test]
+fn everything_acknowledged_survives_nodes_and_leaders() {
+    let mut etcd = three();
+    let mut cluster = Cluster::on_etcd(&etcd.endpoints(), 3, &[]);
+    let mut acknowledged = 0;
+    for round in 0..6_usize {
+        let node = round % 3;
+        let mut owner = cluster.client(node, "standby", &["s"]);
+        let found = owner.line("owner").expect("it becomes the owner").parse().unwrap();
+        assert!(found >= acknowledged, "{found} was loaded, {acknowledged} had been acknowledged");
+        std::thread::sleep(Duration::from_millis(50 + 37 * (round as u64 % 5)));
+        let leader = (round % 2 == 1).then(|| etcd.leader());
+        leader.into_iter().for_each(|leader| etcd.signal(leader, Signal::SIGKILL));
+        cluster.kill(node);
+        owner.kill();
+        let killed = Instant::now();
+        acknowledged = owner.last_number("acknowledged").unwrap_or(found);
+        let mut next = cluster.client((node + 1) % 3, "standby", &["s"]);
+        let found = next.line("owner").expect("it becomes the owner").parse().unwrap();
+        println!("taken over after {:?}, with etcd's leader: {}", killed.elapsed(), leader.is_some());
+        assert!(found >= acknowledged, "{found} was loaded, {acknowledged} had been acknowledged");
+        next.kill();
+        acknowledged = next.last_number("acknowledged").unwrap_or(found);
+        leader.into_iter().for_each(|leader| etcd.boot(leader, &QUICK));
+        cluster.restart(node);
+    }
+    assert!(acknowledged > 6, "hardly anything was acknowledged: {acknowledged}");
+}
+
+/// Without a majority of etcd nothing can be agreed on: commits go on, whoever wants the segment waits and is told for what.
+#[test]
+fn without_a_majority_of_etcd_commits_go_on_and_takeovers_wait() {
+    let mut etcd = three();
+    let cluster = Cluster::on_etcd(&etcd.endpoints(), 3, &[]);
+    let session = cluster.session(0);
+    let mut segment = opened(&session, &options());
+    let standby = cluster.client(1, "standby", &["s"]);
+    std::thread::sleep(Duration::from_millis(300));
+    [0, 1].into_iter().for_each(|member| etcd.signal(member, Signal::SIGKILL));
+    for n in 2..20 {
+        write_state(&mut segment, n);
+        segment.checkpoint().unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let taken = cluster.session(2).open("s", &OpenOptions::new());
+    let Err(Error::Unreachable(why)) = taken else { panic!("{taken:?}") };
+    assert!(why.contains("the directory") && why.contains(&etcd.endpoints()[2]), "{why}");
+    [0, 1].into_iter().for_each(|member| etcd.boot(member, &QUICK));
+    write_state(&mut segment, 20);
+    segment.checkpoint().unwrap();
+    drop(segment);
+    drop(session);
+    let mut standby = standby;
+    let found: u64 = standby.line("owner").expect("it becomes the owner").parse().unwrap();
+    assert_eq!(found, 20);
+    standby.kill();
+    let segment = until("it is free", || cluster.session(2).open("s", &OpenOptions::new()).ok());
+    assert!(check_state(segment.bytes()) >= 20);
+}
+
+/// They are told apart by the names of their keys alone.
+#[test]
+fn two_clusters_live_in_one_etcd() {
+    let etcd = three();
+    let clusters = ["one/", "two/"].map(|prefix| Cluster::on_etcd(&etcd.endpoints(), 2, &["--etcd-prefix", prefix]));
+    for cluster in &clusters {
+        opened(&cluster.session(0), &options().replicas(1));
+    }
+    let keys = etcd.control(&["get", "--prefix", "", "--keys-only"]);
+    let of = |prefix: &str| keys.lines().filter(|key| key.starts_with(prefix)).count();
+    assert!(of("one/") > 3 && of("one/") == of("two/"), "{keys}");
+}
