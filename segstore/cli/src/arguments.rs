@@ -78,6 +78,9 @@ pub(crate) enum Command {
         #[arg(long)]
         force: bool,
     },
+    /// Move the cluster's directory: out of what keeps it, into a file, and out of that into another
+    #[command(subcommand)]
+    Directory(Directory),
     /// Measure the cluster; with --dev this machine, each row beside the plainest form of the same movement, in turn
     Perf(Perf),
     /// Find out what this machine lacks, and how to put it right
@@ -95,6 +98,28 @@ pub(crate) enum Command {
         /// The directory
         directory: PathBuf,
     },
+}
+
+/// `segstored` does it, with the configuration of this node's daemon
+#[derive(Subcommand, Debug)]
+pub(crate) enum Directory {
+    /// Write the directory that is configured into a file, as JSON
+    ///
+    /// Of a directory in a file of the daemon's: while that daemon is stopped, so that nothing changes any more.
+    Export(Transfer),
+    /// Make the directory that is configured, where there is none so far, of such a file
+    ///
+    /// An import that broke off is done again. Node's leases, and which session holds a segment, are written anew by who is there.
+    Import(Transfer),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Transfer {
+    /// The file; `-` for standard output or input
+    pub(crate) file: PathBuf,
+    /// The daemon's configuration
+    #[arg(long, default_value = "/etc/segstore/segstored.toml", value_name = "FILE")]
+    pub(crate) config: PathBuf,
 }
 
 #[derive(Args, Debug)]

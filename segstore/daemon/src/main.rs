@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod run;
+mod transfer;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -27,6 +28,12 @@ struct Arguments {
     /// Check the configuration and the secret's file, say as TOML what is in effect, and stop
     #[arg(long)]
     check_config: bool,
+    /// Write the cluster's directory into a file (`-`: standard output), and stop; see `segctl directory`
+    #[arg(long, value_name = "FILE", conflicts_with = "import_directory")]
+    export_directory: Option<PathBuf>,
+    /// Make the cluster's directory, where there is none so far, of such a file (`-`: standard input), and stop
+    #[arg(long, value_name = "FILE")]
+    import_directory: Option<PathBuf>,
     /// Write the manual page into a directory, and stop
     #[arg(long, value_name = "DIRECTORY")]
     man: Option<PathBuf>,
@@ -54,6 +61,20 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
         return ExitCode::SUCCESS;
+    }
+    let transfer = match (&arguments.export_directory, &arguments.import_directory) {
+        (Some(file), _) => Some(transfer::export(&config, file)),
+        (None, Some(file)) => Some(transfer::import(&config, file)),
+        (None, None) => None,
+    };
+    if let Some(done) = transfer {
+        return done.map_or_else(
+            |error| {
+                eprintln!("segstored: {error}");
+                ExitCode::FAILURE
+            },
+            |()| ExitCode::SUCCESS,
+        );
     }
     if let Err(error) = log(&config) {
         eprintln!("segstored: log: {error}");

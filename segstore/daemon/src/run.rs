@@ -24,7 +24,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// The other node that has this one's name.
 type Namesake = watch::Receiver<Option<NodeEntry>>;
 
@@ -57,18 +57,13 @@ async fn serve(config: Config) -> Result<(), Failure> {
         DirectoryAt::Own => {
             // Its leases begin when it is opened: not before those who hold them can be heard.
             let replicas = opening.await??;
-            let own: Arc<dyn Directory> = Arc::new(Embedded::open(&config.data_dir.join("directory.redb"))?);
+            let own = open_directory(&config, &channels)?;
             (replicas, keeper_in(own.clone()), own.clone(), Some(own))
         }
-        DirectoryAt::Other(address) => {
-            let other: Arc<dyn Directory> = Arc::new(Remote::new(&channels, address)?);
+        DirectoryAt::Other(_) | DirectoryAt::Etcd(_) => {
+            let other = open_directory(&config, &channels)?;
             let keeper = keeper_in(other.clone());
             (keeper.meanwhile(opening).await??, keeper, other, None)
-        }
-        DirectoryAt::Etcd(etcd) => {
-            let etcd = open_etcd(etcd)?;
-            let keeper = keeper_in(etcd.clone());
-            (keeper.meanwhile(opening).await??, keeper, etcd, None)
         }
     };
     let node = Arc::new(Node {
@@ -172,7 +167,8 @@ async fn until_asked(
 }
 
 /// One daemon to a data directory.
-fn lock(data_dir: &Path) -> Result<Flock<File>, Failure> {
+/// Nobody else uses this folder as long as it is held.
+pub(crate) fn lock(data_dir: &Path) -> Result<Flock<File>, Failure> {
     let saying = |error: &dyn std::fmt::Display| format!("data_dir {}: {error}", data_dir.display());
     DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(|error| saying(&error))?;
     let path = data_dir.join("lock");
@@ -236,6 +232,15 @@ fn open_domains(config: &Config) -> Result<(Domains, Vec<Server>), Failure> {
     }
     let domains = Domains::new(domains);
     Ok((former.map_or(domains.clone(), |shm| domains.with_former(shm)), servers))
+}
+
+/// The directory that is configured.
+pub(crate) fn open_directory(config: &Config, channels: &Channels) -> Result<Arc<dyn Directory>, Failure> {
+    Ok(match &config.directory {
+        DirectoryAt::Own => Arc::new(Embedded::open(&config.data_dir.join("directory.redb"))?),
+        DirectoryAt::Other(address) => Arc::new(Remote::new(channels, address)?),
+        DirectoryAt::Etcd(etcd) => open_etcd(etcd)?,
+    })
 }
 
 #[cfg(feature = "etcd")]

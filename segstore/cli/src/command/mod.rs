@@ -1,6 +1,7 @@
 //! One file for each command.
 
 pub(crate) mod dev;
+pub(crate) mod directory;
 pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod get;

@@ -4,6 +4,8 @@ mod config;
 mod node;
 mod ports;
 
+pub(crate) use node::daemon;
+
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};

@@ -302,7 +302,7 @@ fn user(uid: Uid) -> String {
 }
 
 /// `segstored`, beside this program or on the path. What its environment says is for other daemons: these have their files.
-pub(super) fn daemon() -> Result<Command, Failure> {
+pub(crate) fn daemon() -> Result<Command, Failure> {
     let mut daemon = Command::new(program()?);
     let is_setting = |name: &OsString| name.as_encoded_bytes().starts_with(b"SEGSTORED_");
     for name in std::env::vars_os().map(|(name, _)| name).filter(is_setting) {

@@ -192,3 +192,43 @@ fn every_mistake_has_its_code() {
     cluster.spoil(1);
     assert_eq!(cluster.code(&["get", "small", file]), 14);
 }
+
+/// Out of a file that nobody has open, and into one where nothing stands.
+#[test]
+fn a_directory_is_moved_into_a_file_and_out_of_it() {
+    let cluster = Cluster::start(2);
+    cluster.put("s", b"state");
+    let config = cluster.file("n1/segstored.toml");
+    let config = config.to_str().unwrap();
+    let document = cluster.file("directory.json");
+    let document = document.to_str().unwrap();
+    let in_use = cluster.run(&["directory", "export", document, "--config", config]);
+    assert_eq!(in_use.status.code(), Some(1));
+    let why = String::from_utf8(in_use.stderr).unwrap();
+    assert!(why.contains("stop that one"), "{why}");
+    let pid = std::fs::read_to_string(cluster.file("n1/segstored.pid")).unwrap();
+    let pid = nix::unistd::Pid::from_raw(pid.trim().parse().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    until("it is exported", || cluster.run(&["directory", "export", document, "--config", config]).status.success());
+    let exported: Value = serde_json::from_slice(&std::fs::read(document).unwrap()).unwrap();
+    let entries = exported["entries"].as_array().unwrap();
+    let has = |name: &str| entries.iter().any(|entry| entry[0] == name);
+    assert!(has("cluster") && has("segments/s"), "{exported}");
+    assert!(!entries.iter().any(|entry| entry[0].as_str().unwrap().starts_with("holders/")), "{exported}");
+
+    let other = cluster.file("other.toml");
+    let text = std::fs::read_to_string(config).unwrap();
+    let line = text.lines().find(|line| line.starts_with("data_dir")).unwrap();
+    let place = format!("data_dir = {:?}", cluster.file("other"));
+    std::fs::write(&other, text.replace(line, &place)).unwrap();
+    let other = other.to_str().unwrap();
+    for _ in 0..2 {
+        assert_eq!(cluster.code(&["directory", "import", document, "--config", other]), 0);
+    }
+    let again = cluster.run(&["directory", "export", "-", "--config", other]);
+    assert_eq!(serde_json::from_slice::<Value>(&again.stdout).unwrap(), exported);
+    std::fs::write(document, b"{}").unwrap();
+    let wrong = cluster.run(&["directory", "import", document, "--config", other]);
+    let why = String::from_utf8(wrong.stderr).unwrap();
+    assert!(wrong.status.code() == Some(1) && why.contains("no exported directory"), "{why}");
+}

@@ -3,6 +3,7 @@
 //! One trait, so that nothing else in the daemon knows where the directory lives. [`Embedded`] keeps it on one daemon's disk, and [`Remote`] is
 //! what the other daemons have of it; `Etcd` (feature `etcd`) is an etcd's.
 
+pub mod document;
 pub mod embedded;
 #[cfg(feature = "etcd")]
 pub mod etcd;

@@ -27,6 +27,10 @@ fn everything_acknowledged_survives_nodes_and_leaders() {
         let mut owner = cluster.client(node, "standby", &["s"]);
         let found = owner.line("owner").expect("it becomes the owner").parse().unwrap();
         assert!(found >= acknowledged, "{found} was loaded, {acknowledged} had been acknowledged");
+        until("both replicas are in sync", || {
+            let info = cluster.session(node).lookup("s").ok()?;
+            (info.record.record.in_sync.len() == 2).then_some(())
+        });
         std::thread::sleep(Duration::from_millis(50 + 37 * (round as u64 % 5)));
         let leader = (round % 2 == 1).then(|| etcd.leader());
         leader.into_iter().for_each(|leader| etcd.signal(leader, Signal::SIGKILL));
@@ -88,4 +92,38 @@ fn two_clusters_live_in_one_etcd() {
     let keys = etcd.control(&["get", "--prefix", "", "--keys-only"]);
     let of = |prefix: &str| keys.lines().filter(|key| key.starts_with(prefix)).count();
     assert!(of("one/") > 3 && of("one/") == of("two/"), "{keys}");
+}
+
+/// The application is not ended by it.
+#[test]
+fn a_cluster_grows_from_a_file_to_etcd() {
+    let mut cluster = Cluster::start(3, &[]);
+    let session = cluster.session(1);
+    let mut segment = opened(&session, &options());
+    for n in 2..10 {
+        write_state(&mut segment, n);
+        segment.checkpoint().unwrap();
+    }
+    let etcd = three();
+    cluster.move_to_etcd(&etcd.endpoints());
+    for n in 10..20 {
+        write_state(&mut segment, n);
+        segment.checkpoint().unwrap();
+    }
+    let info = cluster.session(2).lookup("s").unwrap();
+    assert_eq!((info.record.record.term.0, info.record.record.in_sync.len()), (1, 2));
+    // The record is changed, and changes hands.
+    let gone =
+        cluster.session(0).lookup("s").unwrap().places.into_iter().find(|place| place.node_name != "n1").unwrap();
+    let gone = usize::from(gone.node_name != "n0") * 2;
+    cluster.kill(gone);
+    until("it goes on without that node", || {
+        write_state(&mut segment, 20);
+        let done = segment.checkpoint().ok()?;
+        (done.in_sync == 1).then_some(())
+    });
+    drop((segment, session));
+    let standby = OpenOptions::new().stand_by(Some(Duration::from_secs(30)));
+    let segment = cluster.session(2 - gone).open("s", &standby).unwrap();
+    assert_eq!(check_state(segment.bytes()), 20);
 }

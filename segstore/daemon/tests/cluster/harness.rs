@@ -117,6 +117,29 @@ impl Cluster {
         self.place.path().join(format!("n{node}"))
     }
 
+    /// Every node has its directory in an etcd from here on, in which nothing stands so far: the first one's is exported and imported
+    /// while its daemon is stopped.
+    #[cfg(feature = "etcd")]
+    pub(super) fn move_to_etcd(&mut self, endpoints: &[String]) {
+        let document = self.place.path().join("exported.json");
+        self.kill(0);
+        assert!(
+            self.command(0).arg("--export-directory").arg(&document).status().unwrap().success(),
+            "{}",
+            self.logs()
+        );
+        self.keeper = None;
+        self.directory = ["--directory", "etcd", "--etcd-endpoints", &endpoints.join(",")].map(str::to_owned).to_vec();
+        for _ in 0..2 {
+            let imported = self.command(0).arg("--import-directory").arg(&document).status().unwrap();
+            assert!(imported.success(), "an import may be repeated: {}", self.logs());
+        }
+        (0..self.daemons.len()).for_each(|node| self.restart(node));
+        self.until_up(self.daemons.len());
+        let again = self.command(0).arg("--import-directory").arg(&document).status().unwrap();
+        assert!(!again.success(), "it has gone on since");
+    }
+
     /// The command that runs a node's daemon.
     pub(super) fn command(&self, node: usize) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_segstored"));
