@@ -1,6 +1,7 @@
 //! Opening a device, registering memory, and connecting.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::driver::{DialDriver, DomainDriver};
 use super::{Capabilities, Endpoint, Error, Grant, Peer, Region, Result, Rights};
@@ -128,7 +129,15 @@ impl Dialing {
     /// `Protocol` or `Incompatible` for a wrong reply, `PeerGone` or `Revoked` when the target does not answer or has
     /// changed its mind.
     pub fn complete(self, reply: &[u8]) -> Result<Endpoint> {
-        let (driver, granted) = self.driver.complete(reply)?;
+        self.complete_within(reply, None)
+    }
+
+    /// The same, waiting for the target no longer than until `until`, if that comes before what the provider allows by itself.
+    ///
+    /// # Errors
+    /// As [`Dialing::complete`].
+    pub fn complete_within(self, reply: &[u8], until: Option<Instant>) -> Result<Endpoint> {
+        let (driver, granted) = self.driver.complete(reply, until)?;
         Ok(Endpoint::new(driver, self.domain, granted))
     }
 }

@@ -3,7 +3,7 @@
 //! this side, and has to check only what a peer sent.
 
 use std::any::Any;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Capabilities, Error, Grant, Granted, Keep, PeerStatistics, Post, Result, Revocation, RevokeKind, Rights};
 use crate::memory::Memory;
@@ -61,11 +61,15 @@ pub trait DialDriver: Send {
     /// What the target needs to know.
     fn hello(&self) -> &[u8];
 
-    /// Connects; gives the endpoint and what was granted, in order.
+    /// Connects, if it waits for the target at most until then; gives the endpoint and what was granted, in order.
     ///
     /// # Errors
     /// `Protocol` or `Incompatible` for the reply (hostile bytes), `PeerGone`, `Revoked`, or what the provider said.
-    fn complete(self: Box<Self>, reply: &[u8]) -> Result<(Box<dyn EndpointDriver>, Vec<Granted>)>;
+    fn complete(
+        self: Box<Self>,
+        reply: &[u8],
+        until: Option<Instant>,
+    ) -> Result<(Box<dyn EndpointDriver>, Vec<Granted>)>;
 }
 
 /// The initiator's side of a connection.

@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Instant;
 
 use zerocopy::IntoBytes;
 
@@ -31,7 +32,11 @@ impl DialDriver for ShmDial {
         self.hello.as_bytes()
     }
 
-    fn complete(self: Box<Self>, reply: &[u8]) -> Result<(Box<dyn EndpointDriver>, Vec<Granted>)> {
+    fn complete(
+        self: Box<Self>,
+        reply: &[u8],
+        _until: Option<Instant>,
+    ) -> Result<(Box<dyn EndpointDriver>, Vec<Granted>)> {
         let reply = Reply::parse(reply)?;
         let socket = socket::dial(&reply.address)?;
         let lost = |error: nix::Error| {

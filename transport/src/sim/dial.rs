@@ -1,6 +1,7 @@
 //! The initiator's set-up.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use zerocopy::IntoBytes;
 
@@ -27,7 +28,11 @@ impl DialDriver for SimDial {
         self.hello.as_bytes()
     }
 
-    fn complete(self: Box<Self>, reply: &[u8]) -> Result<(Box<dyn EndpointDriver>, Vec<Granted>)> {
+    fn complete(
+        self: Box<Self>,
+        reply: &[u8],
+        _until: Option<Instant>,
+    ) -> Result<(Box<dyn EndpointDriver>, Vec<Granted>)> {
         let reply = Reply::parse(reply)?;
         self.world.with(|state| {
             let me = self.node;

@@ -30,9 +30,14 @@ impl DialDriver for TcpDial {
         self.hello.as_bytes()
     }
 
-    fn complete(self: Box<Self>, reply: &[u8]) -> Result<(Box<dyn EndpointDriver>, Vec<Granted>)> {
+    fn complete(
+        self: Box<Self>,
+        reply: &[u8],
+        until: Option<Instant>,
+    ) -> Result<(Box<dyn EndpointDriver>, Vec<Granted>)> {
         let reply = Reply::parse(reply)?;
         let end = Instant::now() + self.options.connect_within;
+        let end = until.map_or(end, |until| until.min(end));
         let mut stream = Stream::new(connect(&reply, end)?, self.options.patience)?;
         if let Some(key) = reply.key {
             stream.encrypt(tls::client(key).map_err(|error| refuses(Broken::Tls(error)))?);

@@ -32,6 +32,13 @@ impl Context {
         self.0.as_ptr()
     }
 
+    /// The device's name.
+    fn name(&self) -> String {
+        // SAFETY: the context is open; the field was set before it was given out.
+        let device = unsafe { (*self.0.as_ptr()).device };
+        NonNull::new(device).map(name).unwrap_or_default()
+    }
+
     /// Readable when the device has something to say.
     pub(super) fn events(&self) -> BorrowedFd<'_> {
         // SAFETY: the context is open; the field was set before it was given out.
@@ -91,8 +98,10 @@ impl Device {
         // SAFETY: the context is open, and the device that keeps the functions keeps it.
         let driver = unsafe { Driver::of(context.0) }?;
         let limits = limits(&context, &driver)?;
+        check_service_level(&port, options.service_level)?;
         let port = addressed(&context, port, options.gid)?;
-        let (context, health) = (Arc::new(context), Arc::new(Health::new(port.number)));
+        let health = Arc::new(Health::new(&context.name(), port.number));
+        let context = Arc::new(context);
         let _events = Events::start(context.clone(), health.clone())?;
         Ok(Device { _events, context, driver, port, wanted: options.gid, limits, health })
     }
@@ -104,12 +113,18 @@ impl Device {
     }
 }
 
+/// On Ethernet it is the priority of a VLAN, of which there are eight.
+fn check_service_level(port: &Port, level: u8) -> Result<()> {
+    if u32::from(port.link) == ib::IBV_LINK_LAYER_ETHERNET && level > 7 {
+        return Err(Error::invalid(format!("service level {level}: RoCE has 0 to 7 (`rdma_service_level`)")));
+    }
+    Ok(())
+}
+
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Port { number, link, mtu, gid, .. } = self.port;
-        // SAFETY: the context is open; the field was set before it was given out.
-        let device = unsafe { (*self.context.as_ptr()).device };
-        let device = NonNull::new(device).map(name).unwrap_or_default();
+        let device = self.context.name();
         let link = if u32::from(link) == ib::IBV_LINK_LAYER_ETHERNET { "Ethernet" } else { "InfiniBand" };
         let windows = if self.limits.windows { "with" } else { "without" };
         // The code of a packet's length counts in powers of two from 256 bytes on.

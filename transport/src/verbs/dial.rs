@@ -30,7 +30,11 @@ impl DialDriver for VerbsDial {
         self.hello.as_bytes()
     }
 
-    fn complete(self: Box<Self>, reply: &[u8]) -> Result<(Box<dyn EndpointDriver>, Vec<Granted>)> {
+    fn complete(
+        self: Box<Self>,
+        reply: &[u8],
+        until: Option<Instant>,
+    ) -> Result<(Box<dyn EndpointDriver>, Vec<Granted>)> {
         let VerbsDial { hello, mut endpoint, options } = *self;
         let reply = Reply::parse(reply)?;
         if reply.answers != hello.address.first_packet.get() {
@@ -45,7 +49,9 @@ impl DialDriver for VerbsDial {
         endpoint.grant(reply.taken, &reply.grants);
         let packet = endpoint.address().packet(&reply.address);
         // A device takes up to four times as long as it is told.
-        endpoint.knock(packet, Instant::now() + 5 * options.patience).map_err(|error| never_let_in(&error))?;
+        let end = Instant::now() + 5 * options.patience;
+        let end = until.map_or(end, |until| until.min(end));
+        endpoint.knock(packet, end).map_err(|error| never_let_in(&error))?;
         Ok((Box::new(endpoint), reply.grants.iter().map(pack).collect()))
     }
 }

@@ -19,14 +19,18 @@ use crate::{Error, ErrorKind, Result, Scope};
 /// What is known of a device, and of the port that is used.
 pub(super) struct Health {
     port: u8,
+    /// Port, device and machine, in words: other machines' people read them too.
+    which: String,
     gone: OnceLock<Error>,
     port_down: AtomicBool,
 }
 
 impl Health {
-    /// Of a device whose port of this number is used.
-    pub(super) fn new(port: u8) -> Health {
-        Health { port, gone: OnceLock::new(), port_down: AtomicBool::new(false) }
+    /// Of a device of that name, whose port of this number is used.
+    pub(super) fn new(device: &str, port: u8) -> Health {
+        let host = nix::unistd::gethostname().unwrap_or_default();
+        let which = format!("port {port} of {device} on host {}", host.to_string_lossy());
+        Health { port, which, gone: OnceLock::new(), port_down: AtomicBool::new(false) }
     }
 
     /// Whether there is no device any more, after an attempt to take something away from it failed like this: the kernel has
@@ -45,7 +49,7 @@ impl Health {
     pub(super) fn check_port(&self) -> Result<()> {
         self.check()?;
         if self.port_down.load(Ordering::Acquire) {
-            let text = "this side's port is down: look at its cable and at the other end";
+            let text = format!("{} is down: look at its cable and at the other end", self.which);
             return Err(Error::new(ErrorKind::PeerGone, Scope::Domain, text));
         }
         Ok(())
@@ -64,7 +68,7 @@ impl Health {
     }
 
     fn lose(&self, what: &str, code: i32) {
-        let text = format!("{what}: open it again when it is back");
+        let text = format!("{}: {what}: open it again when it is back", self.which);
         let _ = self.gone.set(Error::new(ErrorKind::System, Scope::Domain, text).with_code(code.into()));
     }
 }
@@ -142,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_port_comes_back_and_a_device_does_not() {
-        let health = Health::new(2);
+        let health = Health::new("rxe0", 2);
         let hear = |event_type, port_num| {
             let element = ibv_async_event__bindgen_ty_1 { port_num };
             health.hear(&ibv_async_event { element, event_type });

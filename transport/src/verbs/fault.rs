@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn every_status_is_an_error_with_its_code() {
         for ended in 1..40 {
-            let health = Health::new(1);
+            let health = Health::new("rxe0", 1);
             assert_eq!(of_request(ended, &health).code(), i64::from(ended));
             assert_eq!(of_peer(ended, &health).code(), i64::from(ended));
         }

@@ -8,7 +8,7 @@ pub mod fault;
 pub mod trace;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::contract::driver::{DialDriver, DomainDriver, EndpointDriver, PeerDriver, RegionDriver};
 use crate::memory::Memory;
@@ -65,8 +65,12 @@ impl DialDriver for WrappedDial {
         self.inner.hello()
     }
 
-    fn complete(self: Box<Self>, reply: &[u8]) -> Result<(Box<dyn EndpointDriver>, Vec<Granted>)> {
-        let (endpoint, granted) = self.inner.complete(reply)?;
+    fn complete(
+        self: Box<Self>,
+        reply: &[u8],
+        until: Option<Instant>,
+    ) -> Result<(Box<dyn EndpointDriver>, Vec<Granted>)> {
+        let (endpoint, granted) = self.inner.complete(reply, until)?;
         Ok((self.layer.around(endpoint), granted))
     }
 }
