@@ -12,7 +12,11 @@ const BLOCKS: usize = 32;
 
 /// An owner on node 2, replicas on 1 and 3.
 fn writing() -> Cluster {
-    let mut cluster = Cluster::start(&Set::default());
+    writing_with(&Set::default())
+}
+
+fn writing_with(set: &Set<'_>) -> Cluster {
+    let mut cluster = Cluster::start(set);
     cluster.owner(2, BLOCKS);
     cluster.held(2);
     cluster.acked(2, 2..);
@@ -84,18 +88,23 @@ fn a_loss_of_2_percent_is_lived_with() {
 /// As where a switch passes no packet of the length that both ends believe in.
 #[test]
 fn a_fabric_that_passes_small_packets_alone_is_left_for_tcp() {
-    is_left_for_tcp("small");
+    is_left_for_tcp(writing(), "small");
 }
 
 /// What connecting cannot show.
 #[test]
 fn a_fabric_that_passes_short_messages_alone_is_left_for_tcp() {
-    is_left_for_tcp("short");
+    is_left_for_tcp(writing(), "short");
+}
+
+/// The device takes longer than the owner's patience to say that nothing gets through.
+#[test]
+fn patience_with_a_device_costs_no_replica() {
+    is_left_for_tcp(writing_with(&Set { daemons: "--rdma-patience 2s", ..Set::default() }), "short");
 }
 
 /// Checkpoints, a takeover and a repair go over TCP; when the fabric is well again, checkpoints go back.
-fn is_left_for_tcp(passes: &str) {
-    let mut cluster = writing();
+fn is_left_for_tcp(mut cluster: Cluster, passes: &str) {
     for node in 1..=3 {
         cluster.lab.order(&format!("roce {node} {passes}"));
     }

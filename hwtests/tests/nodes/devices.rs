@@ -42,6 +42,33 @@ fn goes_and_comes_back(cluster: &mut Cluster, node: usize, over_tcp: usize) {
     assert!(cluster.acked(2, 2..) > before);
 }
 
+/// The daemon began without it, and so did the owner's link.
+#[test]
+fn a_device_that_comes_late_is_used() {
+    let late = format!("{OWN_INTERFACE}; [ $NODE != 3 ] || ip link set dev0 down");
+    let mut cluster = Cluster::start(&Set { at_boot: &late, ..Set::default() });
+    cluster.owner(2, 32);
+    cluster.acked(2, 2..);
+    cluster.links_after(2, |links| links.contains(&"tcp".into()));
+    cluster.lab.tell(3, "ip link set dev0 up");
+    cluster.links_after(2, |links| links == ["verbs", "verbs"]);
+}
+
+/// One whose RoCE alone is dead, while a device may take up to 80 s to say so: the owner waits for none of that.
+#[test]
+fn a_node_without_roce_is_reached_by_tcp_in_time() {
+    let mut cluster = Cluster::start(&Set { daemons: "--rdma-patience 20s", ..Set::default() });
+    cluster.owner(2, 32);
+    cluster.acked(2, 2..);
+    cluster.lab.order("roce 1 255");
+    let cut = std::time::Instant::now();
+    cluster.links_after(2, |links| links.contains(&"tcp".into()));
+    println!("over TCP {:?} after RoCE died", cut.elapsed());
+    assert!(cut.elapsed() < std::time::Duration::from_secs(6));
+    let events = cluster.events(2);
+    assert!(!events.iter().any(|what| what == "removed"), "{events:?}");
+}
+
 /// Registered memory is locked, and what cannot be locked goes over TCP: checkpoints, and a load.
 #[test]
 fn an_application_that_may_lock_little_memory_goes_over_tcp() {

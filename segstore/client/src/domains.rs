@@ -1,7 +1,7 @@
 //! The transport's devices as this process has opened them, and how a replica is dialled.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use segstore_core::replica::{Refused, Request as ReplicaRequest};
 use segstore_transport::{Domain, Endpoint, Memory, Provider, Region, Rights, shm::Shm, tcp::Tcp};
@@ -10,6 +10,7 @@ use crate::control::channel::Channel;
 use crate::control::message::{Answer, Bytes, FaultKind, Place, Request};
 use crate::control::rdma::RdmaDevice;
 use crate::error::{Error, Result};
+use crate::time::after;
 use crate::way::{Distrusted, Way};
 
 /// How long the daemons may usually take to open an endpoint.
@@ -31,7 +32,7 @@ pub(crate) struct Destination<'d> {
     pub(crate) place: &'d Place,
     /// As its writer; else to read.
     pub(crate) writer: Option<ReplicaRequest>,
-    /// How long the daemons may take for it.
+    /// How long all of it may take.
     pub(crate) limit: Duration,
 }
 
@@ -102,8 +103,12 @@ impl Domains {
         let (last, first): (Vec<_>, Vec<_>) = to.ways([near, Way::Verbs, Way::Tcp]).partition(is_last);
         let doubts = last.iter().map(|way| format!("{}: data did not get through a moment ago", way.provider()));
         problems.extend(doubts);
-        for way in first.into_iter().chain(last) {
-            match self.dial_over(way, to, memories) {
+        let (ways, end) = (first.into_iter().chain(last).collect::<Vec<_>>(), after(Instant::now(), to.limit));
+        for (at, way) in ways.iter().copied().enumerate() {
+            // One that does not answer leaves time for the next.
+            let left = end.saturating_duration_since(Instant::now());
+            let share = if at + 1 < ways.len() { left / 2 } else { left };
+            match self.dial_over(way, to, share, memories) {
                 Err(DialError::OutOfReach(why)) => problems.push(format!("{}: {why}", way.provider())),
                 Ok((endpoint, regions)) => {
                     let is_best = self.better(way, to).next().is_none();
@@ -134,7 +139,7 @@ impl Domains {
     ) -> std::result::Result<(), DialError> {
         let mut why = DialError::OutOfReach("there is no better way".into());
         for way in self.better(than, to) {
-            match self.dial_over(way, to, [memory]) {
+            match self.dial_over(way, to, to.limit, [memory]) {
                 Ok(_) => return Ok(()),
                 Err(error) => why = error,
             }
@@ -146,8 +151,10 @@ impl Domains {
         &self,
         way: Way,
         to: &Destination<'_>,
+        limit: Duration,
         memories: [&Memory; N],
     ) -> std::result::Result<(Endpoint, [Region; N]), DialError> {
+        let end = after(Instant::now(), limit);
         let out_of_reach = |error: &dyn std::fmt::Display| DialError::OutOfReach(error.to_string());
         let domain = self.get(way).map_err(|error| out_of_reach(&error))?;
         // Before anybody is let in anywhere: a device may not take the memory.
@@ -161,9 +168,9 @@ impl Domains {
             provider: way.provider().to_owned(),
             hello: Bytes(dialing.hello().to_vec()),
         };
-        match to.channel.ask(request, Some(to.limit)) {
+        match to.channel.ask(request, Some(limit)) {
             Ok(Answer::Connected { reply }) => {
-                let endpoint = dialing.complete(&reply.0).map_err(|error| out_of_reach(&error))?;
+                let endpoint = dialing.complete_within(&reply.0, Some(end)).map_err(|error| out_of_reach(&error))?;
                 Ok((endpoint, regions))
             }
             Ok(other) => Err(DialError::OutOfReach(format!("the daemon answered {other:?}"))),
@@ -185,7 +192,9 @@ impl Destination<'_> {
     fn ways(&self, of: [Way; 3]) -> impl Iterator<Item = Way> {
         let (welcome, place) = (self.channel.welcome(), self.place);
         let usable = |way: &Way| place.usable(&welcome.host, std::iter::once(way.provider())).next().is_some();
-        let served = |way: &Way| welcome.providers.iter().any(|has| has == way.provider());
+        // A device may come later than the daemon.
+        let comes = |way: &Way| *way == Way::Verbs && welcome.rdma.wanted;
+        let served = |way: &Way| comes(way) || welcome.providers.iter().any(|has| has == way.provider());
         let ways: Vec<_> = of.into_iter().filter(served).filter(usable).collect();
         ways.into_iter()
     }

@@ -39,11 +39,13 @@ impl Way {
 pub(crate) struct Distrusted(Mutex<HashMap<NodeId, Instant>>);
 
 impl Distrusted {
-    /// Data did not get through to a node.
-    pub(crate) fn add(&self, node: NodeId, way: Way) {
+    /// Data did not get through to a node. True: that is news, and another way may.
+    pub(crate) fn add(&self, node: NodeId, way: Way) -> bool {
+        let is_news = way == Way::Verbs && !self.has(node, way);
         if way == Way::Verbs {
             self.nodes().insert(node, Instant::now());
         }
+        is_news
     }
 
     /// It is worth another attempt.

@@ -25,6 +25,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
+/// What the transport calls them.
+const VERBS: &str = "verbs";
+const TCP: &str = "tcp";
+/// How often to look for a device that was not there.
+const LATE_RDMA: Duration = Duration::from_secs(5);
 /// The other node that has this one's name.
 type Namesake = watch::Receiver<Option<NodeEntry>>;
 
@@ -47,7 +52,6 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let address = with_port(&config.advertise, listener.local_addr()?.port());
 
     let (domains, _servers) = open_domains(&config)?;
-    let providers: Vec<_> = domains.names().map(str::to_owned).collect();
     let options =
         Options { directory: config.memory_dir.clone(), node: id, budget: config.memory, domains, boot: host.clone() };
     // Replicas that somebody may still write are copied, which takes seconds where they are large.
@@ -72,7 +76,6 @@ async fn serve(config: Config) -> Result<(), Failure> {
         host,
         storage: config.storage,
         keeps_directory: served.is_some(),
-        providers,
         rdma: config.rdma.clone(),
         directory: directory.clone(),
         view: View::default(),
@@ -93,6 +96,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let namesake = keeper.namesake();
     let mut keeping = tokio::spawn(keeper.run(membership, entry));
     tokio::spawn(node.view.clone().follow(directory));
+    tokio::spawn(serve_late_rdma(node.clone()));
     tokio::spawn(forget_orphans(node.clone()));
     tokio::spawn(forget_removed(node.clone()));
     tokio::spawn(node.sessions.clone().hold_again(node.clone()));
@@ -214,7 +218,7 @@ fn open_domains(config: &Config) -> Result<(Domains, Vec<Server>), Failure> {
     }
     let rdma = matches!(config.transport, Transport::Auto | Transport::Verbs).then(|| config.rdma.open());
     match rdma {
-        Some(Ok(rdma)) => domains.push(("verbs".to_owned(), rdma)),
+        Some(Ok(rdma)) => domains.push((VERBS.to_owned(), rdma)),
         Some(Err(error)) if config.transport == Transport::Verbs => {
             return Err(format!("transport = \"verbs\": {error}").into());
         }
@@ -228,7 +232,7 @@ fn open_domains(config: &Config) -> Result<(Domains, Vec<Server>), Failure> {
         let tcp = if config.encrypt_data { tcp.encrypted() } else { tcp }.open()?;
         let options = ServerOptions { name: "segstored-data".into(), cpus: Vec::new(), wait: Wait::default() };
         servers.push(Server::start(&tcp, &options)?);
-        domains.push(("tcp".to_owned(), tcp));
+        domains.push((TCP.to_owned(), tcp));
     }
     let domains = Domains::new(domains);
     Ok((former.map_or(domains.clone(), |shm| domains.with_former(shm)), servers))
@@ -265,6 +269,24 @@ fn open_etcd(_: &EtcdAt) -> Result<Arc<dyn Directory>, Failure> {
     Err("directory = \"etcd\": this program was built without it; build it with --features segstored/etcd".into())
 }
 
+/// Opens the RDMA device when it comes later than the daemon, or its port or its address does.
+async fn serve_late_rdma(node: Arc<Node>) {
+    let is_served = || node.replicas.domains().names().iter().any(|name| name == VERBS);
+    while cfg!(feature = "verbs") && node.rdma.wanted && !is_served() {
+        tokio::time::sleep(LATE_RDMA).await;
+        let rdma = node.rdma.clone();
+        match tokio::task::spawn_blocking(move || rdma.open()).await {
+            Ok(Ok(domain)) => {
+                node.replicas.domains().add_before(TCP, VERBS, domain);
+                node.changed.notify_one();
+                tracing::info!("the RDMA device is there: other nodes are reached over it from here on");
+            }
+            Ok(Err(error)) => tracing::debug!("still no RDMA: {error}"),
+            Err(error) => tracing::warn!("opening the RDMA device: {error}"),
+        }
+    }
+}
+
 /// The node's entry as it is now.
 fn describe(node: Arc<Node>, address: String, memory_dir: String) -> impl Fn() -> NodeEntry + Send {
     move || {
@@ -274,7 +296,7 @@ fn describe(node: Arc<Node>, address: String, memory_dir: String) -> impl Fn() -
             name: node.name.clone(),
             address: address.clone(),
             host: node.host.clone(),
-            providers: node.providers.clone(),
+            providers: node.replicas.domains().names(),
             storage: node.storage,
             used: usage.used,
             budget: usage.budget,

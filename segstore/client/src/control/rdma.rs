@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RdmaDevice {
+    /// Whether other nodes are to be reached by it.
+    pub wanted: bool,
     /// Its name, such as `mlx5_0`.
     pub name: Option<String>,
     /// Its address that peers find it by.

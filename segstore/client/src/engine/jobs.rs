@@ -246,7 +246,8 @@ fn open(shared: &Arc<Shared>, place: &Place, limit: Duration) -> Result<Link, Di
 
 /// As a reader, which disturbs nobody.
 fn look(shared: &Arc<Shared>, member: Member, than: Way) {
-    let Some(place) = shared.place(member) else { return };
+    // What that node serves may have changed.
+    let Ok(Some(place)) = look_up(shared, member) else { return };
     let session = &shared.session;
     let (channel, name, place, limit) = (&session.channel, &shared.name, &place, LONGEST_PAUSE);
     let to = Destination { channel, name, place, writer: None, limit };

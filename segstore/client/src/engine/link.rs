@@ -32,6 +32,8 @@ pub(crate) struct Link {
     pub(crate) way: Way,
     /// Why it is no better way, if there is one.
     pub(crate) instead: Option<String>,
+    /// Whether there may be a better way, or come one.
+    pub(crate) may_be_better: bool,
     /// Whether a push has got through.
     pub(crate) has_delivered: bool,
     endpoint: Endpoint,
@@ -101,10 +103,12 @@ impl Link {
         let bytes = in_memory(geometry.data_in_slot()) + 2 * SLOT_HEAD;
         let staging = Memory::local(bytes);
         let staging = staging.map_err(|error| DialError::OutOfReach(format!("mapping a staging area: {error}")))?;
+        let may_be_better = |way| way == Way::Tcp && to.channel.welcome().rdma.wanted;
         let Dialled { way, endpoint, regions: [working, staging], instead } = domains.dial(to, [working, &staging])?;
         Ok(Self {
             member: to.place.member,
             way,
+            may_be_better: instead.is_some() || may_be_better(way),
             instead,
             has_delivered: false,
             endpoint,

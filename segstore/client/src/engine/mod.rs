@@ -227,7 +227,7 @@ impl Engine {
                 self.losses.retain(|(lost, _)| *lost != member);
                 self.owner.completed(member, epoch);
                 let link = &self.links[at];
-                if link.instead.is_some() && self.better.is_due(member, Instant::now()) {
+                if link.may_be_better && self.better.is_due(member, Instant::now()) {
                     shared.start(Job::Look { member, than: link.way });
                 }
             }
@@ -240,8 +240,10 @@ impl Engine {
     fn lose(&mut self, shared: &Arc<Shared>, member: Member, why: &str) {
         let link = self.links.iter().find(|link| link.member == member && !link.has_delivered);
         if let Some(way) = link.filter(|_| self.attempt.is_some()).map(|link| link.way) {
-            // It was connected to, and nothing got through: another way is tried first.
-            shared.session.domains.distrusted.add(member.node, way);
+            // It was connected to, and nothing got through: another way is tried first, and has its time.
+            if shared.session.domains.distrusted.add(member.node, way) {
+                self.losses.retain(|(lost, _)| *lost != member);
+            }
         }
         self.unlink(member);
         let patience = shared.patience.saturating_sub(self.lost_for(member));

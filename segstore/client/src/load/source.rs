@@ -141,7 +141,11 @@ impl Source {
 
     /// Waits for the oldest read in flight. Where it does not come, the next attempt takes another way.
     fn complete(&mut self) -> std::result::Result<(), TransportError> {
-        complete(&mut self.endpoint).inspect_err(|_| self.distrusted.add(self.node, self.way))
+        let done = complete(&mut self.endpoint);
+        if done.is_err() {
+            self.distrusted.add(self.node, self.way);
+        }
+        done
     }
 }
 

@@ -218,6 +218,7 @@ pub(super) fn check(settings: Settings) -> Result<Config, Vec<String>> {
     let metrics = settings.metrics.unwrap_or_else(|| "127.0.0.1:7421".into());
     let metrics = if metrics == "off" { Ok(None) } else { address(&metrics).map(Some) };
     let lease = settings.node_lease.unwrap_or_else(|| "3s".into());
+    let transport = problems.take("transport", transport(settings.transport.as_deref()), Transport::Auto);
     let config = Config {
         data_dir: settings.data_dir.unwrap_or_else(|| "/var/lib/segstore".into()),
         memory_dir: settings.memory_dir.unwrap_or_else(|| format!("/dev/shm/segstore-{name}").into()),
@@ -229,8 +230,9 @@ pub(super) fn check(settings: Settings) -> Result<Config, Vec<String>> {
         storage: settings.storage.unwrap_or(false),
         metrics: problems.take("metrics", metrics, None),
         node_lease: problems.take("node_lease", duration(&lease, Config::SHORTEST_LEASE), Config::SHORTEST_LEASE),
-        transport: problems.take("transport", transport(settings.transport.as_deref()), Transport::Auto),
+        transport,
         rdma: RdmaDevice {
+            wanted: matches!(transport, Transport::Auto | Transport::Verbs),
             name: settings.rdma_device,
             address: problems.take(
                 "rdma_address",

@@ -160,7 +160,8 @@ impl Calls {
     /// Fills a replica from another, over the best provider that gets it done.
     async fn repair(&self, source: Source, replaced: Forgettable, place: &Place) -> Result<Reply, Fault> {
         let mut problems = Vec::new();
-        for provider in place.usable(&self.node.host, self.node.replicas.domains().names()) {
+        let served = self.node.replicas.domains().names();
+        for provider in place.usable(&self.node.host, served.iter().map(String::as_str)) {
             let filled = self.fill_over(provider, source, &replaced, place).await;
             self.node.changed.notify_one();
             match filled {
@@ -175,7 +176,8 @@ impl Calls {
         if problems.is_empty() {
             problems.push(format!("no provider in common: it serves {}", place.providers.join(", ")));
         }
-        Err(Fault::new(FaultKind::Unreachable, format!("node {}: {}", place.node_name, problems.join("; "))))
+        let (here, there, why) = (&self.node.name, &place.node_name, problems.join("; "));
+        Err(Fault::new(FaultKind::Unreachable, format!("filling a replica on {here} from {there}: {why}")))
     }
 
     async fn fill_over(

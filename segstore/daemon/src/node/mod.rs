@@ -52,8 +52,6 @@ pub struct Node {
     pub storage: bool,
     /// Whether the directory is kept here.
     pub keeps_directory: bool,
-    /// What clients and peers use, the best first.
-    pub providers: Vec<String>,
     /// Its RDMA device, as it is configured.
     pub rdma: RdmaDevice,
     /// The cluster's directory.

@@ -11,9 +11,9 @@ use segstore_core::layout::{Geometry, Ownership, ReplicaHead};
 use segstore_core::replica::{Replica, Request, Turn};
 use segstore_transport::{Domain, Grant, Memory, Peer, Region, Rights};
 
-use super::Domains;
 use super::error::ReplicaError;
 use super::files::{Files, slots_bytes};
+use super::{Domains, SHM};
 
 /// The most readers at once. Who comes then is refused until one has gone.
 const READERS: usize = 64;
@@ -239,8 +239,8 @@ impl State {
     /// Moves the slots away from writers of a former life, if they may still write them. It may want room for a copy.
     fn shut_former_out(&mut self, domains: &Domains) -> Result<(), ReplicaError> {
         if self.unfenced.is_some()
-            && let Some((provider, domain)) = domains.shm()
-            && let Err(error) = self.region(domain, provider)
+            && let Some(domain) = domains.shm()
+            && let Err(error) = self.region(&domain, SHM)
         {
             self.unfenced = Some(error.to_string());
             return Err(error);
@@ -286,7 +286,7 @@ impl State {
         }
         self.files.check_length()?;
         let domain = domains.get(provider)?;
-        let region = self.region(domain, provider)?;
+        let region = self.region(&domain, provider)?;
         let admitted = domain.admit(hello, &[Grant { region: &region, rights }]);
         admitted.map_err(ReplicaError::transport("opening an endpoint"))
     }

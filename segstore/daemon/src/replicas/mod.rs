@@ -4,6 +4,7 @@
 //! name, earlier writers are shut out before an answer is given. Everything blocks but [`Replicas::usage`]; nothing here knows of the
 //! directory.
 
+mod domains;
 mod error;
 mod files;
 mod former;
@@ -22,8 +23,9 @@ use segstore_core::id::{Incarnation, Member, NodeId, SegmentId, Stamp};
 use segstore_core::layout::{Geometry, Ownership, ReplicaHead, SlotHeader};
 use segstore_core::replica::{Request, Turn};
 use segstore_core::slot::SlotView;
-use segstore_transport::{Domain, Endpoint};
+use segstore_transport::Endpoint;
 
+pub use domains::{Domains, SHM};
 pub use error::ReplicaError;
 pub use hosted::Head;
 pub use repair::{Filled, Source};
@@ -31,53 +33,6 @@ pub use repair::{Filled, Source};
 use crate::identity::random;
 use files::Files;
 use hosted::Hosted;
-
-/// The provider whose peers outlive the daemon.
-pub const SHM: &str = "shm";
-
-/// The transport's devices of this daemon.
-#[derive(Clone, Debug, Default)]
-pub struct Domains {
-    domains: Vec<(String, Domain)>,
-    /// Shared memory, where it is not served any more, but was.
-    former: Option<(String, Domain)>,
-}
-
-impl Domains {
-    /// These, the best first.
-    #[must_use]
-    pub fn new(domains: Vec<(String, Domain)>) -> Self {
-        Self { domains, former: None }
-    }
-
-    /// And shared memory, over which nobody can come, but somebody may have come in a former life: that one is to be shut out.
-    #[must_use]
-    pub fn with_former(self, shm: Domain) -> Self {
-        Self { former: Some((SHM.to_owned(), shm)), ..self }
-    }
-
-    /// Their names.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.domains.iter().map(|(name, _)| name.as_str())
-    }
-
-    /// The one of that name.
-    ///
-    /// # Errors
-    /// There is none.
-    pub fn get(&self, provider: &str) -> Result<&Domain, ReplicaError> {
-        let found = self.domains.iter().find(|(name, _)| name == provider).map(|(_, domain)| domain);
-        found.ok_or_else(|| {
-            let have = self.names().collect::<Vec<_>>().join(", ");
-            ReplicaError::Invalid(format!("this node does not serve the provider {provider:?}, but {have}"))
-        })
-    }
-
-    fn shm(&self) -> Option<(&str, &Domain)> {
-        let mut all = self.domains.iter().chain(&self.former);
-        all.find(|(name, _)| name == SHM).map(|(name, domain)| (name.as_str(), domain))
-    }
-}
 
 /// Where and how much.
 #[derive(Clone, Debug)]
@@ -298,7 +253,7 @@ impl Replicas {
     ) -> Result<Filled, ReplicaError> {
         let domain = self.options.domains.get(provider)?;
         let (replica, turn) = self.make(source.segment, source.geometry, by)?;
-        let filled = repair::fill(&replica, domain, endpoint, source, turn);
+        let filled = repair::fill(&replica, &domain, endpoint, source, turn);
         replica.report_progress(None);
         if let Err(error) = &filled {
             tracing::warn!(segment = %source.segment, replica = %replica.member.incarnation, "the replica is not filled: {error}");

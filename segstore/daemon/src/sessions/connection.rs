@@ -107,7 +107,7 @@ fn welcome(node: &Node, credentials: &Credentials, hello: ToDaemon) -> Result<(A
         node_name: node.name.clone(),
         host: node.host.clone(),
         session: session.token.clone(),
-        providers: node.providers.clone(),
+        providers: node.replicas.domains().names(),
         node_lease_ms: u64::try_from(node.lease_time.as_millis()).unwrap_or(u64::MAX),
         rdma: node.rdma.clone(),
     };
