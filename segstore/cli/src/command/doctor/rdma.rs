@@ -15,8 +15,9 @@ use crate::output::units;
 
 const DEVICES: &str = "/sys/class/infiniband";
 const FILES: &str = "/dev/infiniband";
-/// What gives devices to programs.
+/// What gives devices to programs, as a module, and what it shows of them.
 const MODULE: &str = "/sys/module/ib_uverbs";
+const CLASS: &str = "/sys/class/infiniband_verbs";
 /// What an interface needs for packets of 4 KiB, the most that RoCE has.
 const LARGE_PACKETS: u32 = 4200;
 
@@ -58,7 +59,7 @@ fn device(opened: &Result<String, impl ToString>, wanted: &RdmaDevice, ports: &[
     let error = match opened {
         Ok(found) => return Finding::ok("rdma", found.clone()),
         Err(_) if ports.is_empty() && wanted.name.is_none() => {
-            let modules = if Path::new(MODULE).exists() { "" } else { " and ib_uverbs, which is not loaded" };
+            let modules = if is_loaded() { "" } else { " and ib_uverbs, which is not loaded" };
             let text = format!(
                 "no device, so other nodes are reached over TCP; a card needs its kernel module (mlx5_ib, irdma, bnxt_re){modules}, and \
                  scripts/softroce up makes a device of an interface"
@@ -69,14 +70,23 @@ fn device(opened: &Result<String, impl ToString>, wanted: &RdmaDevice, ports: &[
     };
     let remedy = if !cfg!(feature = "verbs") {
         "build it in: README.md says what that needs"
-    } else if !Path::new(FILES).exists() {
+    } else if !is_loaded() {
         "modprobe ib_uverbs"
+    } else if !Path::new(FILES).exists() {
+        "/dev/infiniband is missing: in a container, pass it in (--device=/dev/infiniband); elsewhere udev makes it"
     } else if nix::unistd::access(&files(), nix::unistd::AccessFlags::R_OK | nix::unistd::AccessFlags::W_OK).is_err() {
         "let this user open /dev/infiniband/uverbs*: a udev rule (KERNEL==\"uverbs*\", MODE=\"0666\"), or its group"
+    } else if wanted.name.is_some() || wanted.address.is_some() {
+        "the daemon's configuration names it: correct `rdma_device` or `rdma_address`, by the ports and addresses below"
     } else {
         "see the ports below; the device's part of libibverbs is in the package ibverbs-providers (ibv_devinfo shows what it finds)"
     };
     Finding::bad("rdma", Verdict::Warning, error.to_string(), remedy)
+}
+
+/// Whether the kernel gives devices to programs; it may be built in.
+fn is_loaded() -> bool {
+    Path::new(MODULE).exists() || Path::new(CLASS).exists()
 }
 
 /// The first device file, or the folder where there is none.
