@@ -56,13 +56,7 @@ pub(super) async fn status(client: &Client, name: &str) -> Result<Answer, Fault>
         None => (None, None),
     };
     let mut replicas = replicas(client, info.record.record.segment).await;
-    for replica in &mut replicas {
-        let place = info.places.iter().find(|place| place.member == replica.member);
-        replica.problem = replica.problem.take().or_else(|| place?.problem.clone());
-        replica.in_sync = info.record.record.in_sync.contains(&replica.member);
-        let mut links = owner.iter().flat_map(|owner| &owner.links);
-        replica.over = links.find(|link| link.member == replica.member).map(|link| link.provider.clone());
-    }
+    // One whose daemon does not answer may still be written.
     for place in &info.places {
         if !replicas.iter().any(|replica| replica.member == place.member) {
             replicas.push(ReplicaInfo {
@@ -75,6 +69,13 @@ pub(super) async fn status(client: &Client, name: &str) -> Result<Answer, Fault>
                 problem: Some(place.problem.clone().unwrap_or_else(|| "its node does not answer".to_owned())),
             });
         }
+    }
+    for replica in &mut replicas {
+        let place = info.places.iter().find(|place| place.member == replica.member);
+        replica.problem = replica.problem.take().or_else(|| place?.problem.clone());
+        replica.in_sync = info.record.record.in_sync.contains(&replica.member);
+        let mut links = owner.iter().flat_map(|owner| &owner.links);
+        replica.over = links.find(|link| link.member == replica.member).map(|link| link.provider.clone());
     }
     replicas.sort_by(|a, b| a.node_name.cmp(&b.node_name));
     Ok(Answer::Status(Box::new(Status { info, owner, silence, replicas })))
