@@ -94,7 +94,10 @@ pub enum DirectoryError {
     #[error("the directory refused: {0}")]
     Refused(String),
     /// There is no room where it is kept: nothing was changed.
-    #[error("the directory's disk is full ({0}): make room for `data_dir` of the daemon that keeps it")]
+    #[error(
+        "the directory is full ({0}): make room for `data_dir` of the daemon that keeps it; in etcd: compact, defragment, raise its quota, \
+         disarm its alarm"
+    )]
     Full(String),
     /// It was not asked: nothing was changed.
     #[error("the directory is out of reach: {0}")]

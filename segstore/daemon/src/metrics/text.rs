@@ -35,7 +35,7 @@ struct Snapshot {
     nodes_up: usize,
     is_directory_up: bool,
     segments: Vec<(String, OwnerState)>,
-    /// On the directory's host: every segment that nobody owns.
+    /// On one node of the cluster: every segment that nobody owns.
     unowned: Vec<SegmentInfo>,
 }
 
@@ -48,7 +48,7 @@ pub(super) async fn collect(node: &Arc<Node>) -> Result<String, fmt::Error> {
         }
     }
     let mut unowned = Vec::new();
-    if node.keeps_directory {
+    if tells_of_unowned(node) {
         unowned = all_segments(node).await.unwrap_or_default();
         unowned.retain(|segment| segment.holder.is_none());
     }
@@ -65,6 +65,13 @@ pub(super) async fn collect(node: &Arc<Node>) -> Result<String, fmt::Error> {
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(text)
+}
+
+/// Segments that nobody owns are told of by one node: who keeps the directory, or where nobody does, the first that is up.
+fn tells_of_unowned(node: &Node) -> bool {
+    let up = node.view.up();
+    let teller = up.iter().find(|entry| entry.directory).or(up.first());
+    teller.is_some_and(|entry| entry.node == node.id)
 }
 
 impl Collector for Snapshot {
@@ -105,7 +112,7 @@ impl Collector for Snapshot {
         self.replicas(
             &mut encoder,
             ("in_sync", "Replicas in sync on other nodes than the owner's; of a segment that nobody owns, those that are there, \
-              told by the directory's host"),
+              told by the directory's host, or where that is no node, by the first that is up"),
             |state| state.elsewhere,
             in_sync,
         )?;

@@ -113,7 +113,7 @@ fn directory(segments: &segstore::Result<Vec<SegmentInfo>>) -> Finding {
             "directory",
             Verdict::Problem,
             error.to_string(),
-            "start the daemon that keeps it (see `segctl nodes`): checkpoints go on, nothing can be opened or taken over",
+            "start the daemon that keeps it (see `segctl nodes`), or look at etcd: checkpoints go on, nothing can be opened or taken over",
         ),
     }
 }
