@@ -70,6 +70,13 @@ pub(crate) enum Command {
     /// node may run the program soon: it gets TERM, and is killed before the lease is over, whatever its time to end. When another session
     /// takes the name by force, it is killed at once.
     Run(Run),
+    /// Keep a segment in another number of replicas from here on; `status` says when it is so
+    Replicas {
+        /// The segment
+        name: String,
+        /// How many, on other nodes than its owner's
+        number: u32,
+    },
     /// Remove a segment and every copy of it
     Rm {
         /// The segment

@@ -104,7 +104,10 @@ impl Session {
             .and_then(Path::file_name)
             .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         let on_demand = Box::new(move |demand: Demand, reporter: Reporter| {
-            let (Demand::Hold { name, .. } | Demand::EndHold { name, .. } | Demand::State { name }) = &demand;
+            let (Demand::Hold { name, .. }
+            | Demand::EndHold { name, .. }
+            | Demand::Replicas { name, .. }
+            | Demand::State { name }) = &demand;
             let segment = segments.lock().unwrap_or_else(PoisonError::into_inner).get(name).and_then(Weak::upgrade);
             // Nobody there: the reporter says so when it is dropped.
             let Some(segment) = segment else { return };
@@ -113,6 +116,7 @@ impl Session {
                     event::Event::Hold { time: Duration::from_millis(time), without, reporter }
                 }
                 Demand::EndHold { number, .. } => event::Event::EndHold { number, reporter },
+                Demand::Replicas { wanted, .. } => event::Event::Replicas { wanted, reporter },
                 Demand::State { .. } => event::Event::State(reporter),
             });
         });
@@ -256,6 +260,19 @@ impl Session {
     pub fn release(&self, name: &str) -> Result<()> {
         self.inner.names.set_ours(name, false);
         self.inner.release(name)
+    }
+
+    /// Keeps a segment in so many replicas on other nodes than its owner's, from here on. An owner that runs is told; until as many are
+    /// in sync, or fewer, takes as long as filling them.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Invalid`]: a segment has 1 to 16, and no fewer than its minimum; [`Error::Unreachable`]: it is
+    /// written down, and its owner does not answer: that one learns of it when it opens the segment again.
+    pub fn set_replicas(&self, name: &str, replicas: u32) -> Result<SegmentInfo> {
+        match self.inner.ask(name, Request::SetReplicas { name: name.to_owned(), replicas }, Some(ANSWER))? {
+            Answer::Segment(info) => Ok(*info),
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// Removes a segment and every copy of it.

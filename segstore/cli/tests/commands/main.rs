@@ -232,3 +232,15 @@ fn a_directory_is_moved_into_a_file_and_out_of_it() {
     let why = String::from_utf8(wrong.stderr).unwrap();
     assert!(wrong.status.code() == Some(1) && why.contains("no exported directory"), "{why}");
 }
+
+#[test]
+fn the_number_of_replicas_is_changed() {
+    let cluster = Cluster::start(3);
+    cluster.put_with("s", b"state", 1);
+    let told = cluster.json(&["replicas", "s", "2"]);
+    assert_eq!((&told["replicas_wanted"], &told["replicas_in_sync"]), (&Value::from(2), &Value::from(1)));
+    cluster.put("s", b"another state");
+    until("its next owner makes it", || cluster.json(&["status", "s"])["replicas_in_sync"] == 2);
+    assert_eq!(cluster.code(&["replicas", "s", "0"]), 2);
+    assert_eq!(cluster.code(&["replicas", "nothing", "1"]), 10);
+}

@@ -49,6 +49,8 @@ pub(crate) enum Event {
     Hold { time: Duration, without: Vec<Member>, reporter: Reporter },
     /// End a hold.
     EndHold { number: u64, reporter: Reporter },
+    /// Keep so many replicas on other nodes from here on.
+    Replicas { wanted: u32, reporter: Reporter },
     /// Say how the segment is.
     State(Reporter),
 }

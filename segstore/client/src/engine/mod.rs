@@ -41,6 +41,8 @@ pub(crate) struct Engine {
     committed: Option<Committed>,
     holds: Vec<(u64, Instant)>,
     replicas_wanted: usize,
+    /// Those that leave since fewer are wanted.
+    dismissed: Vec<Member>,
     repairing: bool,
     /// Why there is no further replica, when one was asked for last.
     unrepaired: Option<String>,
@@ -88,6 +90,7 @@ impl Engine {
             committed: None,
             holds: Vec::new(),
             replicas_wanted: keeping.replicas as usize,
+            dismissed: Vec::new(),
             repairing: false,
             unrepaired: None,
             local_wanted: keeping.local,
@@ -311,6 +314,8 @@ impl Engine {
                 Action::Added(member) => {
                     tracing::info!(segment = %shared.name, %member, "a replica came into the in-sync set");
                     self.forget_warnings(member);
+                    // Fewer may be wanted by now.
+                    self.dismiss(shared);
                 }
                 Action::Ended(end) => self.ended(shared, end),
             }
@@ -350,6 +355,7 @@ impl Engine {
         self.unlink(member);
         self.losses.retain(|(lost, _)| *lost != member);
         self.better.forget(member);
+        self.dismissed.retain(|dismissed| *dismissed != member);
         tracing::warn!(segment = %shared.name, %member, "a replica has left the in-sync set");
         shared.forget(member);
     }
@@ -379,6 +385,18 @@ impl Engine {
             self.repairing = true;
             let members = self.owner.followers().collect();
             shared.start(Job::Repair { ownership: self.owner.ownership(), members, source, slot, base });
+        }
+    }
+
+    /// Lets go of replicas that are more than are wanted: the latest first.
+    fn dismiss(&mut self, shared: &Arc<Shared>) {
+        let is_counted = |member: &Member| member.node != shared.node && !self.dismissed.contains(member);
+        let counted: Vec<_> = self.owner.in_sync().iter().copied().filter(is_counted).collect();
+        for member in counted.into_iter().skip(self.replicas_wanted) {
+            self.dismissed.push(member);
+            self.warnings.retain(|(whom, _)| *whom != member);
+            self.warnings.push((member, "fewer replicas are wanted".into()));
+            self.owner.remove(member);
         }
     }
 
@@ -432,6 +450,11 @@ impl Engine {
             Event::Hold { time, without, reporter } => self.hold(time, &without, reporter),
             Event::EndHold { number, reporter } => {
                 self.end_hold(number);
+                reporter.report(Ok(Report::Done));
+            }
+            Event::Replicas { wanted, reporter } => {
+                self.replicas_wanted = wanted as usize;
+                self.dismiss(shared);
                 reporter.report(Ok(Report::Done));
             }
             Event::State(reporter) => {

@@ -148,6 +148,9 @@ impl Serve for Calls {
             Call::EndHold { name, session, number } => {
                 self.demand(session, Demand::EndHold { name, number }).await.map(|_| Reply::Done)
             }
+            Call::Wanted { name, session, wanted } => {
+                self.demand(session, Demand::Replicas { name, wanted }).await.map(|_| Reply::Done)
+            }
             Call::State { name, session } => match self.demand(session, Demand::State { name }).await? {
                 Report::State(state) => Ok(Reply::State(state)),
                 other => Err(odd(&other)),

@@ -114,6 +114,15 @@ pub enum Call {
         /// The hold.
         number: u64,
     },
+    /// Tell the client that holds a segment how many replicas are wanted. Answer: [`Reply::Done`].
+    Wanted {
+        /// The segment.
+        name: String,
+        /// The session's public number.
+        session: u64,
+        /// How many.
+        wanted: u32,
+    },
     /// Ask the client that holds a segment how it is. Answer: [`Reply::State`].
     State {
         /// The segment.

@@ -605,3 +605,42 @@ fn a_standby_outlasts_the_directory() {
     owner.release("s").unwrap();
     waits.join().unwrap().unwrap();
 }
+
+/// More are filled, fewer let go, while the owner writes; of a segment that nobody owns it is written down.
+#[test]
+fn a_segment_has_as_many_replicas_as_are_asked_for() {
+    let cluster = Cluster::start(4, &[]);
+    let session = cluster.session(0);
+    let mut segment = opened(&session);
+    assert!(session.set_replicas("s", 0).is_err() && session.set_replicas("s", 17).is_err());
+    let mut n = 0;
+    for wanted in [3, 1, 2] {
+        let info = cluster.session(1).set_replicas("s", wanted).unwrap();
+        assert_eq!(info.keeping.replicas, wanted);
+        until("there are as many", || {
+            n += 1;
+            write(&mut segment, n);
+            (elsewhere(&session) == wanted).then_some(())
+        });
+        // And it stays so.
+        for _ in 0..20 {
+            n += 1;
+            write(&mut segment, n);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(elsewhere(&session), wanted);
+    }
+    drop(segment);
+    until("nobody holds it", || session.lookup("s").unwrap().holder.is_none().then_some(()));
+    session.set_replicas("s", 3).unwrap();
+    let mut segment = session.open("s", &OpenOptions::new()).unwrap();
+    assert_eq!(check_state(segment.bytes()), n);
+    until("the next owner makes the third", || {
+        n += 1;
+        write(&mut segment, n);
+        (elsewhere(&session) == 3).then_some(())
+    });
+    let events: Vec<_> = session.events(Some("s")).unwrap().into_iter().map(|event| event.why).collect();
+    assert!(events.iter().any(|why| why.contains("fewer replicas are wanted")), "{events:?}");
+    assert!(events.iter().any(|why| why == "1 replicas are wanted instead of 3"), "{events:?}");
+}

@@ -26,6 +26,13 @@ pub enum Demand {
         /// Its number.
         number: u64,
     },
+    /// Keep so many replicas on other nodes from here on. Answer: [`Report::Done`], when that is known; it may take a while to be so.
+    Replicas {
+        /// The segment.
+        name: String,
+        /// How many.
+        wanted: u32,
+    },
     /// Say how the segment is. Answer: [`Report::State`].
     State {
         /// The segment.

@@ -181,6 +181,13 @@ pub enum Request {
         /// Of one segment; none: of all.
         name: Option<String>,
     },
+    /// Keep a segment in another number of replicas from here on. Answer: [`Answer::Segment`].
+    SetReplicas {
+        /// The segment.
+        name: String,
+        /// How many, on other nodes than the owner's.
+        replicas: u32,
+    },
     /// Unlink a segment. Answer: [`Answer::Done`].
     Remove {
         /// The segment.
