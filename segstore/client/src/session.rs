@@ -11,7 +11,7 @@ use segstore_core::layout::{Geometry, Ownership};
 
 use crate::control::channel::{Asked, Channel, Reporter};
 use crate::control::message::{
-    Answer, Bytes, Demand, Event, Fault, Holder, NodeInfo, Place, Request, SegmentInfo, Status,
+    Answer, Bytes, Demand, Event, Fault, Holder, Left, NodeInfo, Place, Request, SegmentInfo, Status,
 };
 use crate::control::rdma::RdmaDevice;
 use crate::domains::Domains;
@@ -107,6 +107,7 @@ impl Session {
             let (Demand::Hold { name, .. }
             | Demand::EndHold { name, .. }
             | Demand::Replicas { name, .. }
+            | Demand::Avoid { name, .. }
             | Demand::State { name }) = &demand;
             let segment = segments.lock().unwrap_or_else(PoisonError::into_inner).get(name).and_then(Weak::upgrade);
             // Nobody there: the reporter says so when it is dropped.
@@ -117,6 +118,7 @@ impl Session {
                 }
                 Demand::EndHold { number, .. } => event::Event::EndHold { number, reporter },
                 Demand::Replicas { wanted, .. } => event::Event::Replicas { wanted, reporter },
+                Demand::Avoid { nodes, .. } => event::Event::Avoid { nodes, reporter },
                 Demand::State { .. } => event::Event::State(reporter),
             });
         });
@@ -271,6 +273,26 @@ impl Session {
     pub fn set_replicas(&self, name: &str, replicas: u32) -> Result<SegmentInfo> {
         match self.inner.ask(name, Request::SetReplicas { name: name.to_owned(), replicas }, Some(ANSWER))? {
             Answer::Segment(info) => Ok(*info),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Begins to drain a node (`on`), or ends that: it gets no further replica.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Unreachable`]: it is down.
+    pub fn drain(&self, node: &str, on: bool) -> Result<()> {
+        self.inner.done(node, Request::Drain { node: node.to_owned(), on }, Some(ANSWER))
+    }
+
+    /// Has owners move what a node that is drained has, and says what is still there. Ask again until that is nothing: segments that
+    /// nobody owns are moved by who opens them.
+    ///
+    /// # Errors
+    /// As [`drain`](Self::drain).
+    pub fn vacate(&self, node: &str) -> Result<Vec<Left>> {
+        match self.inner.ask(node, Request::Vacate { node: node.to_owned() }, Some(Duration::from_secs(60)))? {
+            Answer::Left(left) => Ok(left),
             other => Err(unexpected(&other)),
         }
     }
@@ -458,6 +480,7 @@ impl Inner {
             host: welcome.host,
             providers: welcome.providers,
             up: true,
+            draining: false,
             problem: None,
         }
     }

@@ -3,6 +3,7 @@
 pub(crate) mod dev;
 pub(crate) mod directory;
 pub(crate) mod doctor;
+pub(crate) mod drain;
 pub(crate) mod events;
 pub(crate) mod get;
 pub(crate) mod ls;

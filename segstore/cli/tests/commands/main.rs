@@ -244,3 +244,32 @@ fn the_number_of_replicas_is_changed() {
     assert_eq!(cluster.code(&["replicas", "s", "0"]), 2);
     assert_eq!(cluster.code(&["replicas", "nothing", "1"]), 10);
 }
+
+/// Of segments that nobody owns, and of such as somebody does; with nowhere to go it says so.
+#[test]
+fn a_node_is_drained() {
+    let cluster = Cluster::start(3);
+    for name in ["a", "b", "c", "d", "e", "f"] {
+        cluster.put_with(name, name.as_bytes(), 1);
+    }
+    let kept = |node: &str| {
+        let nodes = cluster.json(&["nodes"]);
+        nodes.as_array().unwrap().iter().find(|found| found["name"] == node).unwrap().clone()
+    };
+    let drained = cluster.run(&["drain", "n2"]);
+    assert!(drained.status.success(), "{drained:?}");
+    assert!(String::from_utf8(drained.stdout).unwrap().contains("may be switched off"));
+    assert_eq!(kept("n2")["draining"], true);
+    for name in ["a", "b", "c", "d", "e", "f"] {
+        let status = cluster.json(&["status", name]);
+        let on: Vec<_> =
+            status["replicas"].as_array().unwrap().iter().filter(|replica| replica["in_sync"] == true).collect();
+        assert!(on.len() == 1 && on[0]["node"] != "n2", "{status}");
+    }
+    let nowhere = cluster.run(&["drain", "n3", "--wait", "3s"]);
+    assert_eq!(nowhere.status.code(), Some(16), "{nowhere:?}");
+    for node in ["n2", "n3"] {
+        assert_eq!(cluster.json(&["drain", node, "--undo"])["draining"], false);
+    }
+    assert_eq!(cluster.code(&["drain", "nobody"]), 10);
+}

@@ -123,6 +123,20 @@ pub enum Call {
         /// How many.
         wanted: u32,
     },
+    /// Tell the client that holds a segment which nodes are to keep nothing of it. Answer: [`Reply::Done`].
+    Avoid {
+        /// The segment.
+        name: String,
+        /// The session's public number.
+        session: u64,
+        /// All of them.
+        nodes: Vec<NodeId>,
+    },
+    /// Be drained from here on, or not any more. Answer: [`Reply::Done`].
+    Drain {
+        /// Whether it begins.
+        on: bool,
+    },
     /// Ask the client that holds a segment how it is. Answer: [`Reply::State`].
     State {
         /// The segment.

@@ -644,3 +644,40 @@ fn a_segment_has_as_many_replicas_as_are_asked_for() {
     assert!(events.iter().any(|why| why.contains("fewer replicas are wanted")), "{events:?}");
     assert!(events.iter().any(|why| why == "1 replicas are wanted instead of 3"), "{events:?}");
 }
+
+/// What an owner has there goes elsewhere while it writes; a new segment is placed elsewhere; also after the daemon was started again.
+#[test]
+fn a_node_that_is_drained_keeps_nothing_and_gets_nothing() {
+    let mut cluster = Cluster::start(4, &[]);
+    let session = cluster.session(0);
+    let mut segment = opened(&session);
+    write(&mut segment, 1);
+    let places = session.lookup("s").unwrap().places;
+    let drained = places[0].node_name.clone();
+    let at: usize = drained[1..].parse().unwrap();
+    session.drain(&drained, true).unwrap();
+    let mut n = 1;
+    until("it keeps nothing", || {
+        n += 1;
+        write(&mut segment, n);
+        assert!(elsewhere(&session) >= 2, "the other one comes first");
+        session.vacate(&drained).unwrap().is_empty().then_some(())
+    });
+    assert_eq!(elsewhere(&session), 2);
+    cluster.restart(at);
+    until("it tells of it", || session.nodes().unwrap().iter().any(|node| node.draining && node.up).then_some(()));
+    for name in ["a", "b", "c"] {
+        let made = session.create(name, &options()).unwrap();
+        assert!(made.places.iter().all(|place| place.node_name != drained), "{:?}", made.places);
+    }
+    session.drain(&drained, false).unwrap();
+    let mut number = 0;
+    until("it gets replicas again", || {
+        number += 1;
+        let made = session.create(&format!("d{number}"), &options().replicas(3)).unwrap();
+        made.places.iter().any(|place| place.node_name == drained).then_some(())
+    });
+    let events: Vec<_> = session.events(Some("s")).unwrap().into_iter().map(|event| event.why).collect();
+    assert!(events.iter().any(|why| why.contains("its node is drained")), "{events:?}");
+    assert_eq!(check_state(segment.bytes()), n);
+}

@@ -1,6 +1,6 @@
 //! Daemon to client, of its own accord, and what the client answers.
 
-use segstore_core::id::Member;
+use segstore_core::id::{Member, NodeId};
 use serde::{Deserialize, Serialize};
 
 use super::{Held, OwnerState};
@@ -32,6 +32,13 @@ pub enum Demand {
         name: String,
         /// How many.
         wanted: u32,
+    },
+    /// Keep no replica on these nodes, as soon as others have it. Answer: [`Report::Done`], when that is known.
+    Avoid {
+        /// The segment.
+        name: String,
+        /// All of them.
+        nodes: Vec<NodeId>,
     },
     /// Say how the segment is. Answer: [`Report::State`].
     State {
