@@ -70,28 +70,6 @@ pub(crate) enum Command {
     /// node may run the program soon: it gets TERM, and is killed before the lease is over, whatever its time to end. When another session
     /// takes the name by force, it is killed at once.
     Run(Run),
-    /// Keep a segment in another number of replicas from here on; `status` says when it is so
-    Replicas {
-        /// The segment
-        name: String,
-        /// How many, on other nodes than its owner's
-        number: u32,
-    },
-    /// Move everything off a node, and say when its machine may be switched off
-    ///
-    /// It gets no further replica from then on, also after it was started again, until `--undo`. Owners make another replica of what it has,
-    /// and let that one go; segments that nobody owns are owned by this command meanwhile. Applications that own segments on the node are
-    /// named: they are to be ended there, or handed over. When all is done, or it is given up, nothing that was moved comes back by itself.
-    Drain {
-        /// The node
-        node: String,
-        /// End that: it may get replicas again
-        #[arg(long)]
-        undo: bool,
-        /// How long to wait for it
-        #[arg(long, default_value = "10m", value_name = "TIME", value_parser = parse_time)]
-        wait: Duration,
-    },
     /// Remove a segment and every copy of it
     Rm {
         /// The segment

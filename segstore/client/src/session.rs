@@ -11,7 +11,7 @@ use segstore_core::layout::{Geometry, Ownership};
 
 use crate::control::channel::{Asked, Channel, Reporter};
 use crate::control::message::{
-    Answer, Bytes, Demand, Event, Fault, Holder, Left, NodeInfo, Place, Request, SegmentInfo, Status,
+    Answer, Bytes, Demand, Event, Fault, Holder, NodeInfo, Place, Request, SegmentInfo, Status,
 };
 use crate::control::rdma::RdmaDevice;
 use crate::domains::Domains;
@@ -104,11 +104,7 @@ impl Session {
             .and_then(Path::file_name)
             .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         let on_demand = Box::new(move |demand: Demand, reporter: Reporter| {
-            let (Demand::Hold { name, .. }
-            | Demand::EndHold { name, .. }
-            | Demand::Replicas { name, .. }
-            | Demand::Avoid { name, .. }
-            | Demand::State { name }) = &demand;
+            let (Demand::Hold { name, .. } | Demand::EndHold { name, .. } | Demand::State { name }) = &demand;
             let segment = segments.lock().unwrap_or_else(PoisonError::into_inner).get(name).and_then(Weak::upgrade);
             // Nobody there: the reporter says so when it is dropped.
             let Some(segment) = segment else { return };
@@ -117,8 +113,6 @@ impl Session {
                     event::Event::Hold { time: Duration::from_millis(time), without, reporter }
                 }
                 Demand::EndHold { number, .. } => event::Event::EndHold { number, reporter },
-                Demand::Replicas { wanted, .. } => event::Event::Replicas { wanted, reporter },
-                Demand::Avoid { nodes, .. } => event::Event::Avoid { nodes, reporter },
                 Demand::State { .. } => event::Event::State(reporter),
             });
         });
@@ -262,39 +256,6 @@ impl Session {
     pub fn release(&self, name: &str) -> Result<()> {
         self.inner.names.set_ours(name, false);
         self.inner.release(name)
-    }
-
-    /// Keeps a segment in so many replicas on other nodes than its owner's, from here on. An owner that runs is told; until as many are
-    /// in sync, or fewer, takes as long as filling them.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`]; [`Error::Invalid`]: a segment has 1 to 16, and no fewer than its minimum; [`Error::Unreachable`]: it is
-    /// written down, and its owner does not answer: that one learns of it when it opens the segment again.
-    pub fn set_replicas(&self, name: &str, replicas: u32) -> Result<SegmentInfo> {
-        match self.inner.ask(name, Request::SetReplicas { name: name.to_owned(), replicas }, Some(ANSWER))? {
-            Answer::Segment(info) => Ok(*info),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    /// Begins to drain a node (`on`), or ends that: it gets no further replica.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`]; [`Error::Unreachable`]: it is down.
-    pub fn drain(&self, node: &str, on: bool) -> Result<()> {
-        self.inner.done(node, Request::Drain { node: node.to_owned(), on }, Some(ANSWER))
-    }
-
-    /// Has owners move what a node that is drained has, and says what is still there. Ask again until that is nothing: segments that
-    /// nobody owns are moved by who opens them.
-    ///
-    /// # Errors
-    /// As [`drain`](Self::drain).
-    pub fn vacate(&self, node: &str) -> Result<Vec<Left>> {
-        match self.inner.ask(node, Request::Vacate { node: node.to_owned() }, Some(Duration::from_secs(60)))? {
-            Answer::Left(left) => Ok(left),
-            other => Err(unexpected(&other)),
-        }
     }
 
     /// Removes a segment and every copy of it.
@@ -480,7 +441,6 @@ impl Inner {
             host: welcome.host,
             providers: welcome.providers,
             up: true,
-            draining: false,
             problem: None,
         }
     }

@@ -194,7 +194,6 @@ pub(crate) struct Node {
     /// Why nobody knows whether it is up now.
     stale: Option<String>,
     storage: bool,
-    draining: bool,
     directory: bool,
     memory_dir: String,
     used_bytes: u64,
@@ -212,7 +211,6 @@ impl From<&NodeInfo> for Node {
             up: node.up,
             stale: node.stale.clone(),
             storage: node.storage,
-            draining: node.draining,
             directory: node.directory,
             memory_dir: node.memory_dir.clone(),
             used_bytes: node.used,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use segstore_core::id::{Member, NodeId, Stamp};
+use segstore_core::id::{Member, Stamp};
 use segstore_core::layout::Ownership;
 use segstore_core::record::{RecordVersion, Versioned};
 use segstore_core::replica::Refused;
@@ -49,10 +49,6 @@ pub(crate) enum Event {
     Hold { time: Duration, without: Vec<Member>, reporter: Reporter },
     /// End a hold.
     EndHold { number: u64, reporter: Reporter },
-    /// Keep so many replicas on other nodes from here on.
-    Replicas { wanted: u32, reporter: Reporter },
-    /// Keep nothing on these nodes.
-    Avoid { nodes: Vec<NodeId>, reporter: Reporter },
     /// Say how the segment is.
     State(Reporter),
 }

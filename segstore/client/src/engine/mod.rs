@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use segstore_core::changes::Changes;
-use segstore_core::id::{Epoch, Member, NodeId};
+use segstore_core::id::{Epoch, Member};
 use segstore_core::owner::{Action, BeginError, End, Outcome, Owner};
 use segstore_core::push::{Checkpoint, Target};
 use segstore_transport::Wait;
@@ -41,10 +41,6 @@ pub(crate) struct Engine {
     committed: Option<Committed>,
     holds: Vec<(u64, Instant)>,
     replicas_wanted: usize,
-    /// Nodes that are to keep nothing, as soon as others do.
-    avoided: Vec<NodeId>,
-    /// Those that leave since they are not wanted.
-    dismissed: Vec<Member>,
     repairing: bool,
     /// Why there is no further replica, when one was asked for last.
     unrepaired: Option<String>,
@@ -92,8 +88,6 @@ impl Engine {
             committed: None,
             holds: Vec::new(),
             replicas_wanted: keeping.replicas as usize,
-            avoided: Vec::new(),
-            dismissed: Vec::new(),
             repairing: false,
             unrepaired: None,
             local_wanted: keeping.local,
@@ -317,8 +311,6 @@ impl Engine {
                 Action::Added(member) => {
                     tracing::info!(segment = %shared.name, %member, "a replica came into the in-sync set");
                     self.forget_warnings(member);
-                    // Fewer may be wanted by now.
-                    self.dismiss(shared);
                 }
                 Action::Ended(end) => self.ended(shared, end),
             }
@@ -358,7 +350,6 @@ impl Engine {
         self.unlink(member);
         self.losses.retain(|(lost, _)| *lost != member);
         self.better.forget(member);
-        self.dismissed.retain(|dismissed| *dismissed != member);
         tracing::warn!(segment = %shared.name, %member, "a replica has left the in-sync set");
         shared.forget(member);
     }
@@ -380,8 +371,7 @@ impl Engine {
             }
         }
         // Those that were filled and are not in sync so far count: they will be.
-        let is_wanted = |member: &Member| member.node != shared.node && !self.avoided.contains(&member.node);
-        let elsewhere = self.owner.followers().filter(is_wanted).count();
+        let elsewhere = self.owner.followers().filter(|member| member.node != shared.node).count();
         if self.repairing || elsewhere >= self.replicas_wanted || self.owner.end().is_some() {
             return;
         }
@@ -389,31 +379,6 @@ impl Engine {
             self.repairing = true;
             let members = self.owner.followers().collect();
             shared.start(Job::Repair { ownership: self.owner.ownership(), members, source, slot, base });
-        }
-    }
-
-    /// These nodes are being drained.
-    pub(crate) fn avoid(&mut self, shared: &Arc<Shared>, nodes: Vec<NodeId>) {
-        self.avoided = nodes;
-        self.dismiss(shared);
-        self.act(shared);
-    }
-
-    /// Lets go of replicas that are more than are wanted: those on nodes that are drained first, then the latest.
-    fn dismiss(&mut self, shared: &Arc<Shared>) {
-        let is_counted = |member: &Member| {
-            let counts = member.node != shared.node || self.avoided.contains(&member.node);
-            counts && !self.dismissed.contains(member)
-        };
-        let mut counted: Vec<_> = self.owner.in_sync().iter().copied().filter(is_counted).collect();
-        counted.sort_by_key(|member| self.avoided.contains(&member.node));
-        for member in counted.into_iter().skip(self.replicas_wanted) {
-            let is_drained = self.avoided.contains(&member.node);
-            let why = if is_drained { "its node is drained, and another has it" } else { "fewer replicas are wanted" };
-            self.dismissed.push(member);
-            self.warnings.retain(|(whom, _)| *whom != member);
-            self.warnings.push((member, why.into()));
-            self.owner.remove(member);
         }
     }
 
@@ -467,15 +432,6 @@ impl Engine {
             Event::Hold { time, without, reporter } => self.hold(time, &without, reporter),
             Event::EndHold { number, reporter } => {
                 self.end_hold(number);
-                reporter.report(Ok(Report::Done));
-            }
-            Event::Replicas { wanted, reporter } => {
-                self.replicas_wanted = wanted as usize;
-                self.dismiss(shared);
-                reporter.report(Ok(Report::Done));
-            }
-            Event::Avoid { nodes, reporter } => {
-                self.avoid(shared, nodes);
                 reporter.report(Ok(Report::Done));
             }
             Event::State(reporter) => {

@@ -164,12 +164,7 @@ impl Shared {
 
     /// Opens endpoints to every replica.
     pub(crate) fn connect_all(self: &Arc<Self>) {
-        let drained: Vec<_> =
-            lock(&self.places).iter().filter(|place| place.draining).map(|place| place.member.node).collect();
         let mut engine = self.enter();
-        if !drained.is_empty() {
-            engine.avoid(self, drained);
-        }
         engine.connect(self);
         self.leave(engine);
     }

@@ -45,9 +45,6 @@ pub struct NodeEntry {
     /// Whether it keeps the directory.
     #[serde(default)]
     pub directory: bool,
-    /// Whether everything is being moved off it: it gets no further replica.
-    #[serde(default)]
-    pub draining: bool,
 }
 
 impl NodeEntry {
@@ -61,7 +58,6 @@ impl NodeEntry {
             storage: self.storage,
             up,
             stale: None,
-            draining: self.draining,
             directory: self.directory,
             used: self.used,
             budget: self.budget,

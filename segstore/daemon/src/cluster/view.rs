@@ -125,7 +125,6 @@ impl View {
                 host: entry.host.clone(),
                 providers: entry.providers.clone(),
                 up: *up,
-                draining: entry.draining,
                 problem: (!up).then(|| "its node is down: its lease is over".to_owned()),
             },
             None => Place {
@@ -134,7 +133,6 @@ impl View {
                 host: String::new(),
                 providers: Vec::new(),
                 up: false,
-                draining: false,
                 problem: Some("its node is not in the cluster now".to_owned()),
             },
         }

@@ -148,19 +148,6 @@ impl Serve for Calls {
             Call::EndHold { name, session, number } => {
                 self.demand(session, Demand::EndHold { name, number }).await.map(|_| Reply::Done)
             }
-            Call::Wanted { name, session, wanted } => {
-                self.demand(session, Demand::Replicas { name, wanted }).await.map(|_| Reply::Done)
-            }
-            Call::Avoid { name, session, nodes } => {
-                self.demand(session, Demand::Avoid { name, nodes }).await.map(|_| Reply::Done)
-            }
-            Call::Drain { on } => {
-                let set = self.node.draining.set(on);
-                set.map_err(|error| Fault::new(FaultKind::Internal, format!("noting that it is drained: {error}")))?;
-                tracing::warn!("{}", if on { "this node is being drained" } else { "this node is drained no more" });
-                self.node.changed.notify_one();
-                Ok(Reply::Done)
-            }
             Call::State { name, session } => match self.demand(session, Demand::State { name }).await? {
                 Report::State(state) => Ok(Reply::State(state)),
                 other => Err(odd(&other)),

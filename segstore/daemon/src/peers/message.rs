@@ -114,29 +114,6 @@ pub enum Call {
         /// The hold.
         number: u64,
     },
-    /// Tell the client that holds a segment how many replicas are wanted. Answer: [`Reply::Done`].
-    Wanted {
-        /// The segment.
-        name: String,
-        /// The session's public number.
-        session: u64,
-        /// How many.
-        wanted: u32,
-    },
-    /// Tell the client that holds a segment which nodes are to keep nothing of it. Answer: [`Reply::Done`].
-    Avoid {
-        /// The segment.
-        name: String,
-        /// The session's public number.
-        session: u64,
-        /// All of them.
-        nodes: Vec<NodeId>,
-    },
-    /// Be drained from here on, or not any more. Answer: [`Reply::Done`].
-    Drain {
-        /// Whether it begins.
-        on: bool,
-    },
     /// Ask the client that holds a segment how it is. Answer: [`Reply::State`].
     State {
         /// The segment.

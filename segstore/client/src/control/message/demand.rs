@@ -1,6 +1,6 @@
 //! Daemon to client, of its own accord, and what the client answers.
 
-use segstore_core::id::{Member, NodeId};
+use segstore_core::id::Member;
 use serde::{Deserialize, Serialize};
 
 use super::{Held, OwnerState};
@@ -25,20 +25,6 @@ pub enum Demand {
         name: String,
         /// Its number.
         number: u64,
-    },
-    /// Keep so many replicas on other nodes from here on. Answer: [`Report::Done`], when that is known; it may take a while to be so.
-    Replicas {
-        /// The segment.
-        name: String,
-        /// How many.
-        wanted: u32,
-    },
-    /// Keep no replica on these nodes, as soon as others have it. Answer: [`Report::Done`], when that is known.
-    Avoid {
-        /// The segment.
-        name: String,
-        /// All of them.
-        nodes: Vec<NodeId>,
     },
     /// Say how the segment is. Answer: [`Report::State`].
     State {

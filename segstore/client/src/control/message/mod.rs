@@ -15,7 +15,7 @@ mod segment;
 pub use bytes::Bytes;
 pub use demand::{Demand, Report};
 pub use fault::{Fault, FaultKind};
-pub use node::{Left, NodeInfo};
+pub use node::NodeInfo;
 pub use owner::{Held, HeldName, Histogram, Holder, LinkState, OwnerState};
 pub use replica::{Place, ReplicaInfo};
 pub use request::{Answer, Request};

@@ -3,8 +3,6 @@
 use segstore_core::id::NodeId;
 use serde::{Deserialize, Serialize};
 
-use super::Holder;
-
 /// A node of the cluster.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct NodeInfo {
@@ -21,9 +19,6 @@ pub struct NodeInfo {
     /// Why nobody knows how the node is now: the directory does not answer.
     #[serde(default)]
     pub stale: Option<String>,
-    /// Whether everything is being moved off it.
-    #[serde(default)]
-    pub draining: bool,
     /// Whether the directory is kept here.
     pub directory: bool,
     /// Bytes of replica memory in use.
@@ -37,15 +32,4 @@ pub struct NodeInfo {
     pub replicas: u32,
     /// The version of its daemon.
     pub version: String,
-}
-
-/// A segment that keeps a node from being switched off.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Left {
-    /// Its name.
-    pub segment: String,
-    /// Whether a replica in sync is there.
-    pub has_replica: bool,
-    /// Who holds it, there or elsewhere.
-    pub holder: Option<Holder>,
 }

@@ -16,9 +16,6 @@ pub struct Place {
     pub providers: Vec<String>,
     /// Whether the node is known to be up.
     pub up: bool,
-    /// Whether its node is being drained: the replica is to be replaced by one elsewhere.
-    #[serde(default)]
-    pub draining: bool,
     /// Why the replica is not there, where its node was asked.
     #[serde(default)]
     pub problem: Option<String>,

@@ -77,27 +77,6 @@ pub(super) async fn forget_node(client: &Client, name: &str) -> Result<Answer, F
     Ok(Answer::Done)
 }
 
-/// Begins to drain a node, or ends that.
-pub(super) async fn drain(client: &Client, name: &str, on: bool) -> Result<Answer, Fault> {
-    check_operator(client, "drain a node")?;
-    client.node.drain(name, on).await.map(|()| Answer::Done)
-}
-
-/// Has owners let go of what a node that is drained has.
-pub(super) async fn vacate(client: &Client, name: &str) -> Result<Answer, Fault> {
-    check_operator(client, "drain a node")?;
-    client.node.vacate(name).await.map(Answer::Left)
-}
-
-/// What concerns everybody's segments is for root, and for the user as whom the daemon runs.
-fn check_operator(client: &Client, what: &str) -> Result<(), Fault> {
-    let (uid, own) = (client.credentials.uid, nix::unistd::geteuid().as_raw());
-    if uid == 0 || uid == own {
-        return Ok(());
-    }
-    Err(Fault::new(FaultKind::Denied, format!("user {uid} may not {what}: only root, and the daemon's own user, may")))
-}
-
 pub(super) async fn nodes(client: &Client) -> Result<Answer, Fault> {
     let mut nodes: Vec<_> = client.node.view.all().into_iter().map(|(entry, up)| entry.info(up)).collect();
     let answers = tokio::time::timeout(SHORT, client.node.directory.read(&node_key(client.node.id))).await;

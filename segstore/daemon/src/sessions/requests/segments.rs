@@ -11,7 +11,7 @@ use crate::config::shown;
 use crate::directory::{Revision, Swapped};
 use crate::identity::now;
 use crate::identity::random;
-use crate::node::{Change, LONG, Node, SHORT, directory_fault, geometry, placement, unexpected};
+use crate::node::{Change, LONG, Node, directory_fault, geometry, placement, unexpected};
 use crate::peers::message::{Call, Reply};
 use crate::sessions::credentials::Want;
 
@@ -230,42 +230,6 @@ pub(super) async fn swap(
         }
         Err(None) => Err(Fault::new(FaultKind::NotFound, format!("segment {name} was removed meanwhile"))),
     }
-}
-
-/// Writes down how many replicas there are to be, and tells the owner, if there is one.
-pub(super) async fn set_replicas(client: &Client, name: &str, replicas: u32) -> Result<Answer, Fault> {
-    let node = &client.node;
-    loop {
-        let (entry, revision) = client.segment(name, Want::Write).await?;
-        let keeping = Keeping { replicas, ..entry.keeping };
-        check_keeping(keeping, entry.access.mode)?;
-        if keeping == entry.keeping {
-            break;
-        }
-        let why = format!("{replicas} replicas are wanted instead of {}", entry.keeping.replicas);
-        let mut new = SegmentEntry { keeping, ..entry };
-        new.note(node.note(name, "changed", new.term.0, why));
-        if node.write_segment(name, Some(revision), &new).await?.is_ok() {
-            break;
-        }
-    }
-    if let Some((holder, _)) = node.holder(name).await? {
-        let call = Call::Wanted { name: name.to_owned(), session: holder.session, wanted: replicas };
-        match node.call(holder.node, call, 2 * SHORT).await {
-            Ok(_) => {}
-            // Whoever holds the name and has not opened the segment will read it.
-            Err(fault) if matches!(fault.kind, FaultKind::NotHeld | FaultKind::NotFound) => {}
-            Err(fault) => {
-                let text = format!(
-                    "it is written down, but process {} on node {}, which owns segment {name}, does not answer ({fault}): it goes by it \
-                     when it opens the segment again, or is told again",
-                    holder.pid, holder.node_name
-                );
-                return Err(Fault::new(FaultKind::Unreachable, text));
-            }
-        }
-    }
-    lookup(client, name).await
 }
 
 pub(super) async fn remove(client: &Client, name: &str, force: bool) -> Result<Answer, Fault> {
