@@ -32,7 +32,7 @@ pub(crate) struct Destination<'d> {
     pub(crate) place: &'d Place,
     /// As its writer; else to read.
     pub(crate) writer: Option<ReplicaRequest>,
-    /// How long all of it may take.
+    /// How long others may take for all of it.
     pub(crate) limit: Duration,
 }
 
@@ -43,6 +43,8 @@ pub(crate) struct Dialled<const N: usize> {
     pub(crate) regions: [Region; N],
     /// Why it is no better way, if the two nodes have one in common.
     pub(crate) instead: Option<String>,
+    /// Whether nothing was known against this way.
+    pub(crate) is_trusted: bool,
 }
 
 /// Why a replica could not be reached.
@@ -103,17 +105,18 @@ impl Domains {
         let (last, first): (Vec<_>, Vec<_>) = to.ways([near, Way::Verbs, Way::Tcp]).partition(is_last);
         let doubts = last.iter().map(|way| format!("{}: data did not get through a moment ago", way.provider()));
         problems.extend(doubts);
-        let (ways, end) = (first.into_iter().chain(last).collect::<Vec<_>>(), after(Instant::now(), to.limit));
+        let (ways, mut left) = (first.into_iter().chain(last).collect::<Vec<_>>(), to.limit);
         for (at, way) in ways.iter().copied().enumerate() {
             // One that does not answer leaves time for the next.
-            let left = end.saturating_duration_since(Instant::now());
             let share = if at + 1 < ways.len() { left / 2 } else { left };
+            left -= share;
             match self.dial_over(way, to, share, memories) {
                 Err(DialError::OutOfReach(why)) => problems.push(format!("{}: {why}", way.provider())),
                 Ok((endpoint, regions)) => {
                     let is_best = self.better(way, to).next().is_none();
                     let instead = (!is_best).then(|| problems.join("; "));
-                    return Ok(Dialled { way, endpoint, regions, instead });
+                    let is_trusted = !self.distrusted.has(place.member.node, way);
+                    return Ok(Dialled { way, endpoint, regions, instead, is_trusted });
                 }
                 Err(refused) => return Err(refused),
             }
@@ -154,12 +157,13 @@ impl Domains {
         limit: Duration,
         memories: [&Memory; N],
     ) -> std::result::Result<(Endpoint, [Region; N]), DialError> {
-        let end = after(Instant::now(), limit);
         let out_of_reach = |error: &dyn std::fmt::Display| DialError::OutOfReach(error.to_string());
         let domain = self.get(way).map_err(|error| out_of_reach(&error))?;
-        // Before anybody is let in anywhere: a device may not take the memory.
+        // Before anybody is let in anywhere: a device may not take the memory. And before the time begins that others have: of much memory
+        // it takes seconds.
         let regions = memories.map(|memory| self.register(way, memory));
         let regions = collected(regions).map_err(|error| out_of_reach(&error))?;
+        let end = after(Instant::now(), limit);
         let dialing = domain.dial().map_err(|error| out_of_reach(&error))?;
         let request = Request::Connect {
             name: to.name.to_owned(),

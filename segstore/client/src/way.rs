@@ -39,13 +39,13 @@ impl Way {
 pub(crate) struct Distrusted(Mutex<HashMap<NodeId, Instant>>);
 
 impl Distrusted {
-    /// Data did not get through to a node. True: that is news, and another way may.
+    /// Data did not get through to a node. True: this way comes last from here on.
     pub(crate) fn add(&self, node: NodeId, way: Way) -> bool {
-        let is_news = way == Way::Verbs && !self.has(node, way);
-        if way == Way::Verbs {
+        let comes_last = way == Way::Verbs;
+        if comes_last {
             self.nodes().insert(node, Instant::now());
         }
-        is_news
+        comes_last
     }
 
     /// It is worth another attempt.

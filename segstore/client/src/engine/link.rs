@@ -34,6 +34,8 @@ pub(crate) struct Link {
     pub(crate) instead: Option<String>,
     /// Whether there may be a better way, or come one.
     pub(crate) may_be_better: bool,
+    /// Whether nothing was known against its way when it was opened.
+    pub(crate) was_trusted: bool,
     /// Whether a push has got through.
     pub(crate) has_delivered: bool,
     endpoint: Endpoint,
@@ -104,12 +106,14 @@ impl Link {
         let staging = Memory::local(bytes);
         let staging = staging.map_err(|error| DialError::OutOfReach(format!("mapping a staging area: {error}")))?;
         let may_be_better = |way| way == Way::Tcp && to.channel.welcome().rdma.wanted;
-        let Dialled { way, endpoint, regions: [working, staging], instead } = domains.dial(to, [working, &staging])?;
+        let Dialled { way, endpoint, regions: [working, staging], instead, is_trusted } =
+            domains.dial(to, [working, &staging])?;
         Ok(Self {
             member: to.place.member,
             way,
             may_be_better: instead.is_some() || may_be_better(way),
             instead,
+            was_trusted: is_trusted,
             has_delivered: false,
             endpoint,
             working,

@@ -239,11 +239,13 @@ impl Engine {
     /// its time as well.
     fn lose(&mut self, shared: &Arc<Shared>, member: Member, why: &str) {
         let link = self.links.iter().find(|link| link.member == member && !link.has_delivered);
-        if let Some(way) = link.filter(|_| self.attempt.is_some()).map(|link| link.way) {
+        if let Some((way, was_trusted)) = link.map(|link| (link.way, link.was_trusted))
+            && self.attempt.is_some()
+            && shared.session.domains.distrusted.add(member.node, way)
+            && was_trusted
+        {
             // It was connected to, and nothing got through: another way is tried first, and has its time.
-            if shared.session.domains.distrusted.add(member.node, way) {
-                self.losses.retain(|(lost, _)| *lost != member);
-            }
+            self.losses.retain(|(lost, _)| *lost != member);
         }
         self.unlink(member);
         let patience = shared.patience.saturating_sub(self.lost_for(member));

@@ -142,7 +142,8 @@ impl Source {
     /// Waits for the oldest read in flight. Where it does not come, the next attempt takes another way.
     fn complete(&mut self) -> std::result::Result<(), TransportError> {
         let done = complete(&mut self.endpoint);
-        if done.is_err() {
+        let is_lost = |error: &TransportError| matches!(error.kind(), ErrorKind::PeerGone | ErrorKind::TimedOut);
+        if done.as_ref().is_err_and(is_lost) {
             self.distrusted.add(self.node, self.way);
         }
         done

@@ -112,6 +112,9 @@ pub struct SegmentEntry {
     /// Whose the ownership is; none: nobody's so far, or an older daemon's.
     #[serde(default)]
     pub claimant: Option<Claimant>,
+    /// Counts the changes of this entry. It goes along where the directory's revisions do not: into another directory.
+    #[serde(default)]
+    pub version: u64,
 }
 
 impl SegmentEntry {
@@ -121,10 +124,18 @@ impl SegmentEntry {
         Record { segment: self.segment, term: self.term, owner: self.owner, in_sync: self.in_sync.clone() }
     }
 
-    /// The protocol's record, as it stands at `revision`.
+    /// The protocol's record, as it stands at `revision`. An entry of an older daemon's has no version but that.
     #[must_use]
     pub fn versioned(&self, revision: Revision) -> Versioned {
-        Versioned { version: RecordVersion(revision.0), record: self.record() }
+        let version = if self.version == 0 { revision.0 } else { self.version };
+        Versioned { version: RecordVersion(version), record: self.record() }
+    }
+
+    /// The same as the next change after what stood at `revision`: later than all before.
+    #[must_use]
+    pub fn next(&self, revision: Option<Revision>) -> Self {
+        let version = revision.map_or(0, |revision| self.versioned(revision).version.0);
+        Self { version: version + 1, ..self.clone() }
     }
 
     /// The same segment with another record.
@@ -186,6 +197,18 @@ mod tests {
             "access": { "uid": 0, "gid": 0, "mode": 0 }, "created": 0,
         }))
         .expect("an entry")
+    }
+
+    #[test]
+    fn versions_rise_also_where_revisions_do_not() {
+        let version = |entry: &SegmentEntry, revision| entry.versioned(Revision(revision)).version.0;
+        let old = empty();
+        assert_eq!(version(&old, 57), 57, "an older daemon's");
+        let first = old.next(Some(Revision(57)));
+        assert_eq!(version(&first, 60), 58);
+        let moved = first.next(Some(Revision(3)));
+        assert_eq!(version(&moved, 4), 59, "in another directory, which has hardly begun");
+        assert_eq!(version(&empty().next(None), 1000), 1);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use segstore::control::message::{Event, Fault, FaultKind, Holder, SegmentInfo};
 use segstore_core::id::Member;
 use segstore_core::layout::Ownership;
-use segstore_core::record::Swap;
+use segstore_core::record::{RecordVersion, Swap};
 
 use super::{Node, directory_fault};
 use crate::cluster::{Claimant, SegmentEntry, check_name, holder_key, node_key, segment_key};
@@ -86,17 +86,18 @@ impl Node {
         }
     }
 
-    /// Writes a segment, if nothing came between.
+    /// Writes a segment, if nothing came between; gives the record's new version.
     pub(crate) async fn write_segment(
         &self,
         name: &str,
         expected: Option<Revision>,
         entry: &SegmentEntry,
-    ) -> Result<Result<Revision, Option<Entry>>, Fault> {
-        let value = Value { bytes: encode(entry)?, lease: None };
+    ) -> Result<Result<RecordVersion, Option<Entry>>, Fault> {
+        let entry = entry.next(expected);
+        let value = Value { bytes: encode(&entry)?, lease: None };
         let swapped = self.directory.compare_swap(&segment_key(name), expected, Some(value)).await;
         Ok(match swapped.map_err(|error| directory_fault(&error))? {
-            Swapped::Made(revision) => Ok(revision),
+            Swapped::Made(_) => Ok(RecordVersion(entry.version)),
             Swapped::Conflict(found) => Err(found),
         })
     }

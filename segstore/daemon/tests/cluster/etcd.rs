@@ -94,36 +94,46 @@ fn two_clusters_live_in_one_etcd() {
     assert!(of("one/") > 3 && of("one/") == of("two/"), "{keys}");
 }
 
-/// The application is not ended by it.
+/// The application is not ended by it, whatever it is about to change: a replica on the node of the directory is lost while that is
+/// stopped, and etcd counts far less than a directory that has lived for long.
 #[test]
 fn a_cluster_grows_from_a_file_to_etcd() {
-    let mut cluster = Cluster::start(3, &[]);
+    let mut cluster = Cluster::start(3, &["--transport", "tcp"]);
     let session = cluster.session(1);
-    let mut segment = opened(&session, &options());
-    for n in 2..10 {
-        write_state(&mut segment, n);
-        segment.checkpoint().unwrap();
+    for number in 0..100 {
+        let name = format!("passing{number}");
+        session.create(&name, &options().replicas(1)).unwrap();
+        session.remove(&name, false).unwrap();
     }
+    let mut owner = cluster.client(1, "writer", &["s"]);
+    owner.line("owner").expect("it becomes the owner");
+    until("both replicas are in sync", || {
+        (cluster.session(1).lookup("s").ok()?.record.record.in_sync.len() == 2).then_some(())
+    });
     let etcd = three();
     cluster.move_to_etcd(&etcd.endpoints());
-    for n in 10..20 {
-        write_state(&mut segment, n);
-        segment.checkpoint().unwrap();
+    until("the owner has its two replicas again, in its term", || {
+        owner.line("acknowledged").expect("it goes on");
+        let record = cluster.session(2).lookup("s").ok()?.record.record;
+        (record.term.0 == 1 && record.in_sync.len() == 2).then_some(())
+    });
+    // More than a pipe holds of what it said before.
+    for _ in 0..6000 {
+        owner.line("acknowledged").expect("it goes on");
     }
-    let info = cluster.session(2).lookup("s").unwrap();
-    assert_eq!((info.record.record.term.0, info.record.record.in_sync.len()), (1, 2));
     // The record is changed, and changes hands.
-    let gone =
-        cluster.session(0).lookup("s").unwrap().places.into_iter().find(|place| place.node_name != "n1").unwrap();
+    let places = cluster.session(1).lookup("s").unwrap().places;
+    let gone = places.into_iter().find(|place| place.node_name != "n1").unwrap();
     let gone = usize::from(gone.node_name != "n0") * 2;
     cluster.kill(gone);
     until("it goes on without that node", || {
-        write_state(&mut segment, 20);
-        let done = segment.checkpoint().ok()?;
-        (done.in_sync == 1).then_some(())
+        owner.line("acknowledged").expect("it goes on");
+        let places = cluster.session(1).lookup("s").ok()?.places;
+        places.iter().all(|place| place.node_name != format!("n{gone}")).then_some(())
     });
-    drop((segment, session));
+    owner.kill();
+    let acknowledged = owner.last_number("acknowledged").unwrap();
     let standby = OpenOptions::new().stand_by(Some(Duration::from_secs(30)));
     let segment = cluster.session(2 - gone).open("s", &standby).unwrap();
-    assert_eq!(check_state(segment.bytes()), 20);
+    assert!(check_state(segment.bytes()) >= acknowledged);
 }

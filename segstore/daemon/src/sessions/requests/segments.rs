@@ -82,6 +82,7 @@ async fn make(client: &Client, name: &str, shape: Shape, keeping: Keeping, acces
         created: now(),
         events: Vec::new(),
         claimant: None,
+        version: 0,
     };
     let names: Vec<_> = places.iter().map(|place| place.name.as_str()).collect();
     let mut why = format!("with replicas on {}", names.join(", "));
@@ -94,7 +95,10 @@ async fn make(client: &Client, name: &str, shape: Shape, keeping: Keeping, acces
         return Err(Fault::new(FaultKind::Unreachable, text));
     }
     match node.write_segment(name, None, &entry).await {
-        Ok(Ok(revision)) => Ok(Answer::Segment(Box::new(node.describe(name, &entry, revision, None)))),
+        Ok(Ok(RecordVersion(version))) => {
+            entry.version = version;
+            Ok(Answer::Segment(Box::new(node.describe(name, &entry, Revision(version), None))))
+        }
         Ok(Err(_)) => {
             node.forget(segment, true).await;
             Err(exists(name))
@@ -217,12 +221,12 @@ pub(super) async fn swap(
         new.note(event);
     }
     match node.write_segment(name, Some(revision), &new).await? {
-        Ok(Revision(version)) => {
+        Ok(version) => {
             if changes_owner {
                 client.session.claimed(name, new.record().ownership());
                 node.sessions.keep();
             }
-            Ok(Answer::Swapped { version: RecordVersion(version) })
+            Ok(Answer::Swapped { version })
         }
         Err(Some(found)) => {
             let current: SegmentEntry = crate::node::parse(&found)?;
