@@ -25,8 +25,8 @@ impl Better {
         };
         let is_due = now >= *next;
         if is_due {
-            // Long unasked for: it was reached over its best way meanwhile.
-            *pause = if now > *next + LONGEST { FIRST } else { (*pause * 2).min(LONGEST) };
+            // Long unasked for: it was reached over its best way meanwhile, or nobody has lost anything by a pause.
+            *pause = if now > *next + 2 * LONGEST { FIRST } else { (*pause * 2).min(LONGEST) };
             *next = now + *pause;
         }
         is_due
