@@ -113,9 +113,9 @@ impl Domains {
             match self.dial_over(way, to, share, memories) {
                 Err(DialError::OutOfReach(why)) => problems.push(format!("{}: {why}", way.provider())),
                 Ok((endpoint, regions)) => {
-                    let is_best = self.better(way, to).next().is_none();
+                    let is_best = to.better(way).next().is_none();
                     let instead = (!is_best).then(|| problems.join("; "));
-                    let is_trusted = !self.distrusted.has(place.member.node, way);
+                    let is_trusted = !is_last(&way);
                     return Ok(Dialled { way, endpoint, regions, instead, is_trusted });
                 }
                 Err(refused) => return Err(refused),
@@ -127,11 +127,6 @@ impl Domains {
         Err(DialError::OutOfReach(format!("node {}: {}", place.node_name, problems.join("; "))))
     }
 
-    /// The ways that are better than this one, and that this node and the replica's have in common.
-    fn better(&self, than: Way, to: &Destination<'_>) -> impl Iterator<Item = Way> {
-        to.ways([Way::Shm, Way::Verbs, Way::Tcp]).filter(move |way| *way < than)
-    }
-
     /// Whether a replica is reached over a better way than this one, for operations on this memory: by an endpoint that is closed at
     /// once.
     pub(crate) fn dial_better(
@@ -141,7 +136,7 @@ impl Domains {
         memory: &Memory,
     ) -> std::result::Result<(), DialError> {
         let mut why = DialError::OutOfReach("there is no better way".into());
-        for way in self.better(than, to) {
+        for way in to.better(than) {
             match self.dial_over(way, to, to.limit, [memory]) {
                 Ok(_) => return Ok(()),
                 Err(error) => why = error,
@@ -190,6 +185,11 @@ impl Domains {
 impl Destination<'_> {
     fn is_own(&self) -> bool {
         self.writer.is_some() && self.place.member.node == self.channel.welcome().node
+    }
+
+    /// The ways that are better than this one, and that this node and the replica's have in common.
+    fn better(&self, than: Way) -> impl Iterator<Item = Way> {
+        self.ways([Way::Shm, Way::Verbs, Way::Tcp]).filter(move |way| *way < than)
     }
 
     /// Those of the ways that this node and the replica's have in common.

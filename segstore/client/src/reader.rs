@@ -25,7 +25,6 @@ use crate::name::HeldName;
 use crate::options::LoadOptions;
 use crate::session::{self, Inner as Session};
 use crate::takeover::{self, unexpected, views};
-use crate::way::Way;
 use crate::working::{Working, in_memory};
 
 /// How long a slot is held at most: a reader that died does not hold it for longer.
@@ -187,8 +186,7 @@ fn of_owner(
         }
         Err(fault) => return Err(Failure::Owner(fault)),
     };
-    let is_distrusted = || session.domains.distrusted.has(held.member.node, Way::Verbs);
-    let was_distrusted = is_distrusted();
+    let has_other_way = session.domains.distrusted.news_of(held.member.node);
     let read = of_hold(session, info, copy, held);
     // A hold that is not ended now ends by itself.
     let _ = session.channel.ask(Request::EndHold { name: info.name.clone(), number: held.number }, Some(ANSWER));
@@ -197,8 +195,7 @@ fn of_owner(
             passed_over.extend(wrong);
             Err(Failure::Passing(format!("{} holds it damaged; another replica is asked", held.member)))
         }
-        // It may be reached over another way.
-        Err(Failure::Passing(why)) if is_distrusted() && !was_distrusted => Err(Failure::Passing(why)),
+        Err(Failure::Passing(why)) if has_other_way() => Err(Failure::Passing(why)),
         Err(Failure::Passing(why)) => {
             passed_over.push((held.member, Unusable::OutOfReach));
             Err(Failure::Passing(why))

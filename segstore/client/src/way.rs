@@ -53,7 +53,13 @@ impl Distrusted {
         self.nodes().remove(&node);
     }
 
-    /// Whether this way comes last: after a failure that was not known before, another attempt may take another way.
+    /// Tells later whether data has come not to get through to a node since now: then another attempt may take another way.
+    pub(crate) fn news_of(&self, node: NodeId) -> impl Fn() -> bool {
+        let was_known = self.has(node, Way::Verbs);
+        move || !was_known && self.has(node, Way::Verbs)
+    }
+
+    /// Whether this way comes last.
     pub(crate) fn has(&self, node: NodeId, way: Way) -> bool {
         way == Way::Verbs && self.nodes().get(&node).is_some_and(|since| since.elapsed() < DISTRUST)
     }

@@ -19,7 +19,6 @@ use crate::causes::Causes;
 use crate::control::message::Place;
 use crate::error::Result;
 use crate::session::Inner as Session;
-use crate::way::Way;
 use crate::working::{Working, in_memory};
 use source::Source;
 
@@ -75,8 +74,7 @@ impl<'s> Loader<'s> {
         let mut missing: Vec<_> = std::iter::once(0..self.geometry.blocks_of(header.length)).collect();
         while let Some(origin) = self.origins.pop_front() {
             let (member, slot) = (origin.place.member, origin.slot);
-            let is_distrusted = || self.session.domains.distrusted.has(member.node, Way::Verbs);
-            let was_distrusted = is_distrusted();
+            let has_other_way = self.session.domains.distrusted.news_of(member.node);
             let mut source = match self.open(&origin, working, &scratch) {
                 Ok(source) => source,
                 Err(why) => {
@@ -99,7 +97,7 @@ impl<'s> Loader<'s> {
                 Err(Broken::Unusable(why)) => self.problems.push((member, slot, why)),
                 Err(Broken::Lost(error)) => {
                     tracing::warn!(segment = self.name, "the copy that was being read is out of reach: {error}");
-                    if is_distrusted() && !was_distrusted {
+                    if has_other_way() {
                         self.origins.push_front(origin);
                         continue;
                     }
