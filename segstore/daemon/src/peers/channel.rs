@@ -99,14 +99,12 @@ fn explain(error: io::Error) -> io::Error {
 
 /// Why there was no connection, if that was it.
 fn not_connected(status: &Status) -> Option<&NotConnected> {
-    let mut error: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(status);
-    while let Some(cause) = error {
-        if let Some(found) = cause.downcast_ref() {
-            return Some(found);
-        }
-        error = cause.source();
-    }
-    None
+    causes(status).find_map(|cause| cause.downcast_ref())
+}
+
+/// What a status comes from, and what that comes from.
+pub(crate) fn causes(status: &Status) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    std::iter::successors(std::error::Error::source(status), |cause| cause.source())
 }
 
 /// Whether nothing can have been done: there was no connection.
@@ -122,13 +120,10 @@ pub fn describe(status: &Status) -> String {
         return why.to_string();
     }
     let mut text = status.message().to_owned();
-    let mut error: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(status);
-    while let Some(cause) = error {
-        let more = cause.to_string();
+    for more in causes(status).map(ToString::to_string) {
         if !text.contains(&more) {
             text = format!("{text}: {more}");
         }
-        error = cause.source();
     }
     text
 }

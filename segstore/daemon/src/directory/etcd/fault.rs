@@ -4,7 +4,7 @@ use etcd_client::Error;
 use tonic::{Code, Status};
 
 use crate::directory::{DirectoryError, LeaseId};
-use crate::peers::describe;
+use crate::peers::{causes, describe};
 
 /// What one member's error means.
 #[derive(Debug)]
@@ -21,7 +21,6 @@ pub(super) enum Fault {
 const NO_LEASE: [&str; 2] = ["requested lease not found", "lease not found"];
 const NO_SPACE: &str = "database space exceeded";
 const NO_LEADER: &str = "etcdserver: no leader";
-const COMPACTED: &str = "required revision has been compacted";
 
 impl Fault {
     pub(super) fn refused(why: &str) -> Self {
@@ -48,7 +47,6 @@ impl Fault {
             _ if NO_LEASE.iter().any(|what| says(what)) => over(),
             _ if says(NO_SPACE) => Self::Final(DirectoryError::Full(text.to_owned())),
             _ if says(NO_LEADER) || was_not_connected(status) => Self::NotAsked(describe(status)),
-            _ if says(COMPACTED) => Self::Unknown(text.to_owned()),
             Code::PermissionDenied | Code::Unauthenticated | Code::InvalidArgument | Code::Unimplemented => {
                 Self::refused(text)
             }
@@ -81,12 +79,5 @@ impl From<Fault> for DirectoryError {
 
 /// A connection was refused, or could not be made: the request has not left this process.
 fn was_not_connected(status: &Status) -> bool {
-    let mut error: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(status);
-    while let Some(cause) = error {
-        if cause.to_string().contains("tcp connect error") || cause.is::<tonic::ConnectError>() {
-            return true;
-        }
-        error = cause.source();
-    }
-    false
+    causes(status).any(|cause| cause.is::<tonic::ConnectError>() || cause.to_string().contains("tcp connect error"))
 }
