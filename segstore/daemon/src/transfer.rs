@@ -3,8 +3,9 @@
 use std::io::{Read, Write};
 use std::path::Path;
 
-use segstored::config::Config;
+use segstored::config::{Config, DirectoryAt};
 use segstored::directory::document::Document;
+use segstored::directory::{Directory, DirectoryError};
 use segstored::peers::Channels;
 use segstored::peers::tls::Identity;
 
@@ -17,7 +18,7 @@ pub(crate) fn export(config: &Config, file: &Path) -> Result<(), Failure> {
     text.push(b'\n');
     let written = if file == Path::new("-") { std::io::stdout().write_all(&text) } else { std::fs::write(file, &text) };
     written.map_err(|error| format!("{}: {error}", file.display()))?;
-    eprintln!("segstored: {} entries exported", document.len());
+    eprintln!("segstored: {} entries exported", document.count());
     Ok(())
 }
 
@@ -31,20 +32,18 @@ pub(crate) fn import(config: &Config, file: &Path) -> Result<(), Failure> {
     };
     read.map_err(|error| format!("{}: {error}", file.display()))?;
     let document = Document::parse(&text).map_err(|why| format!("{}: {why}", file.display()))?;
-    let count = in_directory(config, async |directory| document.import(directory).await)?;
-    eprintln!("segstored: {count} entries imported");
+    in_directory(config, async |directory| document.import(directory).await)?;
+    eprintln!("segstored: {} entries imported", document.count());
     Ok(())
 }
 
 fn in_directory<T>(
     config: &Config,
-    work: impl AsyncFnOnce(&dyn segstored::directory::Directory) -> Result<T, segstored::directory::DirectoryError>,
+    work: impl AsyncFnOnce(&dyn Directory) -> Result<T, DirectoryError>,
 ) -> Result<T, Failure> {
     // Nothing changes meanwhile: whoever would change a directory in a file has the same lock.
-    let _locked = match config.directory {
-        segstored::config::DirectoryAt::Own => Some(lock(&config.data_dir)?),
-        _ => None,
-    };
+    let is_own = config.directory == DirectoryAt::Own;
+    let _locked = is_own.then(|| lock(&config.data_dir)).transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let secret = Identity::from_file(&config.secret_file)?;

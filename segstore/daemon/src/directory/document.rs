@@ -2,10 +2,12 @@
 //!
 //! What is tied to a lease is left out: leases are of one directory, and who holds one writes anew what is tied to it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::{Directory, DirectoryError, Swapped, Value};
+use super::{Directory, DirectoryError, Entry, Swapped, Value};
 
 /// The version of the format.
 const VERSION: u32 = 1;
@@ -37,25 +39,23 @@ impl Document {
     ///
     /// # Errors
     /// The directory does not answer, or is another cluster's, or this one's after it has gone on.
-    pub async fn import(&self, directory: &dyn Directory) -> Result<usize, DirectoryError> {
+    pub async fn import(&self, directory: &dyn Directory) -> Result<(), DirectoryError> {
+        let encode = |(key, value): &(String, Json)| Ok((key.clone(), serde_json::to_vec(value)?));
+        let entries: serde_json::Result<BTreeMap<_, _>> = self.entries.iter().map(encode).collect();
+        let entries = entries.map_err(|error| DirectoryError::Refused(error.to_string()))?;
+        let check = |found: &Entry| match entries.get(&found.key) {
+            Some(bytes) if *bytes == found.value => Ok(()),
+            _ => Err(occupied(&found.key)),
+        };
         // Before anything is changed.
-        for entry in directory.list("").await?.entries {
-            let is_same = self.entries.iter().any(|(key, value)| {
-                *key == entry.key && serde_json::from_slice::<Json>(&entry.value).is_ok_and(|found| found == *value)
-            });
-            if !is_same {
-                return Err(occupied(&entry.key));
-            }
-        }
-        for (key, value) in &self.entries {
-            let bytes = serde_json::to_vec(value).map_err(|error| DirectoryError::Refused(error.to_string()))?;
+        directory.list("").await?.entries.iter().try_for_each(check)?;
+        for (key, bytes) in &entries {
             let new = Value { bytes: bytes.clone(), lease: None };
-            match directory.compare_swap(key, None, Some(new)).await? {
-                Swapped::Conflict(Some(entry)) if entry.value != bytes => return Err(occupied(key)),
-                Swapped::Made(_) | Swapped::Conflict(_) => {}
+            if let Swapped::Conflict(Some(found)) = directory.compare_swap(key, None, Some(new)).await? {
+                check(&found)?;
             }
         }
-        Ok(self.entries.len())
+        Ok(())
     }
 
     /// Reads it from JSON.
@@ -73,14 +73,8 @@ impl Document {
 
     /// How many entries it has.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.entries.len()
-    }
-
-    /// Whether it has none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
     }
 }
 
