@@ -170,8 +170,7 @@ async fn until_asked(
     }
 }
 
-/// One daemon to a data directory.
-/// Nobody else uses this folder as long as it is held.
+/// One daemon to a data directory: nobody else uses it as long as this is held.
 pub(crate) fn lock(data_dir: &Path) -> Result<Flock<File>, Failure> {
     let saying = |error: &dyn std::fmt::Display| format!("data_dir {}: {error}", data_dir.display());
     DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(|error| saying(&error))?;
@@ -216,7 +215,7 @@ fn open_domains(config: &Config) -> Result<(Domains, Vec<Server>), Failure> {
     } else if directory.exists() {
         former = Some(Shm::in_directory(directory).open()?);
     }
-    let rdma = matches!(config.transport, Transport::Auto | Transport::Verbs).then(|| config.rdma.open());
+    let rdma = config.rdma.wanted.then(|| config.rdma.open());
     match rdma {
         Some(Ok(rdma)) => domains.push((VERBS.to_owned(), rdma)),
         Some(Err(error)) if config.transport == Transport::Verbs => {

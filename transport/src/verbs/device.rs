@@ -12,6 +12,7 @@ use super::events::{Events, Health};
 use super::gid::{self, Entry, Kind, Wanted};
 use super::options::Options;
 use super::sys::{Driver, check, made};
+use super::wire::packet;
 use crate::{Error, ErrorKind, Result};
 
 /// The longest single transfer that is asked of a device, in bytes, even if it takes longer ones.
@@ -66,6 +67,12 @@ pub(super) struct Port {
     pub(super) max_message: u32,
 }
 
+impl Port {
+    fn is_ethernet(&self) -> bool {
+        u32::from(self.link) == ib::IBV_LINK_LAYER_ETHERNET
+    }
+}
+
 /// What of a device's limits matters here.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
@@ -115,7 +122,7 @@ impl Device {
 
 /// On Ethernet it is the priority of a VLAN, of which there are eight.
 fn check_service_level(port: &Port, level: u8) -> Result<()> {
-    if u32::from(port.link) == ib::IBV_LINK_LAYER_ETHERNET && level > 7 {
+    if port.is_ethernet() && level > 7 {
         return Err(Error::invalid(format!("service level {level}: RoCE has 0 to 7 (`rdma_service_level`)")));
     }
     Ok(())
@@ -123,12 +130,11 @@ fn check_service_level(port: &Port, level: u8) -> Result<()> {
 
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Port { number, link, mtu, gid, .. } = self.port;
+        let Port { number, mtu, gid, .. } = self.port;
         let device = self.context.name();
-        let link = if u32::from(link) == ib::IBV_LINK_LAYER_ETHERNET { "Ethernet" } else { "InfiniBand" };
+        let link = if self.port.is_ethernet() { "Ethernet" } else { "InfiniBand" };
         let windows = if self.limits.windows { "with" } else { "without" };
-        // The code of a packet's length counts in powers of two from 256 bytes on.
-        let packet = 128_u32 << mtu;
+        let packet = packet(mtu);
         write!(f, "{device} port {number}, {link}, address {gid}, packets of {packet} bytes, {windows} memory windows")
     }
 }

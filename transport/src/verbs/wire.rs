@@ -126,7 +126,7 @@ pub const MESSAGE: u32 = 16;
 pub const MAX_PACKET: u32 = packet(5);
 
 /// The bytes of a packet of that code.
-const fn packet(mtu: u8) -> u32 {
+pub(super) const fn packet(mtu: u8) -> u32 {
     128 << mtu
 }
 
