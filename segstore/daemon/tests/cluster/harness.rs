@@ -53,8 +53,7 @@ impl Cluster {
     /// So many nodes whose directory is in an etcd.
     #[cfg(feature = "etcd")]
     pub(super) fn on_etcd(endpoints: &[String], nodes: usize, options: &[&str]) -> Cluster {
-        let directory = ["--directory", "etcd", "--etcd-endpoints", &endpoints.join(",")].map(str::to_owned).to_vec();
-        Cluster::start_with(directory, None, Vec::new(), nodes, options)
+        Cluster::start_with(in_etcd(endpoints), None, Vec::new(), nodes, options)
     }
 
     fn start_with(
@@ -129,7 +128,7 @@ impl Cluster {
             self.logs()
         );
         self.keeper = None;
-        self.directory = ["--directory", "etcd", "--etcd-endpoints", &endpoints.join(",")].map(str::to_owned).to_vec();
+        self.directory = in_etcd(endpoints);
         for _ in 0..2 {
             let imported = self.command(0).arg("--import-directory").arg(&document).status().unwrap();
             assert!(imported.success(), "an import may be repeated: {}", self.logs());
@@ -278,6 +277,12 @@ impl Cluster {
         let log = |node| std::fs::read_to_string(self.log(node)).unwrap_or_default();
         (0..self.daemons.len()).map(|node| format!("--- n{node}\n{}", log(node))).collect()
     }
+}
+
+/// Options of a daemon whose directory is there.
+#[cfg(feature = "etcd")]
+fn in_etcd(endpoints: &[String]) -> Vec<String> {
+    ["--directory", "etcd", "--etcd-endpoints", &endpoints.join(",")].map(str::to_owned).to_vec()
 }
 
 impl Drop for Cluster {

@@ -33,7 +33,11 @@ impl Fixture for EtcdFixture {
 /// Waits until it answers.
 async fn reach(server: &EtcdServer, prefix: &str) -> Etcd {
     let access = Access { endpoints: server.endpoints(), ..Access::default() };
-    let directory = Etcd::new(&access, prefix).unwrap();
+    reach_by(&access, prefix).await
+}
+
+async fn reach_by(access: &Access, prefix: &str) -> Etcd {
+    let directory = Etcd::new(access, prefix).unwrap();
     let until = Instant::now() + Duration::from_secs(20);
     while let Err(error) = directory.list("").await {
         assert!(Instant::now() < until, "{error}");
@@ -173,12 +177,7 @@ async fn an_etcd_with_tls_knows_its_nodes_and_is_known() {
         identity: Some(authority.sign("a node")),
         user: None,
     };
-    let directory = Etcd::new(&access, "a/").unwrap();
-    let until = Instant::now() + Duration::from_secs(20);
-    while let Err(error) = directory.list("").await {
-        assert!(Instant::now() < until, "{error}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let directory = reach_by(&access, "a/").await;
     put(&directory, "a", None, b"1").await;
     let wrong = [
         (Access { authority: Some(other.pem()), ..access.clone() }, "is `etcd_ca_file` the authority"),
