@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -14,6 +13,8 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use segstore::Session;
 use tempfile::TempDir;
+
+use crate::ports::unused;
 
 /// How long anything may take before the test counts as hung.
 pub(super) const WATCHDOG: Duration = Duration::from_secs(60);
@@ -45,7 +46,7 @@ impl Cluster {
 
     /// The same, its daemons and its clients with these further variables.
     pub(super) fn start_in(environment: Vec<(&'static str, OsString)>, nodes: usize, options: &[&str]) -> Cluster {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let free = unused();
         let directory = ["--directory", &free].map(str::to_owned).to_vec();
         Cluster::start_with(directory, Some(free), environment, nodes, options)
     }

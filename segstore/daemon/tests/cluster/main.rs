@@ -16,6 +16,8 @@ mod mistakes;
 mod moves;
 mod nodes;
 mod owners;
+#[path = "../common/ports.rs"]
+mod ports;
 mod readers;
 mod roles;
 mod strangers;

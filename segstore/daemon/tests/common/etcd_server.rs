@@ -1,6 +1,5 @@
 //! A real etcd, of one member or several, on this machine. Its data is in memory: a busy disk takes it hundreds of milliseconds.
 
-use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -8,6 +7,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
+
+use crate::ports::unused;
 
 /// How its clients reach it, and who they are.
 pub(crate) const QUICK: [&str; 4] = ["--heartbeat-interval", "50", "--election-timeout", "500"];
@@ -28,15 +29,11 @@ impl EtcdServer {
     /// So many members, each with these options.
     pub(crate) fn start(members: usize, options: &[&str]) -> Self {
         let place = tempfile::tempdir_in("/dev/shm").unwrap();
-        let address = || {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            listener.local_addr().unwrap().to_string()
-        };
         let is_secure = options.contains(&"--cert-file");
         let scheme = if is_secure { "https" } else { "http" };
         let member = |_| Member {
-            client: format!("{scheme}://{}", address()),
-            peer: format!("http://{}", address()),
+            client: format!("{scheme}://{}", unused()),
+            peer: format!("http://{}", unused()),
             process: None,
         };
         let mut server = Self { members: (0..members).map(member).collect(), place };
@@ -91,7 +88,8 @@ impl EtcdServer {
             if done.status.success() {
                 return String::from_utf8(done.stdout).unwrap();
             }
-            assert!(Instant::now() < until, "etcdctl {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+            let said = String::from_utf8_lossy(&done.stderr);
+            assert!(Instant::now() < until, "etcdctl {arguments:?}: {said}\n{}", self.logs());
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -106,8 +104,18 @@ impl EtcdServer {
             if let Some(at) = leads.and_then(|endpoint| self.endpoints().iter().position(|found| *found == endpoint)) {
                 return at;
             }
-            assert!(Instant::now() < until, "nobody leads: {status}");
+            assert!(Instant::now() < until, "nobody leads: {status}\n{}", self.logs());
         }
+    }
+
+    /// The last that each member said.
+    fn logs(&self) -> String {
+        let last = |at| {
+            let log = std::fs::read_to_string(self.place.path().join(format!("m{at}.log"))).unwrap_or_default();
+            let lines: Vec<_> = log.lines().collect();
+            format!("m{at}:\n{}\n", lines[lines.len().saturating_sub(15)..].join("\n"))
+        };
+        (0..self.members.len()).map(last).collect()
     }
 }
 

@@ -8,6 +8,9 @@ mod etcd;
 #[cfg(feature = "etcd")]
 #[path = "../common/etcd_server.rs"]
 mod etcd_server;
+#[cfg(feature = "etcd")]
+#[path = "../common/ports.rs"]
+mod ports;
 mod promises;
 
 macro_rules! promises {
