@@ -25,8 +25,13 @@ fn lines(marks: &Path) -> Vec<String> {
     std::fs::read_to_string(marks).unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
+/// The process of a node's daemon; none while that is just being written.
+fn daemon_if_known(cluster: &Cluster, node: usize) -> Option<u32> {
+    std::fs::read_to_string(cluster.file(&format!("n{node}/segstored.pid"))).unwrap().trim().parse().ok()
+}
+
 fn daemon(cluster: &Cluster, node: usize) -> u32 {
-    std::fs::read_to_string(cluster.file(&format!("n{node}/segstored.pid"))).unwrap().trim().parse().unwrap()
+    daemon_if_known(cluster, node).unwrap()
 }
 
 /// Has node 2 reach the directory over a link.
@@ -42,7 +47,8 @@ fn behind_a_link(cluster: &Cluster) -> (Link, Child) {
     let log = File::options().append(true).open(cluster.file("n2/segstored.log")).unwrap();
     let again = segstored().arg("--config").arg(&config).stdout(Stdio::null()).stderr(log).spawn().unwrap();
     until("it serves again", || {
-        daemon(cluster, 2) == again.id() && Session::connect_to(cluster.socket(2)).is_ok_and(|n2| n2.nodes().is_ok())
+        daemon_if_known(cluster, 2) == Some(again.id())
+            && Session::connect_to(cluster.socket(2)).is_ok_and(|n2| n2.nodes().is_ok())
     });
     (link, again)
 }
