@@ -90,6 +90,12 @@ rules! {
     Minimum = "minimum",
     /// A replica on the owner's own node does not count towards the minimum.
     OwnNode = "own-node",
+    /// A healthy replica is let go only when all who stay have shown that they hold what is acknowledged.
+    ProveWhoStays = "prove-who-stays",
+    /// A healthy replica that is let go takes part until its removal is confirmed, and all who stay have shown themselves once more.
+    PartAfterRemoval = "part-after-removal",
+    /// Who is about to be let go counts again when somebody who was to stay is lost.
+    CountAgain = "count-again",
     /// A replica is forgotten only if the request names it.
     NameTheForgotten = "name-the-forgotten",
     /// A replica is forgotten only in the name of an owner that is not older than the highest it remembers.

@@ -15,6 +15,19 @@ pub(super) enum Role {
     Adding,
     /// On the owner's own node: makes a restart there instant, and counts for nothing.
     Local,
+    /// Healthy, and no member any more: gets the pushes, until those who are members have shown that they do without it.
+    Parting,
+}
+
+/// Whether a replica that stays has shown that it holds what is acknowledged, since another one is to be let go.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Proof {
+    /// It has not.
+    Missing,
+    /// It is being looked at, under this number.
+    Asked(u64),
+    /// By a push that it took, or as it was looked at.
+    Given,
 }
 
 /// The way to a replica. While it is [`Link::Connecting`] nobody is removed: the attempt under way waits.
@@ -51,8 +64,9 @@ pub(super) struct Follower {
     pub(super) member: Member,
     pub(super) role: Role,
     link: Link,
-    /// To be removed even if no attempt needs it.
+    /// To be let go even if no attempt needs that.
     pub(super) leaving: bool,
+    proof: Proof,
     slots: Vec<Slot>,
     /// The slot that holds the newest acknowledged image, or a newer one that may stand in for it.
     newest: Option<u32>,
@@ -63,7 +77,7 @@ impl Follower {
     /// `bases` says for each slot what it can be brought up to date from.
     pub(super) fn new(member: Member, role: Role, bases: Vec<Option<Stamp>>, newest: Option<u32>) -> Self {
         let slots = bases.into_iter().map(|base| Slot { base, pins: 0 }).collect();
-        Self { member, role, link: Link::Connecting, leaving: false, slots, newest, push: None }
+        Self { member, role, link: Link::Connecting, leaving: false, proof: Proof::Missing, slots, newest, push: None }
     }
 
     /// Whether acknowledgements wait for this replica: because they rely on it, or because a push to it still reads working
@@ -72,7 +86,9 @@ impl Follower {
         match self.role {
             Role::InSync => true,
             Role::Adding if rule::holds(Rule::WaitWhileAdding) => true,
-            Role::Adding | Role::Joining | Role::Local => self.is_busy() && rule::holds(Rule::MemoryRests),
+            Role::Adding | Role::Joining | Role::Local | Role::Parting => {
+                self.is_busy() && rule::holds(Rule::MemoryRests)
+            }
         }
     }
 
@@ -123,6 +139,7 @@ impl Follower {
         if let Some(push) = self.push.as_mut().filter(|push| !push.done && push.epoch == image.epoch) {
             push.done = true;
             self.slots[push.slot as usize].base = Some(image);
+            self.proof = Proof::Given;
         }
     }
 
@@ -147,6 +164,51 @@ impl Follower {
     pub(super) fn disconnect(&mut self, link: Link) {
         self.link = link;
         self.push.take_if(|push| !push.done);
+    }
+
+    /// Whether it is a member and is to be let go, or was one and has not been let go so far.
+    pub(super) fn is_parting(&self) -> bool {
+        self.role == Role::Parting || self.role == Role::InSync && self.leaving
+    }
+
+    /// Whether it is a member, and is to remain one.
+    pub(super) fn stays(&self) -> bool {
+        self.role == Role::InSync && !self.leaving
+    }
+
+    /// What it has shown is from before what it is to show.
+    pub(super) fn forget_proof(&mut self) {
+        self.proof = Proof::Missing;
+    }
+
+    pub(super) fn is_proven(&self) -> bool {
+        self.proof == Proof::Given || !rule::holds(Rule::ProveWhoStays)
+    }
+
+    /// It is looked at under this number, if it has shown nothing and nobody looks so far.
+    pub(super) fn ask(&mut self, number: u64) -> bool {
+        let is_missing = self.proof == Proof::Missing;
+        if is_missing {
+            self.proof = Proof::Asked(number);
+        }
+        is_missing
+    }
+
+    /// Who looked under this number has seen that it holds what is acknowledged. Whether that was still asked for.
+    pub(super) fn prove(&mut self, number: u64) -> bool {
+        let is_asked = self.proof == Proof::Asked(number);
+        if is_asked {
+            self.proof = Proof::Given;
+        }
+        is_asked
+    }
+
+    /// It counts again.
+    pub(super) fn recall(&mut self) {
+        self.leaving = false;
+        if self.role == Role::Parting {
+            self.role = Role::Joining;
+        }
     }
 
     /// From now on the slot that `epoch` was pushed to is the one to spare.

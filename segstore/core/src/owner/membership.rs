@@ -95,7 +95,8 @@ impl Owner {
     /// The in-sync set as it should be: without what fails the attempt under way, with what is being added. Nobody is removed if
     /// nothing could be acknowledged afterwards: a link that comes back is cheaper than a full copy.
     pub(super) fn desired_set(&self) -> Vec<Member> {
-        let stays = |f: &Follower| f.role == Role::InSync && !f.leaving && !self.is_failing(f);
+        let may_part = self.may_part();
+        let stays = |f: &Follower| f.role == Role::InSync && !(f.leaving && may_part) && !self.is_failing(f);
         let joins = |f: &Follower| f.role == Role::Adding && f.is_connected() && !f.leaving;
         let mut desired: Vec<_> = self.followers.iter().filter(|f| stays(f) || joins(f)).map(|f| f.member).collect();
         let someone_stays = self.followers.iter().any(|f| stays(f) && f.is_connected());
@@ -113,6 +114,7 @@ impl Owner {
         if holder != self.ownership {
             return self.fence(holder);
         }
+        let mut someone_parts = false;
         for follower in &mut self.followers {
             let is_member = current.record.in_sync.contains(&follower.member);
             match follower.role {
@@ -121,15 +123,23 @@ impl Owner {
                     self.actions.push_back(Action::Added(follower.member));
                 }
                 Role::Adding => follower.role = Role::Joining,
+                // It holds what is acknowledged, and is reached (again): it goes only if those who stay do without it.
+                Role::InSync if !is_member && follower.is_connected() && rule::holds(Rule::PartAfterRemoval) => {
+                    follower.role = if follower.leaving { Role::Parting } else { Role::Joining };
+                    someone_parts |= follower.leaving;
+                }
                 Role::InSync if !is_member => self.actions.push_back(Action::Removed(follower.member)),
                 _ => {}
             }
+        }
+        if someone_parts {
+            self.forget_proofs();
         }
         let in_sync = current.record.in_sync.as_slice();
         self.keep(|f| match f.role {
             Role::InSync => in_sync.contains(&f.member),
             Role::Joining => !f.leaving,
-            Role::Adding | Role::Local => true,
+            Role::Adding | Role::Local | Role::Parting => true,
         });
         self.directory.settle(current);
         self.advance();

@@ -15,6 +15,7 @@ mod hold;
 mod links;
 mod membership;
 mod outcome;
+mod parting;
 mod replicas;
 mod start;
 
@@ -77,7 +78,14 @@ pub enum Action {
         /// How many of those are on other nodes than the owner's: they survive it.
         elsewhere: usize,
     },
-    /// The replica has left the in-sync set. End what is still under way to it.
+    /// Look which closed images a replica holds, from now on; then call [`Owner::seen`].
+    Look {
+        /// The replica.
+        member: Member,
+        /// Names this look.
+        look: u64,
+    },
+    /// The replica has left the in-sync set, and is let go. End what is still under way to it.
     Removed(Member),
     /// The replica has come into the in-sync set.
     Added(Member),
@@ -112,6 +120,7 @@ pub struct Owner {
     directory: Directory,
     holds: Vec<Hold>,
     holds_given: u64,
+    looks: u64,
     end: Option<End>,
     actions: VecDeque<Action>,
 }
@@ -137,6 +146,7 @@ impl Owner {
             directory: Directory::new(start.record),
             holds: Vec::new(),
             holds_given: 0,
+            looks: 0,
             end: None,
             actions: VecDeque::with_capacity(8),
         }
@@ -223,6 +233,7 @@ impl Owner {
             return;
         }
         self.start_pushes();
+        self.part();
         self.acknowledge();
         self.promote();
         self.change_set();

@@ -8,20 +8,23 @@ use crate::rule::{self, Rule};
 use crate::slot::SlotView;
 
 impl Owner {
-    /// Lets go of a replica. One of the in-sync set is removed from it, if it is not the last.
+    /// Lets go of a replica that nothing relies on so far. One of the in-sync set stays: see [`Owner::dismiss`].
     pub fn remove(&mut self, member: Member) {
         self.keep(|f| f.member != member || matches!(f.role, Role::InSync | Role::Adding));
-        if let Some(follower) = self.follower_mut(member) {
+        if let Some(follower) = self.follower_mut(member).filter(|f| f.role == Role::Adding) {
             follower.leaving = true;
         }
         self.advance();
     }
 
-    /// Where a repair can copy from: a member of the in-sync set, its slot with the newest acknowledged image, and that image.
-    #[must_use]
-    pub fn repair_source(&self) -> Option<(Member, u32, Stamp)> {
-        let mut sources = self.followers.iter().filter(|f| f.role == Role::InSync && f.is_connected() && !f.leaving);
-        sources.find_map(|f| Some((f.member, f.newest_slot()?, f.newest_image()?)))
+    /// Where a repair can copy from, those first that stay: a member of the in-sync set, its slot with the newest acknowledged image, and
+    /// that image.
+    pub fn repair_sources(&self) -> impl Iterator<Item = (Member, u32, Stamp)> + '_ {
+        let sources = |leaving| {
+            self.followers.iter().filter(move |f| f.role == Role::InSync && f.is_connected() && f.leaving == leaving)
+        };
+        let source = |f: &Follower| Some((f.member, f.newest_slot()?, f.newest_image()?));
+        sources(false).chain(sources(true)).filter_map(source)
     }
 
     /// A repair has ended: every slot of `member` has the blocks that were last modified up to `base`. With `closed`, that slot

@@ -160,6 +160,21 @@ configurations! {
     );
     /// A replica is removed, repaired and added again.
     removed_and_repaired: Config { processes: 1, commits: [2, 0, 0], ..small(Faults { cuts: 1, repairs: 1, ..NONE }) };
+    /// A healthy replica is let go, or kept after all, while another loses its memory or its link.
+    let_go: quick_or(
+        small(Faults { dismissals: 1, memory_losses: 1, ..NONE }),
+        Config { commits: [2, 0, 0], ..small(Faults { dismissals: 2, memory_losses: 1, cuts: 1, ..NONE }) },
+    );
+    /// The directory's answers are lost or come late while a replica is let go.
+    let_go_late: quick_or(
+        Config { processes: 1, ..small(Faults { dismissals: 1, lost_replies: 1, losses: 1, memory_losses: 1, ..NONE }) },
+        small(Faults { dismissals: 1, lost_replies: 1, cuts: 1, memory_losses: 1, ..NONE }),
+    );
+    /// Of three replicas one is let go.
+    one_of_three_is_let_go: quick_or(
+        Config { in_sync: 3, processes: 1, ..small(Faults { dismissals: 1, memory_losses: 1, ..NONE }) },
+        Config { in_sync: 3, processes: 1, ..small(Faults { dismissals: 2, memory_losses: 2, cuts: 1, ..NONE }) },
+    );
     /// A replica is lost, and another repaired while a rival takes over.
     lost_and_repaired: quick_or(
         Config { processes: 2, ..repairing(Faults { kills: 1, ..NONE }) },

@@ -29,6 +29,7 @@ const ANY: Faults = Faults {
     releases: 2,
     orphans: 4,
     reads: 6,
+    dismissals: 6,
     resizes: 6,
 };
 

@@ -9,6 +9,7 @@ mod fence;
 mod forgetting;
 mod levelling;
 mod membership;
+mod parting;
 mod push;
 mod reading;
 mod repair;
@@ -31,6 +32,7 @@ const ANY: Faults = Faults {
     releases: 9,
     orphans: 9,
     reads: 9,
+    dismissals: 9,
     resizes: 9,
 };
 

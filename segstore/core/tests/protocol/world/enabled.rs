@@ -123,7 +123,7 @@ impl World {
             }
             _ => {}
         }
-        if self.faults.repairs > 0 && owning.owner.repair_source().is_some() && !self.is_repairing(p) {
+        if self.faults.repairs > 0 && owning.owner.repair_sources().next().is_some() && !self.is_repairing(p) {
             let members = || owning.owner.followers().chain(owning.owner.in_sync().iter().copied());
             let own = |r: usize| Some(r) == self.local || self.collocated && r == p;
             let out = |r: &usize| !members().any(|member| replica_of(&member) == *r) && !own(*r);
@@ -132,6 +132,7 @@ impl World {
         if self.faults.lost_repairs > 0 && self.is_repairing(p) {
             steps.push(Step::RepairUnanswered(p));
         }
+        self.enabled_for_parting(p, owning, steps);
         if self.faults.releases > 0 {
             steps.push(Step::Release(p));
         }

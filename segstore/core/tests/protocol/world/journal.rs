@@ -21,6 +21,8 @@ pub enum Violation {
     TooFew,
     /// A daemon forgot a replica that the record lists.
     ForgottenInSync,
+    /// A healthy replica was let go, and none of those who stay holds what is acknowledged.
+    LetGo,
     /// Two images were acknowledged of which neither contains the other.
     Forked,
 }

@@ -8,6 +8,7 @@ mod enabled;
 mod journal;
 mod network;
 mod owning;
+mod parting;
 mod process;
 mod reader;
 mod repairs;
@@ -89,6 +90,8 @@ pub struct Faults {
     pub orphans: u8,
     /// Somebody who owns nothing reads the segment.
     pub reads: u8,
+    /// An owner is to let go of a replica, or is to keep it after all.
+    pub dismissals: u8,
     /// A checkpoint changes the segment's length.
     pub resizes: u8,
 }
@@ -111,6 +114,7 @@ impl Config {
             releases: 0,
             orphans: 0,
             reads: 0,
+            dismissals: 0,
             resizes: 0,
         };
         Self {

@@ -141,7 +141,9 @@ impl World {
                 let image = self.processes[p].owning_mut().unwrap().attempt.take();
                 self.journal.acknowledge(image.unwrap());
             }
+            Action::Look { member, look } => self.processes[p].looks.push((member, look)),
             Action::Removed(member) => {
+                self.check_let_go(p, member);
                 let to_it = |e: &&mut Endpoint| e.process == p && e.member == member;
                 self.endpoints.iter_mut().filter(to_it).for_each(|e| e.abandoned = true);
             }

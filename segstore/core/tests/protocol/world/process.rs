@@ -54,6 +54,8 @@ pub struct Process {
     pub load: Option<(SlotHeader, Vec<(Member, u32)>)>,
     /// What a takeover has loaded: the changes and the bytes.
     pub loaded: Option<(Changes, Vec<u8>)>,
+    /// Looks at replicas that it waits for.
+    pub looks: Vec<(Member, u64)>,
     /// Repairs that ended, with their owner, replica, base and closed slot.
     pub repaired: Vec<(Ownership, Member, Stamp, Option<u32>)>,
 }
@@ -68,6 +70,7 @@ impl Process {
             fences: Vec::new(),
             load: None,
             loaded: None,
+            looks: Vec::new(),
             repaired: Vec::new(),
         }
     }

@@ -27,7 +27,7 @@ impl World {
         self.faults.repairs -= 1;
         let (source, by, followers) = match &self.processes[p].stage {
             Stage::Owning(owning) => {
-                (owning.owner.repair_source(), owning.owner.ownership(), owning.owner.followers().collect())
+                (owning.owner.repair_sources().next(), owning.owner.ownership(), owning.owner.followers().collect())
             }
             Stage::TakingOver(takeover) => {
                 (self.early_repair_source(p), takeover.claimed().unwrap().ownership(), vec![])

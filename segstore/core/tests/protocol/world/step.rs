@@ -53,6 +53,14 @@ pub enum Step {
     GiveUp(usize),
     /// A process is killed. What is in flight may still land.
     Kill(usize),
+    /// An owner is to let go of a replica.
+    Dismiss(usize, usize),
+    /// An owner is to keep a replica after all.
+    Recall(usize, usize),
+    /// An owner sees what a replica holds.
+    Look(usize, usize),
+    /// An owner does not see what a replica holds.
+    LookLost(usize, usize),
     /// A replica's daemon restarts, with its memory.
     Restart(usize),
     /// A replica's node restarts, without its memory.
@@ -91,6 +99,9 @@ impl Step {
             | Self::Lose(p, _)
             | Self::RepairUnanswered(p)
             | Self::Release(p)
+            | Self::Dismiss(p, _)
+            | Self::Recall(p, _)
+            | Self::LookLost(p, _)
             | Self::StopTrying(p, _) => p == process,
             Self::RepairArrives(_) | Self::WorkGoesOn(..) | Self::LateSwap(_) | Self::LevelArrives(_) => false,
             Self::Restart(_) | Self::LoseMemory(_) | Self::LookForOrphan(_) | Self::ForgetOrphan(_) => false,
@@ -102,7 +113,7 @@ impl Step {
     pub fn is_progress_of(self, process: usize) -> bool {
         match self {
             Self::Directory(p) | Self::Load(p) | Self::Repaired(p) => p == process,
-            Self::OutOfReach(p, _) => p == process,
+            Self::OutOfReach(p, _) | Self::Look(p, _) => p == process,
             Self::Fence(p, _) | Self::Connect(p, _) | Self::Deliver(p, _) | Self::Complete(p, _) => p == process,
             Self::RepairArrives(_) | Self::WorkGoesOn(..) => true,
             _ => false,

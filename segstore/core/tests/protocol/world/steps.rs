@@ -87,6 +87,13 @@ impl World {
                 self.faults.kills -= 1;
                 self.end_process(p);
             }
+            Step::Dismiss(p, r) => self.dismiss(p, r),
+            Step::Recall(p, r) => self.recall(p, r),
+            Step::Look(p, r) => self.look(p, r, true),
+            Step::LookLost(p, r) => {
+                self.faults.partitions -= 1;
+                self.look(p, r, false);
+            }
             Step::Restart(r) => {
                 self.faults.restarts -= 1;
                 self.replicas[r].restart();
