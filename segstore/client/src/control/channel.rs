@@ -111,12 +111,22 @@ impl Line {
         })
     }
 
+    /// The next message. A demand that this library does not know is answered with that.
     fn read(&self) -> io::Result<ToClient> {
-        let mut head = [0; 4];
-        (&self.stream).read_exact(&mut head)?;
-        let mut json = vec![0; frame::length::<ToClient>(head)?];
-        (&self.stream).read_exact(&mut json)?;
-        frame::decode(&json)
+        loop {
+            let mut head = [0; 4];
+            (&self.stream).read_exact(&mut head)?;
+            let mut json = vec![0; frame::length::<ToClient>(head)?];
+            (&self.stream).read_exact(&mut json)?;
+            match (frame::decode(&json), frame::unknown(&json)) {
+                (Err(error), Some(number)) => {
+                    let text =
+                        format!("version {} of the library does not know it: {error}", env!("CARGO_PKG_VERSION"));
+                    self.write(&ToDaemon::Report(number, Err(Fault::new(FaultKind::Unsupported, text))))?;
+                }
+                (message, _) => return message,
+            }
+        }
     }
 
     fn end(&self) {

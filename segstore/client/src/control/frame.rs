@@ -2,7 +2,7 @@
 
 use std::io;
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 
 use super::message::{Answer, Demand, Fault, Report, Request};
@@ -76,9 +76,35 @@ fn check<T: Message>(length: usize) -> io::Result<u32> {
 /// The message in a frame's JSON.
 ///
 /// # Errors
-/// It is no such message.
+/// It is no such message; see [`unknown`].
 pub fn decode<T: Message>(json: &[u8]) -> io::Result<T> {
     serde_json::from_slice(json).map_err(|error| {
         io::Error::new(io::ErrorKind::InvalidData, format!("a message that makes no sense here: {error}"))
     })
+}
+
+/// The number of a request or a demand that is not known here: the other side is newer, and waits for an answer.
+#[must_use]
+pub fn unknown(json: &[u8]) -> Option<u64> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Asked {
+        Request(u64, IgnoredAny),
+        Demand(u64, IgnoredAny),
+    }
+    let (Asked::Request(number, _) | Asked::Demand(number, _)) = serde_json::from_slice(json).ok()?;
+    Some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_has_a_number() {
+        assert_eq!(unknown(br#"{"demand":[7,{"sing":{"name":"s"}}]}"#), Some(7));
+        assert_eq!(unknown(br#"{"request":[8,"dance"]}"#), Some(8));
+        assert_eq!(unknown(br#"{"answer":[8,{"Ok":"done"}]}"#), None);
+        assert!(decode::<ToClient>(br#"{"demand":[7,{"sing":{"name":"s"}}]}"#).is_err());
+    }
 }

@@ -33,7 +33,7 @@ pub(super) async fn serve(stream: UnixStream, node: Arc<Node>) -> io::Result<()>
     let (mut from, to) = stream.into_split();
     let (outgoing, frames) = mpsc::channel(OUTGOING);
     let writer = tokio::spawn(write(to, frames));
-    let hello = tokio::time::timeout(HELLO, read(&mut from)).await;
+    let hello = tokio::time::timeout(HELLO, read(&mut from, &outgoing)).await;
     let hello = hello.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no hello in five seconds")))?;
     let (_seat, session) = match seat.and_then(|seat| Ok((seat, welcome(&node, &credentials, hello)?))) {
         Ok((seat, (session, answer))) => {
@@ -71,7 +71,7 @@ async fn converse(
     running: &mut JoinSet<()>,
 ) -> io::Error {
     loop {
-        match read(from).await {
+        match read(from, outgoing).await {
             Ok(ToDaemon::Report(number, report)) => client.session.report(number, report),
             Ok(ToDaemon::Request(number, _)) if running.len() >= REQUESTS => {
                 let text = format!("{REQUESTS} requests of this connection wait for their answers: wait for one first");
@@ -114,12 +114,21 @@ fn welcome(node: &Node, credentials: &Credentials, hello: ToDaemon) -> Result<(A
     Ok((session, answer))
 }
 
-async fn read(from: &mut OwnedReadHalf) -> io::Result<ToDaemon> {
-    let mut head = [0; 4];
-    from.read_exact(&mut head).await?;
-    let mut json = vec![0; frame::length::<ToDaemon>(head)?];
-    from.read_exact(&mut json).await?;
-    frame::decode(&json)
+/// The next message. A request that this daemon does not know is answered with that.
+async fn read(from: &mut OwnedReadHalf, outgoing: &Outgoing) -> io::Result<ToDaemon> {
+    loop {
+        let mut head = [0; 4];
+        from.read_exact(&mut head).await?;
+        let mut json = vec![0; frame::length::<ToDaemon>(head)?];
+        from.read_exact(&mut json).await?;
+        match (frame::decode(&json), frame::unknown(&json)) {
+            (Err(error), Some(number)) => {
+                let text = format!("version {} of the daemon does not know it: {error}", env!("CARGO_PKG_VERSION"));
+                let _ = outgoing.send(ToClient::Answer(number, Err(Fault::new(FaultKind::Unsupported, text)))).await;
+            }
+            (message, _) => return message,
+        }
+    }
 }
 
 async fn write(mut to: OwnedWriteHalf, mut frames: mpsc::Receiver<ToClient>) {
