@@ -70,6 +70,37 @@ pub(crate) enum Command {
     /// node may run the program soon: it gets TERM, and is killed before the lease is over, whatever its time to end. When another session
     /// takes the name by force, it is killed at once.
     Run(Run),
+    /// Keep a segment in another number of replicas from here on
+    ///
+    /// Its owner makes what is missing, and lets go of what is too much as soon as it has seen that the others are well; this is waited for.
+    /// Where nobody owns the segment, its next owner does it.
+    Replicas {
+        /// The segment
+        name: String,
+        /// How many, on other nodes than its owner's
+        number: u32,
+        /// How long to wait until it is so
+        #[arg(long, default_value = "1m", value_name = "TIME", value_parser = parse_time)]
+        wait: Duration,
+    },
+    /// Move everything off a node, and say when its machine may be switched off
+    ///
+    /// It gets no further replica from then on, also after it was started again, until `--undo`. Owners make another replica of what it
+    /// has, and then let that one go; segments that nobody owns are owned by this command meanwhile. Applications that own segments there
+    /// are named, and waited for: they are to be ended there, or others are to take over.
+    ///
+    /// It ends with 0 when nothing is left there. When the time is over before that, it says what is left and why, and the node goes on
+    /// being drained: ask again.
+    Drain {
+        /// The node
+        node: String,
+        /// End that: it may get replicas again
+        #[arg(long)]
+        undo: bool,
+        /// How long to wait until nothing is left
+        #[arg(long, default_value = "10m", value_name = "TIME", value_parser = parse_time)]
+        wait: Duration,
+    },
     /// Remove a segment and every copy of it
     Rm {
         /// The segment

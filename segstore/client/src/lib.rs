@@ -47,7 +47,9 @@ mod time;
 mod way;
 mod working;
 
-pub use control::message::{Event, HeldName, Holder, NodeInfo, OwnerState, Place, ReplicaInfo, SegmentInfo, Status};
+pub use control::message::{
+    Event, HeldName, Holder, Left, NodeInfo, OwnerState, Place, ReplicaInfo, SegmentInfo, Status,
+};
 pub use error::{Error, Result};
 pub use fabric::Fabric;
 pub use hold::Hold;

@@ -12,6 +12,7 @@ use crate::compare::Before;
 use crate::control::message::{BelowMinimum, SegmentInfo};
 use crate::engine::Engine;
 use crate::engine::seat::Shared;
+use crate::engine::wanted::Wanted;
 use crate::error::{Error, Result};
 use crate::name::HeldName;
 use crate::options::{OpenOptions, Tracking};
@@ -84,7 +85,7 @@ impl Segment {
         };
         let owner = Owner::new(taken.start, policy).on_node(session.channel.welcome().node);
         let length = taken.changes.length();
-        let engine = Engine::new(owner, &keeping, options.wait, length, began.elapsed());
+        let engine = Engine::new(owner, Wanted::of(&taken.info), options.wait, length, began.elapsed());
         let memory = taken.working.memory().clone();
         let shared = Shared::new(session.clone(), taken.info, geometry, memory, options.patience, engine);
         let before = (options.tracking == Tracking::Compared).then(|| Before::of(&taken.working, length));

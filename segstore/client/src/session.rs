@@ -11,7 +11,7 @@ use segstore_core::layout::{Geometry, Ownership};
 
 use crate::control::channel::{Asked, Channel, Reporter};
 use crate::control::message::{
-    Answer, Bytes, Demand, Event, Fault, Holder, NodeInfo, Place, Request, SegmentInfo, Status,
+    Answer, Bytes, Demand, Event, Fault, Holder, Left, NodeInfo, Place, Request, SegmentInfo, Status,
 };
 use crate::control::rdma::RdmaDevice;
 use crate::domains::Domains;
@@ -104,8 +104,9 @@ impl Session {
             .and_then(Path::file_name)
             .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         let on_demand = Box::new(move |demand: Demand, reporter: Reporter| {
-            let (Demand::Hold { name, .. } | Demand::EndHold { name, .. } | Demand::State { name }) = &demand;
-            let segment = segments.lock().unwrap_or_else(PoisonError::into_inner).get(name).and_then(Weak::upgrade);
+            let segments = segments.lock().unwrap_or_else(PoisonError::into_inner);
+            let segment = segments.get(demand.name()).and_then(Weak::upgrade);
+            drop(segments);
             // Nobody there: the reporter says so when it is dropped.
             let Some(segment) = segment else { return };
             segment.bring(match demand {
@@ -113,6 +114,7 @@ impl Session {
                     event::Event::Hold { time: Duration::from_millis(time), without, reporter }
                 }
                 Demand::EndHold { number, .. } => event::Event::EndHold { number, reporter },
+                Demand::Changed { .. } => event::Event::Changed(reporter),
                 Demand::State { .. } => event::Event::State(reporter),
             });
         });
@@ -256,6 +258,35 @@ impl Session {
     pub fn release(&self, name: &str) -> Result<()> {
         self.inner.names.set_ours(name, false);
         self.inner.release(name)
+    }
+
+    /// Keeps a segment in so many replicas on other nodes than its owner's, from here on. An owner that runs is told; until as many are
+    /// in sync, or fewer, takes as long as filling them, or as its next checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Invalid`]: a segment has 1 to 16, and no fewer than its minimum.
+    pub fn set_replicas(&self, name: &str, replicas: u32) -> Result<SegmentInfo> {
+        self.inner.segment(name, Request::SetReplicas { name: name.to_owned(), replicas })
+    }
+
+    /// Begins to drain a node (`on`), or ends that: it gets no further replica, and owners move off it what they have there.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Unreachable`]: it is down; [`Error::Refused`]: only root, and the daemon's own user, may.
+    pub fn drain(&self, node: &str, on: bool) -> Result<()> {
+        self.inner.done(node, Request::Drain { node: node.to_owned(), on }, Some(ANSWER))
+    }
+
+    /// What keeps a node from being switched off: replicas that are needed, and whose owners make others elsewhere if it is drained; and
+    /// applications there that own segments. What nobody owns, nobody moves: who opens it does.
+    ///
+    /// # Errors
+    /// As [`drain`](Self::drain).
+    pub fn left(&self, node: &str) -> Result<Vec<Left>> {
+        match self.inner.ask(node, Request::Left { node: node.to_owned() }, Some(ANSWER))? {
+            Answer::Left(left) => Ok(left),
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// Removes a segment and every copy of it.

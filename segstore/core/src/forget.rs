@@ -37,7 +37,7 @@ impl Forgettable {
     /// Of the replicas `kept` by a node: those that neither the record nor its owner, who has `followers`, knows anything of.
     ///
     /// `kept` is what stood there before `record` was read, and an owner asks for one replica at a time. So none of these is in
-    /// the in-sync set, nor will be: whom an owner adds is made and filled anew.
+    /// the in-sync set, nor will be: whom an owner adds is made and filled anew, or has not ceased to follow it.
     ///
     /// # Errors
     /// The asker is not the segment's owner.

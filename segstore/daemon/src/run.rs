@@ -14,7 +14,7 @@ use segstored::cluster::{Membership, NodeEntry, View};
 use segstored::config::{Config, DirectoryAt, EtcdAt, Transport};
 use segstored::directory::{Directory, Embedded, Remote};
 use segstored::lease::Keeper;
-use segstored::node::{Calls, Node, forget_orphans, forget_removed};
+use segstored::node::{Calls, Draining, Node, forget_orphans, forget_removed};
 use segstored::peers::tls::Identity;
 use segstored::peers::{Channels, Peers, server};
 use segstored::replicas::{Domains, Options, Replicas, SHM};
@@ -76,6 +76,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
         host,
         storage: config.storage,
         keeps_directory: served.is_some(),
+        draining: Draining::read(config.data_dir.join("draining")),
         rdma: config.rdma.clone(),
         directory: directory.clone(),
         view: View::default(),
@@ -100,6 +101,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     tokio::spawn(forget_orphans(node.clone()));
     tokio::spawn(forget_removed(node.clone()));
     tokio::spawn(node.sessions.clone().hold_again(node.clone()));
+    tokio::spawn(node.sessions.clone().tell_of_draining(node.clone()));
 
     if let Some(address) = config.metrics {
         tokio::spawn(metrics::serve(listen(address, "metrics").await?, node.clone()));
@@ -303,6 +305,7 @@ fn describe(node: Arc<Node>, address: String, memory_dir: String) -> impl Fn() -
             replicas: usage.replicas,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             directory: node.keeps_directory,
+            draining: node.draining.is_on(),
         }
     }
 }

@@ -5,6 +5,8 @@
 #[path = "cluster/harness.rs"]
 #[expect(dead_code, reason = "the cluster's tests use the rest")]
 mod harness;
+#[path = "common/ports.rs"]
+mod ports;
 
 #[path = "../../../transport/tests/counting/mod.rs"]
 mod counting;

@@ -3,12 +3,14 @@
 pub(crate) mod dev;
 pub(crate) mod directory;
 pub(crate) mod doctor;
+pub(crate) mod drain;
 pub(crate) mod events;
 pub(crate) mod get;
 pub(crate) mod ls;
 pub(crate) mod nodes;
 pub(crate) mod perf;
 pub(crate) mod put;
+pub(crate) mod replicas;
 pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod shell;

@@ -26,6 +26,7 @@ pub(crate) fn run(context: &Context, forget: Option<&str>) -> Result<(), Failure
             (None, false) => "down",
         }];
         is.extend(node.storage.then_some("storage"));
+        is.extend(node.draining.then_some("draining"));
         is.extend(node.directory.then_some("directory"));
         vec![
             node.name.clone(),

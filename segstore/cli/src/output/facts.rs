@@ -93,7 +93,7 @@ struct State {
 
 impl From<&SegmentInfo> for Segment {
     fn from(info: &SegmentInfo) -> Self {
-        let SegmentInfo { name, record, shape, keeping, access, created, holder, places } = info;
+        let SegmentInfo { name, record, shape, keeping, access, created, holder, places, draining: _ } = info;
         let replica = |place: &segstore::Place| Replica {
             node: place.node_name.clone(),
             in_sync: true,
@@ -194,6 +194,7 @@ pub(crate) struct Node {
     /// Why nobody knows whether it is up now.
     stale: Option<String>,
     storage: bool,
+    draining: bool,
     directory: bool,
     memory_dir: String,
     used_bytes: u64,
@@ -211,6 +212,7 @@ impl From<&NodeInfo> for Node {
             up: node.up,
             stale: node.stale.clone(),
             storage: node.storage,
+            draining: node.draining,
             directory: node.directory,
             memory_dir: node.memory_dir.clone(),
             used_bytes: node.used,

@@ -9,6 +9,7 @@ use segstore_core::replica::Refused;
 use segstore_core::slot::SlotView;
 
 use super::link::Link;
+use super::wanted::Wanted;
 use crate::control::channel::Reporter;
 use crate::control::message::Place;
 use crate::way::Way;
@@ -31,8 +32,10 @@ pub(crate) enum Event {
     SwapUnknown,
     /// There is no record any more.
     Unlinked,
-    /// The record.
-    RecordRead(Versioned),
+    /// The record, and how the segment is to be kept.
+    RecordRead(Versioned, Wanted),
+    /// What a replica holds, as far as it could be seen: the newest image.
+    Seen { member: Member, look: u64, newest: Option<Stamp> },
     /// The copy on this node, and a link to it.
     LocalFound { place: Place, link: Box<Link>, slots: Vec<SlotView> },
     /// There is none, and none can be made now.
@@ -49,6 +52,8 @@ pub(crate) enum Event {
     Hold { time: Duration, without: Vec<Member>, reporter: Reporter },
     /// End a hold.
     EndHold { number: u64, reporter: Reporter },
+    /// How the segment is to be kept, or where, is another matter now.
+    Changed(Reporter),
     /// Say how the segment is.
     State(Reporter),
 }

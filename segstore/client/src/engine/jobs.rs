@@ -10,10 +10,12 @@ use segstore_core::id::{Epoch, Member, Stamp};
 use segstore_core::layout::Ownership;
 use segstore_core::record::Swap;
 use segstore_core::replica::{Refused, Request as ReplicaRequest};
+use segstore_core::slot::SlotView;
 
 use super::event::Event;
 use super::link::Link;
 use super::seat::Shared;
+use super::wanted::Wanted;
 use crate::control::message::{Answer, Fault, FaultKind, Place, Request};
 use crate::domains::{Destination, DialError, PATIENCE};
 use crate::error::Error;
@@ -41,6 +43,8 @@ pub(crate) enum Job {
     Connect { member: Member, patience: Duration },
     /// Look whether a replica is reached over a better way.
     Look { member: Member, than: Way },
+    /// See what a replica holds, from now on.
+    See { member: Member, look: u64 },
     /// Wait before another replica is asked for.
     Rest,
     /// Wait until a replica that was filled should be in sync.
@@ -103,6 +107,7 @@ fn perform(shared: &Arc<Shared>, job: Job) {
         Job::ReadRecord => read_record(shared),
         Job::Connect { member, patience } => connect(shared, member, patience),
         Job::Look { member, than } => look(shared, member, than),
+        Job::See { member, look } => see(shared, member, look),
         Job::Local => local(shared),
         Job::Settle(member) => {
             std::thread::sleep(LONGEST_PAUSE);
@@ -175,8 +180,9 @@ fn read_record(shared: &Arc<Shared>) {
         let request = Request::Lookup { name: shared.name.clone() };
         match shared.session.channel.ask(request, Some(DIRECTORY)) {
             Ok(Answer::Segment(info)) => {
+                let wanted = Wanted::of(&info);
                 info.places.into_iter().for_each(|place| shared.learn(place));
-                return shared.bring(Event::RecordRead(info.record));
+                return shared.bring(Event::RecordRead(info.record, wanted));
             }
             Err(Fault { kind: FaultKind::NotFound, .. }) => return shared.bring(Event::Unlinked),
             Ok(_) | Err(_) => pauses.pause(),
@@ -242,6 +248,20 @@ fn open(shared: &Arc<Shared>, place: &Place, limit: Duration) -> Result<Link, Di
     let session = &shared.session;
     let to = Destination { channel: &session.channel, name: &shared.name, place, writer: Some(request), limit };
     Link::open(&session.domains, &to, &shared.working, &shared.geometry)
+}
+
+/// What its node says that it holds.
+fn see(shared: &Arc<Shared>, member: Member, look: u64) {
+    let newest = shared.session.heads(&shared.name, member).map(|heads| {
+        let views = views(shared.segment, &shared.geometry, &heads);
+        views.iter().filter_map(SlotView::image).max()
+    });
+    if let Err(error) = &newest {
+        tracing::warn!(segment = %shared.name, %member, "no replica is let go, since one that is to stay cannot be seen: {error}");
+        // Before it is tried again.
+        std::thread::sleep(LONGEST_PAUSE);
+    }
+    shared.bring(Event::Seen { member, look, newest: newest.ok().flatten() });
 }
 
 /// As a reader, which disturbs nobody.

@@ -9,6 +9,7 @@ pub(crate) mod jobs;
 pub(crate) mod link;
 pub(crate) mod seat;
 mod state;
+pub(crate) mod wanted;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +20,7 @@ use segstore_core::owner::{Action, BeginError, End, Outcome, Owner};
 use segstore_core::push::{Checkpoint, Target};
 use segstore_transport::Wait;
 
-use crate::control::message::{Keeping, Report};
+use crate::control::message::Report;
 use crate::stats::Durations;
 use crate::way::Way;
 use better::Better;
@@ -27,6 +28,7 @@ use event::Event;
 use jobs::Job;
 use link::{Link, Progress};
 use seat::Shared;
+use wanted::Wanted;
 
 /// How long a thread sleeps at most before it looks at everything again.
 const NAP: Duration = Duration::from_millis(2);
@@ -40,12 +42,15 @@ pub(crate) struct Engine {
     returned: Option<Box<Changes>>,
     committed: Option<Committed>,
     holds: Vec<(u64, Instant)>,
-    replicas_wanted: usize,
+    wanted: Wanted,
+    /// Those that are to be let go, and why.
+    dismissed: Vec<(Member, &'static str)>,
     repairing: bool,
+    /// Repairs in a row that came to nothing: perhaps for their source.
+    repairs_failed: usize,
     /// Why there is no further replica, when one was asked for last.
     unrepaired: Option<String>,
-    /// Whether a copy on this node is wanted, and whether it is being sought.
-    local_wanted: bool,
+    /// Whether a copy on this node is being sought.
     seeking_local: bool,
     warnings: Vec<(Member, String)>,
     /// Replicas whose link broke in a checkpoint, since when: until one reaches them.
@@ -77,7 +82,7 @@ pub(crate) struct Committed {
 }
 
 impl Engine {
-    pub(crate) fn new(owner: Owner, keeping: &Keeping, wait: Wait, length: u64, load_time: Duration) -> Self {
+    pub(crate) fn new(owner: Owner, wanted: Wanted, wait: Wait, length: u64, load_time: Duration) -> Self {
         let mut times = Durations::default();
         times.record(load_time);
         Self {
@@ -87,10 +92,11 @@ impl Engine {
             returned: None,
             committed: None,
             holds: Vec::new(),
-            replicas_wanted: keeping.replicas as usize,
+            wanted,
+            dismissed: Vec::new(),
             repairing: false,
+            repairs_failed: 0,
             unrepaired: None,
-            local_wanted: keeping.local,
             seeking_local: false,
             warnings: Vec::new(),
             losses: Vec::new(),
@@ -298,26 +304,37 @@ impl Engine {
 
     /// Carries out what the owner wants.
     fn act(&mut self, shared: &Arc<Shared>) {
-        while let Some(action) = self.owner.poll() {
-            match action {
-                Action::Push { member, epoch, target } => self.push(shared, member, epoch, target),
-                Action::Swap(swap) => {
-                    let causes = self.warnings.clone();
-                    shared.start(Job::Swap(swap, causes));
-                }
-                Action::ReadRecord => shared.start(Job::ReadRecord),
-                Action::Committed { epoch, in_sync, elsewhere } => {
-                    self.acknowledge(Committed { epoch, in_sync, elsewhere });
-                }
-                Action::Removed(member) => self.removed(shared, member),
-                Action::Added(member) => {
-                    tracing::info!(segment = %shared.name, %member, "a replica came into the in-sync set");
-                    self.forget_warnings(member);
-                }
-                Action::Ended(end) => self.ended(shared, end),
+        loop {
+            while let Some(action) = self.owner.poll() {
+                self.perform(shared, action);
+            }
+            if !self.trim(shared) {
+                break;
             }
         }
         self.replenish(shared);
+    }
+
+    fn perform(&mut self, shared: &Arc<Shared>, action: Action) {
+        match action {
+            Action::Push { member, epoch, target } => self.push(shared, member, epoch, target),
+            Action::Swap(swap) => {
+                let dismissed = self.dismissed.iter().map(|(member, why)| (*member, (*why).to_owned()));
+                let causes = self.warnings.iter().cloned().chain(dismissed).collect();
+                shared.start(Job::Swap(swap, causes));
+            }
+            Action::ReadRecord => shared.start(Job::ReadRecord),
+            Action::Look { member, look } => shared.start(Job::See { member, look }),
+            Action::Committed { epoch, in_sync, elsewhere } => {
+                self.acknowledge(Committed { epoch, in_sync, elsewhere });
+            }
+            Action::Removed(member) => self.removed(shared, member),
+            Action::Added(member) => {
+                tracing::info!(segment = %shared.name, %member, "a replica came into the in-sync set");
+                self.forget_warnings(member);
+            }
+            Action::Ended(end) => self.ended(shared, end),
+        }
     }
 
     /// A replica came in: nothing is amiss with it, and it takes the place of one that was missed.
@@ -352,7 +369,10 @@ impl Engine {
         self.unlink(member);
         self.losses.retain(|(lost, _)| *lost != member);
         self.better.forget(member);
-        tracing::warn!(segment = %shared.name, %member, "a replica has left the in-sync set");
+        match self.dismissed.extract_if(.., |(dismissed, _)| *dismissed == member).next() {
+            Some((_, why)) => tracing::info!(segment = %shared.name, %member, "a replica was let go: {why}"),
+            None => tracing::warn!(segment = %shared.name, %member, "a replica has left the in-sync set"),
+        }
         shared.forget(member);
     }
 
@@ -361,27 +381,6 @@ impl Engine {
         self.end();
         self.end_attempt();
         shared.close();
-    }
-
-    /// Asks for another replica where one is missing.
-    fn replenish(&mut self, shared: &Arc<Shared>) {
-        if self.local_wanted && !self.seeking_local && self.owner.end().is_none() {
-            // A member of the in-sync set on this node is as good.
-            self.seeking_local = !self.owner.followers().any(|member| member.node == shared.node);
-            if self.seeking_local {
-                shared.start(Job::Local);
-            }
-        }
-        // Those that were filled and are not in sync so far count: they will be.
-        let elsewhere = self.owner.followers().filter(|member| member.node != shared.node).count();
-        if self.repairing || elsewhere >= self.replicas_wanted || self.owner.end().is_some() {
-            return;
-        }
-        if let Some((source, slot, base)) = self.owner.repair_source() {
-            self.repairing = true;
-            let members = self.owner.followers().collect();
-            shared.start(Job::Repair { ownership: self.owner.ownership(), members, source, slot, base });
-        }
     }
 
     fn happen(&mut self, shared: &Arc<Shared>, event: Event) {
@@ -394,12 +393,18 @@ impl Engine {
             Event::Conflicted(current) => self.owner.conflicted(current),
             Event::SwapUnknown => self.owner.swap_unknown(),
             Event::Unlinked => self.owner.unlinked(),
-            Event::RecordRead(current) => self.owner.record_read(current),
+            Event::RecordRead(current, wanted) => {
+                self.wanted = wanted;
+                self.owner.record_read(current);
+            }
+            Event::Seen { member, look, newest } => self.owner.seen(member, look, newest),
             Event::Repaired { by, place, slots, base, closed } => {
                 let member = place.member;
                 shared.learn(place);
-                if self.owner.repaired(by, member, slots, base, closed) {
-                    (self.repairing, self.unrepaired) = (false, None);
+                if self.wanted.is_drained(member) {
+                    self.repairing = false; // Since it was asked for.
+                } else if self.owner.repaired(by, member, slots, base, closed) {
+                    (self.repairing, self.repairs_failed, self.unrepaired) = (false, 0, None);
                     shared.start(Job::Connect { member, patience: shared.patience });
                     shared.start(Job::Settle(member));
                 } else {
@@ -410,6 +415,7 @@ impl Engine {
             }
             Event::NotRepaired(why) => {
                 self.repairing = false;
+                self.repairs_failed += usize::from(why.is_some());
                 if why.is_some() && why != self.unrepaired {
                     tracing::warn!(segment = %shared.name, "a replica is missing: {}", why.as_deref().unwrap_or_default());
                     self.unrepaired = why;
@@ -430,10 +436,18 @@ impl Engine {
                 self.link(shared, *link);
             }
             Event::NoLocal => self.seeking_local = false,
-            Event::DaemonIsBack => self.meet_daemon(shared),
+            Event::DaemonIsBack => {
+                self.meet_daemon(shared);
+                // What it would have told meanwhile.
+                shared.start(Job::ReadRecord);
+            }
             Event::Hold { time, without, reporter } => self.hold(time, &without, reporter),
             Event::EndHold { number, reporter } => {
                 self.end_hold(number);
+                reporter.report(Ok(Report::Done));
+            }
+            Event::Changed(reporter) => {
+                shared.start(Job::ReadRecord);
                 reporter.report(Ok(Report::Done));
             }
             Event::State(reporter) => {

@@ -64,11 +64,18 @@ impl Engine {
             let (why, over) = (link.instead.as_ref()?, link.way.provider());
             Some(shared.with_names(format!("{} is reached over {over}: {why}", link.member)))
         }));
-        if elsewhere < self.replicas_wanted {
-            let wanted = self.replicas_wanted;
+        if elsewhere < self.wanted.replicas {
+            let wanted = self.wanted.replicas;
             let why = self.unrepaired.as_ref().map_or_else(String::new, |why| format!(": {why}"));
             warnings.push(format!("{elsewhere} of {wanted} replicas on other nodes are in sync{why}"));
+        } else if let Some(why) =
+            self.unrepaired.as_ref().filter(|_| in_sync.iter().any(|m| self.wanted.is_drained(*m)))
+        {
+            warnings
+                .push(format!("a replica stays on a node that is being drained, since no other can be made: {why}"));
         }
+        let parting = self.dismissed.iter();
+        warnings.extend(parting.map(|(member, why)| shared.with_names(format!("{member} is to be let go: {why}"))));
         OwnerState {
             acknowledged: self.owner.acknowledged(),
             newest: attempt.map_or(self.owner.acknowledged().epoch, |attempt| attempt.epoch),
@@ -76,7 +83,7 @@ impl Engine {
             in_sync: u32::try_from(in_sync.len()).unwrap_or(u32::MAX),
             elsewhere: u32::try_from(elsewhere).unwrap_or(u32::MAX),
             links: self.links.iter().map(Link::state).collect(),
-            wanted: u32::try_from(self.replicas_wanted).unwrap_or(u32::MAX),
+            wanted: u32::try_from(self.wanted.replicas).unwrap_or(u32::MAX),
             unsafe_for: attempt
                 .map_or(0, |attempt| u64::try_from(attempt.began.elapsed().as_millis()).unwrap_or(u64::MAX)),
             unsafe_bytes,

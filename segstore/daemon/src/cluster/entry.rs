@@ -45,6 +45,9 @@ pub struct NodeEntry {
     /// Whether it keeps the directory.
     #[serde(default)]
     pub directory: bool,
+    /// Whether everything is being moved off it: it gets no further replica.
+    #[serde(default)]
+    pub draining: bool,
 }
 
 impl NodeEntry {
@@ -58,6 +61,7 @@ impl NodeEntry {
             storage: self.storage,
             up,
             stale: None,
+            draining: self.draining,
             directory: self.directory,
             used: self.used,
             budget: self.budget,
@@ -95,7 +99,7 @@ pub struct SegmentEntry {
     pub owner: OwnerId,
     /// The replicas in sync, rising.
     pub in_sync: Vec<Member>,
-    /// Replicas that left the set, the latest last. None of them comes back: whom an owner adds is made anew.
+    /// Replicas that left the set, the latest last.
     #[serde(default)]
     pub former: Vec<Member>,
     /// Its shape.
@@ -143,7 +147,8 @@ impl SegmentEntry {
     pub fn with_record(&self, record: Record) -> Self {
         let Record { segment, term, owner, in_sync } = record;
         let mut former = self.former.clone();
-        former.extend(self.in_sync.iter().filter(|member| !in_sync.contains(member)));
+        former.extend(&self.in_sync);
+        former.retain(|member| !in_sync.contains(member));
         former.drain(..former.len().saturating_sub(FORMER));
         Self { segment, term, owner, in_sync, former, ..self.clone() }
     }
@@ -217,6 +222,7 @@ mod tests {
         let of = |in_sync| Record { segment: SegmentId(1), term: Term(0), owner: OwnerId(0), in_sync };
         let entry = empty().with_record(of(vec![member(1), member(2)])).with_record(of(vec![member(2)]));
         assert_eq!(entry.former, [member(1)]);
+        assert_eq!(entry.with_record(of(vec![member(1)])).former, [member(2)], "who was let go may come back");
         let last = (3..200).fold(entry, |entry, next| entry.with_record(of(vec![member(next)])));
         assert_eq!(last.former.len(), FORMER);
         assert_eq!(last.former.last(), Some(&member(198)));

@@ -107,6 +107,20 @@ impl View {
         Err(Fault::new(FaultKind::Unreachable, text))
     }
 
+    /// The nodes that are being drained.
+    #[must_use]
+    pub fn draining(&self) -> Vec<NodeId> {
+        draining(&self.nodes.borrow())
+    }
+
+    /// The nodes that are being drained, as soon as these are not they any more.
+    pub async fn other_draining(&self, known: &[NodeId]) -> Vec<NodeId> {
+        let mut nodes = self.nodes.subscribe();
+        // It fails when the sender is gone, which is `self`.
+        let changed = nodes.wait_for(|nodes| draining(nodes) != known).await;
+        changed.map_or_else(|_| known.to_vec(), |nodes| draining(&nodes))
+    }
+
     /// A node's name, as far as it is known.
     #[must_use]
     pub fn name(&self, node: NodeId) -> String {
@@ -137,6 +151,10 @@ impl View {
             },
         }
     }
+}
+
+fn draining(nodes: &BTreeMap<NodeId, Seen>) -> Vec<NodeId> {
+    nodes.values().filter(|seen| seen.entry.draining).map(|seen| seen.entry.node).collect()
 }
 
 fn parse(entry: &Entry) -> Option<NodeEntry> {

@@ -79,6 +79,7 @@ impl Serve for Calls {
     async fn serve(&self, _from: NodeId, call: Call) -> Result<Reply, Fault> {
         match call {
             Call::Create { segment, name, shape, remembered } => {
+                self.node.check_taking()?;
                 let geometry = geometry(shape)?;
                 let member = self.blocking(move |node| node.replicas.create(segment, geometry, remembered)).await?;
                 self.node.changed.notify_one();
@@ -103,6 +104,7 @@ impl Serve for Calls {
                 self.blocking(move |node| node.replicas.level(&request)).await.map(|()| Reply::Done)
             }
             Call::Repair { segment, name, shape, ownership, replaced, source, slot, base } => {
+                self.node.check_taking()?;
                 let replaced = Forgettable { by: ownership, members: replaced };
                 let from = Source { segment, geometry: geometry(shape)?, slot, base };
                 tracing::info!(segment = name, "a replica is being filled here, from node {}", source.node_name);
@@ -123,9 +125,10 @@ impl Serve for Calls {
             }
             Call::Kept => {
                 let kept = self.blocking(|node| Ok(node.replicas.list())).await?;
-                let told = |Kept { member, remembered, problem, .. }: Kept| KeptReplica {
+                let told = |Kept { segment, member, remembered, is_in_use, problem }: Kept| KeptReplica {
                     incarnation: member.incarnation,
                     term: remembered.term,
+                    in_use: is_in_use.then_some(segment),
                     problem,
                 };
                 Ok(Reply::Kept(kept.into_iter().map(told).collect()))
@@ -147,6 +150,17 @@ impl Serve for Calls {
             }
             Call::EndHold { name, session, number } => {
                 self.demand(session, Demand::EndHold { name, number }).await.map(|_| Reply::Done)
+            }
+            Call::Changed { name, session } => {
+                tokio::spawn(self.node.sessions.clone().tell_of_change(session, name));
+                Ok(Reply::Done)
+            }
+            Call::Drain { on } => {
+                let set = self.node.draining.set(on);
+                set.map_err(|error| Fault::new(FaultKind::Internal, format!("noting that it is drained: {error}")))?;
+                tracing::warn!("{}", if on { "this node is being drained" } else { "this node is drained no more" });
+                self.node.changed.notify_one();
+                Ok(Reply::Done)
             }
             Call::State { name, session } => match self.demand(session, Demand::State { name }).await? {
                 Report::State(state) => Ok(Reply::State(state)),

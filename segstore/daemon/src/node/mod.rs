@@ -2,6 +2,7 @@
 //! ([`crate::sessions`]).
 
 mod calls;
+mod drain;
 mod known;
 mod orphans;
 pub mod placement;
@@ -26,6 +27,7 @@ use crate::sessions::Sessions;
 
 pub use calls::Calls;
 pub(crate) use calls::geometry;
+pub use drain::Draining;
 pub use known::forget_removed;
 pub use orphans::forget_orphans;
 pub(crate) use segments::{Change, encode, parse};
@@ -52,6 +54,8 @@ pub struct Node {
     pub storage: bool,
     /// Whether the directory is kept here.
     pub keeps_directory: bool,
+    /// Whether everything is being moved off it.
+    pub draining: Draining,
     /// Its RDMA device, as it is configured.
     pub rdma: RdmaDevice,
     /// The cluster's directory.

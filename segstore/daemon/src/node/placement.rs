@@ -1,7 +1,7 @@
 //! Where replicas go. Pure: the nodes that are up in, a choice out.
 //!
 //! One replica to a node. The owner's node comes last, since a replica there dies with the owner; storage nodes come first, since they
-//! are there for it; then whoever has most room.
+//! are there for it; then whoever has most room. A node that is being drained gets none.
 
 use std::cmp::Reverse;
 
@@ -12,8 +12,9 @@ use crate::cluster::NodeEntry;
 /// Up to `count` nodes with room for `bytes`, the best first; none of `without`.
 #[must_use]
 pub fn choose(nodes: &[NodeEntry], owner: NodeId, without: &[NodeId], bytes: u64, count: usize) -> Vec<NodeEntry> {
-    let has_room = |node: &&NodeEntry| node.used.saturating_add(bytes) <= node.budget && !without.contains(&node.node);
-    let mut fit: Vec<_> = nodes.iter().filter(has_room).cloned().collect();
+    let may = |node: &&NodeEntry| !node.draining && !without.contains(&node.node);
+    let has_room = |node: &&NodeEntry| node.used.saturating_add(bytes) <= node.budget;
+    let mut fit: Vec<_> = nodes.iter().filter(may).filter(has_room).cloned().collect();
     fit.sort_by_key(|node| (node.node == owner, !node.storage, Reverse(node.budget - node.used), node.node));
     fit.truncate(count);
     fit
@@ -37,6 +38,7 @@ mod tests {
             replicas: 0,
             version: String::new(),
             directory: false,
+            draining: false,
         }
     }
 
@@ -56,5 +58,7 @@ mod tests {
         let nodes = [node(2, 95, false), node(3, 90, false), node(4, 0, false)];
         assert_eq!(chosen(&nodes, &[NodeId(4)], 10, 3), [3]);
         assert_eq!(chosen(&nodes, &[], 101, 3), [] as [u128; 0]);
+        let nodes = nodes.map(|node| NodeEntry { draining: true, ..node });
+        assert_eq!(chosen(&nodes, &[], 10, 3), [] as [u128; 0]);
     }
 }

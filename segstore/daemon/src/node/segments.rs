@@ -1,5 +1,7 @@
 //! Segments and holders in the directory.
 
+use std::collections::HashMap;
+
 use segstore::control::message::{Event, Fault, FaultKind, Holder, SegmentInfo};
 use segstore_core::id::Member;
 use segstore_core::layout::Ownership;
@@ -20,6 +22,8 @@ pub(crate) struct Change<'c> {
     pub(crate) after: &'c str,
     /// Why these replicas leave the set, each for itself.
     pub(crate) causes: &'c [(Member, String)],
+    /// Replicas that have left the set before.
+    pub(crate) former: &'c [Member],
 }
 
 impl Node {
@@ -66,6 +70,16 @@ impl Node {
         found.map(|entry| Ok((parse(&entry)?, entry.revision))).transpose()
     }
 
+    /// Who holds which name.
+    pub(crate) async fn holders(&self) -> Result<HashMap<String, Holder>, Fault> {
+        let listing = self.directory.list(&holder_key("")).await.map_err(|error| directory_fault(&error))?;
+        let held = |entry: &Entry| {
+            let name = entry.key.strip_prefix(&holder_key("")).unwrap_or(&entry.key).to_owned();
+            Ok((name, parse(entry)?))
+        };
+        listing.entries.iter().map(held).collect()
+    }
+
     /// What clients are told.
     pub(crate) fn describe(
         &self,
@@ -83,6 +97,7 @@ impl Node {
             created: entry.created,
             holder,
             places: entry.in_sync.iter().map(|member| self.view.place(*member)).collect(),
+            draining: self.view.draining(),
         }
     }
 
@@ -104,7 +119,7 @@ impl Node {
 
     /// What a change of the record means, for people: one event for each thing that it does.
     pub(crate) fn events(&self, name: &str, swap: &Swap, change: &Change<'_>) -> Vec<Event> {
-        let Change { who, why, from, after, causes } = *change;
+        let Change { who, why, from, after, causes, former } = *change;
         let (old, new) = (&swap.expected.record, &swap.new);
         let mut events = Vec::new();
         let mut note = |what, text| events.push(self.note(name, what, new.term.0, text));
@@ -119,12 +134,10 @@ impl Node {
             note("removed", format!("the replica on {}: {cause}", self.view.name(member.node)));
         }
         for member in new.in_sync.iter().filter(|member| !old.in_sync.contains(member)) {
+            let how = if former.contains(member) { "it is kept after all" } else { "it was filled" };
             note(
                 "added",
-                format!(
-                    "the replica on {}: it was filled, and holds what is acknowledged",
-                    self.view.name(member.node)
-                ),
+                format!("the replica on {}: {how}, and holds what is acknowledged", self.view.name(member.node)),
             );
         }
         events

@@ -114,6 +114,18 @@ pub enum Call {
         /// The hold.
         number: u64,
     },
+    /// Tell the client that holds a segment that it is to be kept another way. Answer: [`Reply::Done`], before the client answers.
+    Changed {
+        /// The segment.
+        name: String,
+        /// The session's public number.
+        session: u64,
+    },
+    /// Be drained from here on, or not any more. Answer: [`Reply::Done`].
+    Drain {
+        /// Whether it begins.
+        on: bool,
+    },
     /// Ask the client that holds a segment how it is. Answer: [`Reply::State`].
     State {
         /// The segment.
@@ -130,6 +142,9 @@ pub struct KeptReplica {
     pub incarnation: Incarnation,
     /// The highest term that it remembers.
     pub term: Term,
+    /// The segment, where it is being filled, or written.
+    #[serde(default)]
+    pub in_use: Option<SegmentId>,
     /// Why it is of no use any more.
     pub problem: Option<String>,
 }

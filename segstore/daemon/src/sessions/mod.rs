@@ -151,6 +151,34 @@ impl Sessions {
         }
     }
 
+    /// Tells who holds segments here, whenever other nodes are being drained than before.
+    pub async fn tell_of_draining(self, node: Arc<Node>) {
+        let mut known = Vec::new();
+        loop {
+            known = node.view.other_draining(&known).await;
+            for (name, session) in self.held() {
+                tokio::spawn(self.clone().tell_of_change(session, name));
+            }
+        }
+    }
+
+    /// Tells a session that a segment is to be kept another way, again until it hears of it: it may be just about to open the segment,
+    /// and to have looked before.
+    pub(crate) async fn tell_of_change(self, number: u64, name: String) {
+        while self.numbered(number).is_some_and(|session| session.holds(&name)) {
+            match self.demand(number, Demand::Changed { name: name.clone() }).await {
+                Ok(_) => return,
+                Err(fault) if fault.kind == FaultKind::Unsupported => {
+                    return tracing::warn!(
+                        segment = name,
+                        "its owner goes by how it was to be kept when it opened it: {fault}"
+                    );
+                }
+                Err(_) => tokio::time::sleep(DEMAND).await,
+            }
+        }
+    }
+
     /// Ends a session that nobody is connected to: what it held is free.
     async fn end(&self, node: &Arc<Node>, session: &Arc<Session>) {
         let Some(Left { names, pinned }) = session.end() else { return };

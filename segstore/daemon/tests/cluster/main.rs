@@ -16,6 +16,7 @@ mod mistakes;
 mod moves;
 mod nodes;
 mod owners;
+mod parting;
 #[path = "../common/ports.rs"]
 mod ports;
 mod readers;

@@ -26,11 +26,26 @@ pub enum Demand {
         /// Its number.
         number: u64,
     },
+    /// How the segment is to be kept has changed, or where: look it up. Answer: [`Report::Done`]; it is looked up after that.
+    Changed {
+        /// The segment.
+        name: String,
+    },
     /// Say how the segment is. Answer: [`Report::State`].
     State {
         /// The segment.
         name: String,
     },
+}
+
+impl Demand {
+    /// The segment that it is about.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        let (Self::Hold { name, .. } | Self::EndHold { name, .. } | Self::Changed { name } | Self::State { name }) =
+            self;
+        name
+    }
 }
 
 /// What the client answers.

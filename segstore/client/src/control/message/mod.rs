@@ -1,7 +1,7 @@
 //! What client and daemon say to each other.
 //!
-//! A newer side may add fields and variants; an older one ignores fields that it does not know, and answers a request that it does
-//! not know with [`FaultKind::Unsupported`]. So every added field needs a default.
+//! A newer side may add fields and variants; an older one ignores fields that it does not know, and answers a request or a demand that
+//! it does not know with [`FaultKind::Unsupported`]. So every added field needs a default.
 
 mod bytes;
 mod demand;
@@ -15,7 +15,7 @@ mod segment;
 pub use bytes::Bytes;
 pub use demand::{Demand, Report};
 pub use fault::{Fault, FaultKind};
-pub use node::NodeInfo;
+pub use node::{Left, NodeInfo};
 pub use owner::{Held, HeldName, Histogram, Holder, LinkState, OwnerState};
 pub use replica::{Place, ReplicaInfo};
 pub use request::{Answer, Request};

@@ -3,6 +3,8 @@
 use segstore_core::id::NodeId;
 use serde::{Deserialize, Serialize};
 
+use super::Holder;
+
 /// A node of the cluster.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct NodeInfo {
@@ -19,6 +21,9 @@ pub struct NodeInfo {
     /// Why nobody knows how the node is now: the directory does not answer.
     #[serde(default)]
     pub stale: Option<String>,
+    /// Whether everything is being moved off it.
+    #[serde(default)]
+    pub draining: bool,
     /// Whether the directory is kept here.
     pub directory: bool,
     /// Bytes of replica memory in use.
@@ -32,4 +37,18 @@ pub struct NodeInfo {
     pub replicas: u32,
     /// The version of its daemon.
     pub version: String,
+}
+
+/// What keeps a node from being switched off.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Left {
+    /// A segment's name.
+    pub segment: String,
+    /// Whether a replica in sync is there.
+    pub has_replica: bool,
+    /// Whether somebody still writes to a replica there: its owner may count on it again, or it is just being filled.
+    #[serde(default)]
+    pub is_written: bool,
+    /// Who holds the segment, there or elsewhere.
+    pub holder: Option<Holder>,
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::rdma::RdmaDevice;
 
-use super::{Bytes, Event, Held, HeldName, Holder, Keeping, NodeInfo, Place, SegmentInfo, Shape, Status};
+use super::{Bytes, Event, Held, HeldName, Holder, Keeping, Left, NodeInfo, Place, SegmentInfo, Shape, Status};
 
 /// What a client asks of its node's daemon.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -181,6 +181,25 @@ pub enum Request {
         /// Of one segment; none: of all.
         name: Option<String>,
     },
+    /// Keep a segment in another number of replicas from here on. Answer: [`Answer::Segment`].
+    SetReplicas {
+        /// The segment.
+        name: String,
+        /// How many, on other nodes than the owner's.
+        replicas: u32,
+    },
+    /// Begin to drain a node, or end that: it gets no further replica. Answer: [`Answer::Done`].
+    Drain {
+        /// The node's name.
+        node: String,
+        /// Whether it begins.
+        on: bool,
+    },
+    /// Say what keeps a node from being switched off. Answer: [`Answer::Left`].
+    Left {
+        /// The node's name.
+        node: String,
+    },
     /// Unlink a segment. Answer: [`Answer::Done`].
     Remove {
         /// The segment.
@@ -286,4 +305,6 @@ pub enum Answer {
     Nodes(Vec<NodeInfo>),
     /// Events, oldest first.
     Events(Vec<Event>),
+    /// To [`Request::Left`].
+    Left(Vec<Left>),
 }

@@ -1,5 +1,6 @@
 //! A segment: how it was made, who may open it, and what became of it.
 
+use segstore_core::id::NodeId;
 use segstore_core::layout::{Geometry, GeometryError};
 use segstore_core::record::Versioned;
 use serde::{Deserialize, Serialize};
@@ -81,6 +82,9 @@ pub struct SegmentInfo {
     pub holder: Option<Holder>,
     /// Where the replicas in sync are.
     pub places: Vec<Place>,
+    /// Nodes that are being drained: they are to keep nothing of it.
+    #[serde(default)]
+    pub draining: Vec<NodeId>,
 }
 
 impl SegmentInfo {

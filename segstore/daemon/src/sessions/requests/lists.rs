@@ -1,14 +1,13 @@
 //! Everything there is.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use segstore::control::message::{Answer, Fault, FaultKind, HeldName, Holder, SegmentInfo};
+use segstore::control::message::{Answer, Fault, FaultKind, HeldName, SegmentInfo};
 
 use super::Client;
-use crate::cluster::{SegmentEntry, holder_key, member_key, node_key};
-use crate::directory::{Entry, Revision};
-use crate::node::{Node, SHORT, directory_fault, parse};
+use crate::cluster::{SegmentEntry, member_key, node_key};
+use crate::directory::Revision;
+use crate::node::{Node, SHORT, directory_fault};
 use crate::peers::message::Call;
 use crate::sessions::credentials::Want;
 
@@ -20,13 +19,9 @@ pub(super) async fn segments(client: &Client) -> Result<Answer, Fault> {
 
 /// Every segment, with what its replicas' nodes say.
 pub(crate) async fn all(node: &Arc<Node>) -> Result<Vec<SegmentInfo>, Fault> {
-    let listing = node.directory.list(&holder_key("")).await.map_err(|error| directory_fault(&error))?;
-    let mut holders: HashMap<String, Holder> = HashMap::new();
-    for entry in &listing.entries {
-        holders.insert(entry.key.clone(), parse(entry)?);
-    }
+    let mut holders = node.holders().await?;
     let describe = |(name, entry, revision): (String, SegmentEntry, Revision)| {
-        let holder = holders.remove(&holder_key(&name));
+        let holder = holders.remove(&name);
         node.describe(&name, &entry, revision, holder)
     };
     let mut segments: Vec<_> = node.segments().await?.into_iter().map(describe).collect();
@@ -36,12 +31,10 @@ pub(crate) async fn all(node: &Arc<Node>) -> Result<Vec<SegmentInfo>, Fault> {
 
 /// Names that are held.
 pub(super) async fn holds(client: &Client) -> Result<Answer, Fault> {
-    let listing = client.node.directory.list(&holder_key("")).await.map_err(|error| directory_fault(&error))?;
-    let held = |entry: &Entry| {
-        let name = entry.key.strip_prefix(&holder_key("")).unwrap_or(&entry.key).to_owned();
-        Ok(HeldName { name, holder: parse(entry)? })
-    };
-    Ok(Answer::Holds(listing.entries.iter().map(held).collect::<Result<_, Fault>>()?))
+    let held = client.node.holders().await?.into_iter().map(|(name, holder)| HeldName { name, holder });
+    let mut held: Vec<_> = held.collect();
+    held.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(Answer::Holds(held))
 }
 
 /// Names a node no longer that is down, and keeps no replica in sync.
@@ -75,6 +68,27 @@ pub(super) async fn forget_node(client: &Client, name: &str) -> Result<Answer, F
         node.call_all(&Call::ForgetNode { node: gone }, SHORT).await;
     }
     Ok(Answer::Done)
+}
+
+/// Begins to drain a node, or ends that.
+pub(super) async fn drain(client: &Client, name: &str, on: bool) -> Result<Answer, Fault> {
+    check_operator(client, "drain a node")?;
+    client.node.drain(name, on).await.map(|()| Answer::Done)
+}
+
+/// What keeps a node from being switched off.
+pub(super) async fn left(client: &Client, name: &str) -> Result<Answer, Fault> {
+    check_operator(client, "see whose segments a node has")?;
+    client.node.left(name).await.map(Answer::Left)
+}
+
+/// What concerns everybody's segments is for root, and for the user as whom the daemon runs.
+fn check_operator(client: &Client, what: &str) -> Result<(), Fault> {
+    let (uid, own) = (client.credentials.uid, nix::unistd::geteuid().as_raw());
+    if uid == 0 || uid == own {
+        return Ok(());
+    }
+    Err(Fault::new(FaultKind::Denied, format!("user {uid} may not {what}: only root, and the daemon's own user, may")))
 }
 
 pub(super) async fn nodes(client: &Client) -> Result<Answer, Fault> {

@@ -62,6 +62,9 @@ pub(super) async fn serve(client: &Client, request: Request) -> Result<Answer, F
         }
         Request::Lookup { name } => segments::lookup(client, &name).await,
         Request::Swap { name, swap, why, causes } => segments::swap(client, &name, swap, &why, &causes).await,
+        Request::SetReplicas { name, replicas } => segments::set_replicas(client, &name, replicas).await,
+        Request::Drain { node, on } => lists::drain(client, &node, on).await,
+        Request::Left { node } => lists::left(client, &node).await,
         Request::Remove { name, force } => segments::remove(client, &name, force).await,
         Request::Acquire { name, wait, force } => names::acquire(client, &name, wait, force).await,
         Request::AwaitLoss { name, hold } => names::await_loss(client, &name, Revision(hold)).await,

@@ -1,6 +1,6 @@
 //! Segments: made, looked up, changed, removed.
 
-use segstore::control::message::{Access, Answer, Fault, FaultKind, Keeping, Shape};
+use segstore::control::message::{Access, Answer, Fault, FaultKind, Holder, Keeping, Shape};
 use segstore_core::id::{Member, NodeId, OwnerId, SegmentId, Term};
 use segstore_core::layout::Ownership;
 use segstore_core::record::{RecordVersion, Swap};
@@ -11,7 +11,7 @@ use crate::config::shown;
 use crate::directory::{Revision, Swapped};
 use crate::identity::now;
 use crate::identity::random;
-use crate::node::{Change, LONG, Node, directory_fault, geometry, placement, unexpected};
+use crate::node::{Change, LONG, Node, SHORT, directory_fault, geometry, placement, unexpected};
 use crate::peers::message::{Call, Reply};
 use crate::sessions::credentials::Want;
 
@@ -209,7 +209,7 @@ pub(super) async fn swap(
         true => node.after(entry.claimant.as_ref(), client.session.number).await,
         false => String::new(),
     };
-    let change = Change { who: &who, why, from: from.as_deref(), after: &after, causes };
+    let change = Change { who: &who, why, from: from.as_deref(), after: &after, causes, former: &entry.former };
     let events = node.events(name, &swap, &change);
     let mut new = entry.with_record(swap.new);
     if changes_owner {
@@ -233,6 +233,42 @@ pub(super) async fn swap(
             Ok(Answer::Conflict { current: current.versioned(found.revision) })
         }
         Err(None) => Err(Fault::new(FaultKind::NotFound, format!("segment {name} was removed meanwhile"))),
+    }
+}
+
+/// Writes down how many replicas there are to be, and has the owner told, if there is one.
+pub(super) async fn set_replicas(client: &Client, name: &str, replicas: u32) -> Result<Answer, Fault> {
+    let node = &client.node;
+    loop {
+        let (entry, revision) = client.segment(name, Want::Write).await?;
+        let keeping = Keeping { replicas, ..entry.keeping };
+        check_keeping(keeping, entry.access.mode)?;
+        if keeping == entry.keeping {
+            break;
+        }
+        let why = format!("replicas wanted on other nodes: {replicas}, instead of {}", entry.keeping.replicas);
+        let mut new = SegmentEntry { keeping, ..entry };
+        new.note(node.note(name, "changed", new.term.0, why));
+        if node.write_segment(name, Some(revision), &new).await?.is_ok() {
+            break;
+        }
+    }
+    if let Some((holder, _)) = node.holder(name).await? {
+        tokio::spawn(tell_holder(node.clone(), name.to_owned(), holder));
+    }
+    lookup(client, name).await
+}
+
+/// Has it told to who holds the segment, again until its daemon hears of it. Where the node is down, somebody else will own the segment,
+/// who reads it.
+async fn tell_holder(node: std::sync::Arc<Node>, name: String, holder: Holder) {
+    let call = Call::Changed { name: name.clone(), session: holder.session };
+    while let Err(fault) = node.call(holder.node, call.clone(), SHORT).await {
+        if node.view.get(holder.node).is_err() {
+            return;
+        }
+        tracing::warn!(segment = name, "node {}, where its owner is, is not told so far: {fault}", holder.node_name);
+        tokio::time::sleep(SHORT).await;
     }
 }
 

@@ -1,0 +1,120 @@
+//! Moving everything off a node: it gets nothing more, and owners let go of what it has when another node has it.
+//!
+//! That a node is being drained it knows itself, across restarts, and tells in its entry: so every node that places a replica knows, and
+//! tells the owners there.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use segstore::control::message::{Fault, FaultKind, Holder, Left};
+use segstore_core::id::{NodeId, SegmentId};
+
+use super::{Node, SHORT, unexpected};
+use crate::cluster::SegmentEntry;
+use crate::identity::replace;
+use crate::peers::message::{Call, KeptReplica, Reply};
+
+/// Whether this node is being drained. It stands in a file.
+#[derive(Debug)]
+pub struct Draining {
+    file: PathBuf,
+    is_on: AtomicBool,
+}
+
+impl Draining {
+    /// As the file says: by being there.
+    #[must_use]
+    pub fn read(file: PathBuf) -> Self {
+        let is_on = AtomicBool::new(file.exists());
+        Self { file, is_on }
+    }
+
+    /// Whether it is.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.is_on.load(Ordering::Acquire)
+    }
+
+    /// From here on, or not any more.
+    ///
+    /// # Errors
+    /// The file cannot be made or removed.
+    pub fn set(&self, on: bool) -> std::io::Result<()> {
+        if on {
+            replace(&self.file, "everything is being moved off this node\n")?;
+        } else if let Err(error) = std::fs::remove_file(&self.file)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            return Err(error);
+        }
+        self.is_on.store(on, Ordering::Release);
+        Ok(())
+    }
+}
+
+impl Node {
+    /// Whether another replica may be made here.
+    pub(crate) fn check_taking(&self) -> Result<(), Fault> {
+        if !self.draining.is_on() {
+            return Ok(());
+        }
+        Err(Fault::new(FaultKind::NoRoom, format!("node {} is being drained: it takes no further replica", self.name)))
+    }
+
+    /// Begins to drain a node that is up, or ends that.
+    pub(crate) async fn drain(self: &Arc<Self>, name: &str, on: bool) -> Result<(), Fault> {
+        let node = self.named(name)?;
+        self.call(node, Call::Drain { on }, SHORT).await.map(drop)
+    }
+
+    /// What keeps the node of that name from being switched off.
+    pub(crate) async fn left(self: &Arc<Self>, name: &str) -> Result<Vec<Left>, Fault> {
+        let of = self.named(name)?;
+        let kept = match self.call(of, Call::Kept, SHORT).await? {
+            Reply::Kept(kept) => kept,
+            other => return Err(unexpected(&other)),
+        };
+        let written: Vec<SegmentId> = kept.iter().filter_map(|kept: &KeptReplica| kept.in_use).collect();
+        let mut holders = self.holders().await?;
+        let mut left = Vec::new();
+        // After that: what came into the set since then was written then.
+        for (segment, entry, _) in self.segments().await? {
+            let holder = holders.remove(&segment);
+            let has_replica = entry.in_sync.iter().any(|member| member.node == of);
+            let is_written = written.contains(&entry.segment) && !is_local(&entry, of, holder.as_ref());
+            if has_replica || is_written || holder.as_ref().is_some_and(|holder| holder.node == of) {
+                left.push(Left { segment, has_replica, is_written, holder });
+            }
+        }
+        // Names of no segment.
+        let names = holders.into_iter().filter(|(_, holder)| holder.node == of);
+        left.extend(names.map(|(segment, holder)| Left {
+            segment,
+            has_replica: false,
+            is_written: false,
+            holder: Some(holder),
+        }));
+        Ok(left)
+    }
+
+    /// The node of that name, which is up.
+    fn named(&self, name: &str) -> Result<NodeId, Fault> {
+        let all = self.view.all();
+        let found = all.iter().find(|(entry, up)| entry.name == name && *up);
+        found.map(|(entry, _)| entry.node).ok_or_else(|| {
+            if all.iter().any(|(entry, _)| entry.name == name) {
+                let text =
+                    format!("node {name} is down: what it kept in sync its segments' owners make anew elsewhere");
+                return Fault::new(FaultKind::Unreachable, text);
+            }
+            let names: Vec<_> = all.iter().map(|(entry, _)| entry.name.as_str()).collect();
+            Fault::new(FaultKind::NotFound, format!("there is no node {name}; there are: {}", names.join(", ")))
+        })
+    }
+}
+
+/// Whether what is written there is the copy beside the owner, which goes with it.
+fn is_local(entry: &SegmentEntry, node: NodeId, holder: Option<&Holder>) -> bool {
+    entry.keeping.local && holder.is_some_and(|holder| holder.node == node)
+}

@@ -1,0 +1,191 @@
+//! Healthy replicas that are let go: since fewer are wanted, or none on a node that is being drained.
+
+use std::time::Duration;
+
+use segstore::{LoadOptions, OpenOptions, Segment, Session};
+
+use super::harness::{Cluster, until};
+use super::roles::{check_state, opened, options, write_state};
+
+/// Replicas in sync on other nodes than the owner's.
+fn elsewhere(session: &Session) -> u32 {
+    session.status("s").unwrap().owner.map_or(0, |owner| owner.elsewhere)
+}
+
+fn write(segment: &mut Segment, n: u64) {
+    write_state(segment, n);
+    segment.checkpoint().unwrap();
+}
+
+fn events(session: &Session) -> Vec<String> {
+    session.events(Some("s")).unwrap().into_iter().map(|event| format!("{}: {}", event.what, event.why)).collect()
+}
+
+/// More are filled, fewer let go, while the owner writes; of a segment that nobody owns it is written down.
+#[test]
+fn a_segment_has_as_many_replicas_as_are_asked_for() {
+    let cluster = Cluster::start(4, &[]);
+    let session = cluster.session(0);
+    let mut segment = opened(&session, &options());
+    assert!(session.set_replicas("s", 0).is_err() && session.set_replicas("s", 17).is_err());
+    let mut n = 1;
+    for wanted in [3, 1, 2] {
+        let info = cluster.session(1).set_replicas("s", wanted).unwrap();
+        assert_eq!(info.keeping.replicas, wanted);
+        until("there are as many", || {
+            n += 1;
+            write(&mut segment, n);
+            (elsewhere(&session) == wanted).then_some(())
+        });
+        // And it stays so.
+        for _ in 0..20 {
+            n += 1;
+            write(&mut segment, n);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(elsewhere(&session), wanted);
+    }
+    drop(segment);
+    until("nobody holds it", || session.lookup("s").unwrap().holder.is_none().then_some(()));
+    session.set_replicas("s", 3).unwrap();
+    let mut segment = session.open("s", &OpenOptions::new()).unwrap();
+    assert_eq!(check_state(segment.bytes()), n);
+    until("the next owner makes the third", || {
+        n += 1;
+        write(&mut segment, n);
+        (elsewhere(&session) == 3).then_some(())
+    });
+    let events = events(&session);
+    assert!(events.iter().any(|why| why.contains("fewer replicas are wanted")), "{events:?}");
+    assert!(events.iter().any(|why| why.contains("wanted on other nodes: 1, instead of 3")), "{events:?}");
+}
+
+/// Without a checkpoint: who stays is looked at.
+#[test]
+fn an_owner_that_rests_lets_go_too() {
+    let cluster = Cluster::start(4, &[]);
+    let session = cluster.session(0);
+    let segment = opened(&session, &options().replicas(3));
+    session.set_replicas("s", 1).unwrap();
+    until("one is left", || (elsewhere(&session) == 1).then_some(()));
+    drop(segment);
+    let image = session.load("s", &LoadOptions::new()).unwrap();
+    assert_eq!(check_state(image.bytes()), 1);
+}
+
+/// The one that was to stay is dead, which an owner that rests has not noticed: the living one is kept, and fills another.
+#[test]
+fn the_last_living_copy_is_not_let_go() {
+    let mut cluster = Cluster::start(3, &["--transport", "tcp"]);
+    let session = cluster.session(0);
+    let mut segment = opened(&session, &options());
+    let places = session.lookup("s").unwrap().places;
+    let node = |at: usize| places[at].node_name[1..].parse::<usize>().unwrap();
+    // Of two, the one that came later is to go.
+    let (stays, goes) = (node(0), node(1));
+    cluster.pause(stays);
+    session.set_replicas("s", 1).unwrap();
+    std::thread::sleep(Duration::from_secs(4));
+    let in_sync = session.lookup("s").unwrap().record.record.in_sync;
+    assert!(
+        in_sync.iter().any(|member| member.node == places[1].member.node),
+        "{in_sync:?}: nothing shows that {stays} lives"
+    );
+    cluster.kill(stays);
+    write(&mut segment, 2);
+    let in_sync = session.lookup("s").unwrap().record.record.in_sync;
+    assert_eq!(in_sync, [places[1].member], "{goes} counts again");
+    drop(segment);
+    let image = session.load("s", &LoadOptions::new()).unwrap();
+    assert_eq!(check_state(image.bytes()), 2);
+}
+
+/// What an owner has there goes elsewhere while it writes; a new segment is placed elsewhere; also after the daemon was started again.
+#[test]
+fn a_node_that_is_drained_keeps_nothing_and_gets_nothing() {
+    let mut cluster = Cluster::start(4, &[]);
+    let session = cluster.session(0);
+    let mut segment = opened(&session, &options());
+    let places = session.lookup("s").unwrap().places;
+    let drained = places[0].node_name.clone();
+    let at: usize = drained[1..].parse().unwrap();
+    session.drain(&drained, true).unwrap();
+    let mut n = 1;
+    until("it keeps nothing", || {
+        n += 1;
+        write(&mut segment, n);
+        assert!(elsewhere(&session) >= 2, "the other one comes first");
+        session.left(&drained).unwrap().is_empty().then_some(())
+    });
+    assert_eq!(elsewhere(&session), 2);
+    cluster.restart(at);
+    until("it tells of it", || session.nodes().unwrap().iter().any(|node| node.draining && node.up).then_some(()));
+    for name in ["a", "b", "c"] {
+        let made = session.create(name, &options()).unwrap();
+        assert!(made.places.iter().all(|place| place.node_name != drained), "{:?}", made.places);
+    }
+    session.drain(&drained, false).unwrap();
+    let mut number = 0;
+    until("it gets replicas again", || {
+        number += 1;
+        let made = session.create(&format!("d{number}"), &options().replicas(3)).unwrap();
+        made.places.iter().any(|place| place.node_name == drained).then_some(())
+    });
+    let events = events(&session);
+    assert!(events.iter().any(|why| why.contains("its node is being drained")), "{events:?}");
+    assert_eq!(check_state(segment.bytes()), n);
+}
+
+/// There is no other node for it: it stays, is good for everything, and the owner says why.
+#[test]
+fn what_can_go_nowhere_stays() {
+    let mut cluster = Cluster::start(3, &[]);
+    let session = cluster.session(0);
+    let mut segment = opened(&session, &options());
+    for node in ["n1", "n2"] {
+        session.drain(node, true).unwrap();
+    }
+    until("the owner says why", || {
+        let warnings = session.status("s").unwrap().owner?.warnings;
+        warnings.iter().any(|why| why.contains("being drained") && why.contains("no other can be made")).then_some(())
+    });
+    write(&mut segment, 2);
+    // One of them dies: what is being drained is what the next owner has.
+    cluster.kill(1);
+    write(&mut segment, 3);
+    assert_eq!(session.left("n2").unwrap().iter().filter(|left| left.has_replica).count(), 1);
+    drop((segment, session));
+    let session = cluster.session(2);
+    let segment = until("it is free", || session.open("s", &OpenOptions::new()).ok());
+    assert_eq!(check_state(segment.bytes()), 3);
+}
+
+/// Called off while it is under way: what was let go is kept after all, or goes for another reason; nothing is lost.
+#[test]
+fn draining_is_called_off_at_any_time() {
+    let cluster = Cluster::start(4, &[]);
+    let session = cluster.session(0);
+    let mut segment = opened(&session, &options());
+    let mut n = 1;
+    for round in 0..8_u64 {
+        let drained = session.lookup("s").unwrap().places[0].node_name.clone();
+        session.drain(&drained, true).unwrap();
+        let until_then = std::time::Instant::now() + Duration::from_millis(round * 40);
+        while std::time::Instant::now() < until_then {
+            n += 1;
+            write(&mut segment, n);
+        }
+        session.drain(&drained, false).unwrap();
+        n += 1;
+        write(&mut segment, n);
+        assert!(elsewhere(&session) >= 2, "{:?}", events(&session));
+    }
+    until("there are two again", || {
+        n += 1;
+        write(&mut segment, n);
+        (elsewhere(&session) == 2).then_some(())
+    });
+    drop(segment);
+    let image = session.load("s", &LoadOptions::new()).unwrap();
+    assert_eq!(check_state(image.bytes()), n);
+}
