@@ -1,6 +1,7 @@
 //! Healthy replicas that an owner lets go.
 
 use segstore_core::id::Member;
+use segstore_core::slot::SlotView;
 
 use super::network::Endpoint;
 use super::process::Owning;
@@ -46,7 +47,7 @@ impl World {
         let (member, look) = looks.remove(at);
         let is_there = arrives && self.member(r) == member;
         let views = self.replicas[r].views(&self.geometry);
-        let newest = views.iter().filter_map(|view| view.image()).max();
+        let newest = views.iter().filter_map(SlotView::image).max();
         let owner = &mut self.processes[p].owning_mut().unwrap().owner;
         owner.seen(member, look, newest.filter(|_| is_there));
         self.take_actions(p);
@@ -64,7 +65,7 @@ impl World {
             let views = replica.views(&self.geometry);
             *stays != member
                 && replica.member() == *stays
-                && views.iter().filter_map(|view| view.image()).any(|image| image >= owner.acknowledged())
+                && views.iter().filter_map(SlotView::image).any(|image| image >= owner.acknowledged())
         };
         if !owner.in_sync().iter().any(holds) {
             self.journal.broken(Violation::LetGo);

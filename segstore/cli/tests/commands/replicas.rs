@@ -1,0 +1,72 @@
+//! Where a segment is kept, and how often: `replicas` and `drain`.
+
+use std::process::Stdio;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::cluster::{Cluster, until};
+use crate::run::send;
+
+#[test]
+fn the_number_of_replicas_is_changed() {
+    let cluster = Cluster::start(3);
+    cluster.put_with("s", b"state", 1);
+    let told = cluster.json(&["replicas", "s", "2"]);
+    let found = (&told["replicas_wanted"], &told["replicas_in_sync"], &told["is_owned"]);
+    assert_eq!(found, (&Value::from(2), &Value::from(1), &Value::from(false)));
+    cluster.put("s", b"another state");
+    until("its next owner makes it", || cluster.json(&["status", "s"])["replicas_in_sync"] == 2);
+    assert_eq!(cluster.code(&["replicas", "s", "0"]), 2);
+    assert_eq!(cluster.code(&["replicas", "nothing", "1"]), 10);
+}
+
+/// Of segments that nobody owns; with nowhere to go it says so, and what keeps the directory may not be switched off.
+#[test]
+fn a_node_is_drained() {
+    let cluster = Cluster::start(3);
+    let names = ["a", "b", "c", "d", "e", "f"];
+    for name in names {
+        cluster.put_with(name, name.as_bytes(), 1);
+    }
+    let drained = cluster.run(&["drain", "n2"]);
+    assert!(drained.status.success(), "{drained:?}");
+    assert!(String::from_utf8(drained.stdout).unwrap().contains("may be switched off"));
+    let nodes = cluster.json(&["nodes"]);
+    assert_eq!(nodes.as_array().unwrap().iter().find(|node| node["name"] == "n2").unwrap()["draining"], true);
+    for name in names {
+        let status = cluster.json(&["status", name]);
+        let replicas = status["replicas"].as_array().unwrap();
+        let on: Vec<_> = replicas.iter().filter(|replica| replica["in_sync"] == true).collect();
+        assert!(on.len() == 1 && on[0]["node"] != "n2", "{status}");
+        assert_eq!(cluster.get(name), name.as_bytes());
+    }
+    let nowhere = cluster.run(&["drain", "n3", "--wait", "3s"]);
+    let said = String::from_utf8_lossy(&nowhere.stderr);
+    assert!(nowhere.status.code() == Some(16) && said.contains("still keeps a replica"), "{nowhere:?}");
+    for node in ["n2", "n3"] {
+        assert_eq!(cluster.json(&["drain", node, "--undo"])["draining"], false);
+    }
+    assert_eq!(cluster.code(&["drain", "nobody"]), 10);
+    let directory = cluster.run(&["drain", "n1"]);
+    let said = String::from_utf8_lossy(&directory.stderr);
+    assert!(directory.status.code() == Some(17) && said.contains("the cluster's directory"), "{directory:?}");
+}
+
+/// On the node itself, where an application owns a segment.
+#[test]
+fn a_drain_waits_for_the_applications_there() {
+    let cluster = Cluster::start(3);
+    cluster.put_with("s", b"state", 1);
+    let mut run = cluster.command(2, &["run", "job", "--", "sleep", "100"]).spawn().unwrap();
+    until("it runs", || cluster.json(&["ls"]).to_string().contains("job"));
+    let early = cluster.command(2, &["drain", "n2", "--wait", "1s"]).output().unwrap();
+    let said = String::from_utf8_lossy(&early.stderr);
+    assert!(early.status.code() == Some(17) && said.contains("which owns job"), "{early:?}");
+    let drain = cluster.command(2, &["drain", "n2", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+    send(run.id(), Signal::SIGTERM);
+    let drained = drain.wait_with_output().unwrap();
+    assert!(drained.status.success(), "{drained:?}");
+    assert_eq!(serde_json::from_slice::<Value>(&drained.stdout).unwrap()["draining"], true);
+    run.wait().unwrap();
+}
