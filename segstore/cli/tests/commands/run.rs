@@ -57,7 +57,7 @@ fn a_name_that_is_held_is_shown_and_json_has_units() {
     let status = cluster.json(&["status", "made"]);
     assert_eq!((&status["owner"]["node"], &status["length_bytes"]), (&"n1".into(), &owned.len().into()));
     assert_eq!((&status["epoch_acknowledged"], &status["unsafe_age_seconds"]), (&1.into(), &0.0.into()));
-    assert_eq!(status["replicas"][0]["over"], "shm");
+    until("its owner reaches the replica", || cluster.json(&["status", "made"])["replicas"][0]["over"] == "shm");
     drop(owned);
     let nodes = cluster.json(&["nodes"]);
     assert_eq!(cluster.json(&["status"])["nodes"][1]["name"], "n2");
