@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use segstore::CreateOptions;
+use segstore::control::message::{self, Condition};
 
 /// Look after segments of memory that survive their node
 #[derive(Parser, Debug)]
@@ -70,6 +72,11 @@ pub(crate) enum Command {
     /// node may run the program soon: it gets TERM, and is killed before the lease is over, whatever its time to end. When another session
     /// takes the name by force, it is killed at once.
     Run(Run),
+    /// Show which nodes get a segment's next replicas, and why
+    ///
+    /// Of a segment that is there: those that keep one, those that would get what is missing, and the others in the order in which they would
+    /// come. With --capacity, of one that would be made so.
+    Plan(Plan),
     /// Keep a segment in another number of replicas from here on
     ///
     /// Its owner makes what is missing, and lets go of what is too much as soon as it has seen that the others are well; this is waited for.
@@ -168,6 +175,8 @@ pub(crate) struct Put {
     /// Bytes that it may grow to, such as 1G; said when it is made [default: twice the file, at least 1 MiB]
     #[arg(long, value_parser = crate::output::units::parse_size)]
     pub(crate) capacity: Option<u64>,
+    #[command(flatten)]
+    pub(crate) placing: Placing,
     /// How long to wait for another owner to let it go: another put, or a reader's takeover
     #[arg(long, default_value = "5s", value_name = "TIME", value_parser = parse_time)]
     pub(crate) wait: Duration,
@@ -177,6 +186,56 @@ pub(crate) struct Put {
     /// Take it from an owner that is not known to be gone
     #[arg(long)]
     pub(crate) takeover: bool,
+}
+
+/// Where replicas are to be: said when a segment is made.
+#[derive(Args, Debug, Default)]
+pub(crate) struct Placing {
+    /// What a node must be to keep a replica, such as zone=a, zone!=a, ssd or !ssd; several times: all of it
+    ///
+    /// These are labels of nodes: `labels` in their configuration; and `node`, the name, `host`, the machine, and `storage`.
+    #[arg(long, value_name = "CONDITION")]
+    pub(crate) require: Vec<Condition>,
+    /// What it had better be: nodes of which more is true come first
+    #[arg(long, value_name = "CONDITION")]
+    pub(crate) prefer: Vec<Condition>,
+    /// A label of which replicas, and the owner's node, are to have different values if that can be; several times: the widest first
+    /// [default: zone, then rack]
+    #[arg(long, value_name = "LABEL")]
+    pub(crate) spread: Vec<String>,
+}
+
+impl Placing {
+    /// Says it of what is to be made.
+    pub(crate) fn of(&self, make: CreateOptions) -> CreateOptions {
+        let make = self.require.iter().cloned().fold(make, CreateOptions::require);
+        let make = self.prefer.iter().cloned().fold(make, CreateOptions::prefer);
+        self.spread.iter().fold(make, CreateOptions::spread)
+    }
+
+    /// What is said.
+    pub(crate) fn said(&self) -> message::Placing {
+        message::Placing { require: self.require.clone(), prefer: self.prefer.clone(), spread: self.spread.clone() }
+    }
+
+    /// Whether anything is.
+    pub(crate) fn is_said(&self) -> bool {
+        self.said() != message::Placing::default()
+    }
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Plan {
+    /// The segment
+    pub(crate) name: String,
+    /// Bytes that one may grow to that is not there, such as 1G
+    #[arg(long, value_parser = crate::output::units::parse_size)]
+    pub(crate) capacity: Option<u64>,
+    /// How many replicas it would have [default: 1]
+    #[arg(long, requires = "capacity")]
+    pub(crate) replicas: Option<u32>,
+    #[command(flatten)]
+    pub(crate) placing: Placing,
 }
 
 #[derive(Args, Debug)]
@@ -284,5 +343,9 @@ pub(crate) struct Up {
 }
 
 fn parse_time(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|_| format!("{text:?}: write it as 10s or 500ms"))
+    let time = humantime::parse_duration(text).map_err(|_| format!("{text:?}: write it as 10s or 500ms"))?;
+    if time <= LONGEST_TIME { Ok(time) } else { Err(format!("{text:?}: at most ten years")) }
 }
+
+/// What can be added to every point of time.
+const LONGEST_TIME: Duration = Duration::from_secs(3650 * 24 * 3600);

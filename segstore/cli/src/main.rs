@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         Command::Put(put) => command::put::run(&context, &put),
         Command::Get(get) => command::get::run(&context, &get),
         Command::Run(run) => return exit::of(json, command::run::run(&context, &run)),
+        Command::Plan(plan) => command::plan::run(&context, &plan),
         Command::Replicas { name, number, wait } => command::replicas::run(&context, &name, number, wait),
         Command::Drain { node, undo, wait } => command::drain::run(&context, &node, undo, wait),
         Command::Rm { name, force } => command::rm::run(&context, &name, force),

@@ -48,12 +48,12 @@ mod way;
 mod working;
 
 pub use control::message::{
-    Event, HeldName, Holder, Left, NodeInfo, OwnerState, Place, ReplicaInfo, SegmentInfo, Status,
+    Event, HeldName, Holder, Judged, Left, NodeInfo, OwnerState, Place, ReplicaInfo, SegmentInfo, Status,
 };
 pub use error::{Error, Result};
 pub use fabric::Fabric;
 pub use hold::Hold;
-pub use options::{BelowMinimum, CreateOptions, LoadOptions, OpenOptions, Tracking};
+pub use options::{BelowMinimum, Condition, CreateOptions, LoadOptions, OpenOptions, Tracking};
 pub use reader::Image;
 pub use segment::{Checkpoint, Segment};
 pub use segstore_core::id::{Epoch, Term};

@@ -6,14 +6,15 @@ use segstore_core::id::Epoch;
 use segstore_core::layout::geometry::DEFAULT_BLOCK;
 use segstore_transport::Wait;
 
-pub use crate::control::message::BelowMinimum;
-use crate::control::message::{Keeping, Shape};
+pub use crate::control::message::{BelowMinimum, Condition};
+use crate::control::message::{Keeping, Placing, Shape};
 
 /// How a segment is made. What is not said is as [`CreateOptions::new`] says.
 #[derive(Clone, Debug)]
 pub struct CreateOptions {
     pub(crate) shape: Shape,
     pub(crate) keeping: Keeping,
+    pub(crate) placing: Placing,
     pub(crate) mode: u32,
     pub(crate) uid: Option<u32>,
     pub(crate) gid: Option<u32>,
@@ -27,6 +28,7 @@ impl CreateOptions {
         Self {
             shape: Shape { capacity, block_size: DEFAULT_BLOCK, slots: 2 },
             keeping: Keeping { replicas: 1, minimum: 1, below_minimum: BelowMinimum::Continue, local: false },
+            placing: Placing::default(),
             mode: 0o600,
             uid: None,
             gid: None,
@@ -52,6 +54,28 @@ impl CreateOptions {
     pub fn replicas(mut self, replicas: u32) -> Self {
         self.keeping.replicas = replicas;
         self.keeping.minimum = self.keeping.minimum.min(replicas);
+        self
+    }
+
+    /// What every node that keeps a replica must be.
+    #[must_use]
+    pub fn require(mut self, condition: Condition) -> Self {
+        self.placing.require.push(condition);
+        self
+    }
+
+    /// What it had better be: nodes of which more is true come first.
+    #[must_use]
+    pub fn prefer(mut self, condition: Condition) -> Self {
+        self.placing.prefer.push(condition);
+        self
+    }
+
+    /// A label of which the replicas, and the owner's node, are to have different values if that can be; the widest first. Unless one is
+    /// named, these are `zone` and `rack`.
+    #[must_use]
+    pub fn spread(mut self, label: impl Into<String>) -> Self {
+        self.placing.spread.push(label.into());
         self
     }
 

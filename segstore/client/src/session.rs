@@ -11,7 +11,7 @@ use segstore_core::layout::{Geometry, Ownership};
 
 use crate::control::channel::{Asked, Channel, Reporter};
 use crate::control::message::{
-    Answer, Bytes, Demand, Event, Fault, Holder, Left, NodeInfo, Place, Request, SegmentInfo, Status,
+    Answer, Bytes, Demand, Event, Fault, Holder, Judged, Left, NodeInfo, Place, Request, SegmentInfo, Status,
 };
 use crate::control::rdma::RdmaDevice;
 use crate::domains::Domains;
@@ -178,8 +178,9 @@ impl Session {
     /// # Errors
     /// [`Error::Exists`]; [`Error::Invalid`] names the value that is wrong; [`Error::NoRoom`] where it does not fit.
     pub fn create(&self, name: &str, options: &CreateOptions) -> Result<SegmentInfo> {
-        let CreateOptions { shape, keeping, mode, uid, gid } = *options;
-        let request = Request::Create { name: name.to_owned(), shape, keeping, mode, uid, gid };
+        let CreateOptions { shape, keeping, ref placing, mode, uid, gid } = *options;
+        let placing = placing.clone();
+        let request = Request::Create { name: name.to_owned(), shape, keeping, placing, mode, uid, gid };
         self.inner.segment(name, request)
     }
 
@@ -267,6 +268,18 @@ impl Session {
     /// [`Error::NotFound`]; [`Error::Invalid`]: a segment has 1 to 16, and no fewer than its minimum.
     pub fn set_replicas(&self, name: &str, replicas: u32) -> Result<SegmentInfo> {
         self.inner.segment(name, Request::SetReplicas { name: name.to_owned(), replicas })
+    }
+
+    /// Which nodes get a segment's next replicas, as it stands now, and why: for a segment that is there, or for one that would be made so.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], if it is not said how it would be made; [`Error::Exists`], if it is.
+    pub fn plan(&self, name: &str, make: Option<&CreateOptions>) -> Result<Vec<Judged>> {
+        let made = make.map(|make| (make.shape, make.keeping, make.placing.clone()));
+        match self.inner.ask(name, Request::Plan { name: name.to_owned(), made }, Some(ANSWER))? {
+            Answer::Plan(judged) => Ok(judged),
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// Begins to drain a node (`on`), or ends that: it gets no further replica, and owners move off it what they have there.

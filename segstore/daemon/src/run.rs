@@ -1,5 +1,6 @@
 //! Puts the daemon together, in the order in which its parts need each other.
 
+use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File};
 use std::io::Write;
 use std::net::SocketAddr;
@@ -92,7 +93,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let calls = Arc::new(Calls::new(node.clone()));
     let serving = tokio::spawn(server::run(listener, secret, calls, served));
     let memory_dir = std::path::absolute(&config.memory_dir)?;
-    let entry = describe(node.clone(), address, memory_dir.display().to_string());
+    let entry = describe(node.clone(), address, memory_dir.display().to_string(), config.labels.clone());
     let membership = Membership::new(id, config.name.clone(), &config.memory_dir);
     let namesake = keeper.namesake();
     let mut keeping = tokio::spawn(keeper.run(membership, entry));
@@ -289,7 +290,12 @@ async fn serve_late_rdma(node: Arc<Node>) {
 }
 
 /// The node's entry as it is now.
-fn describe(node: Arc<Node>, address: String, memory_dir: String) -> impl Fn() -> NodeEntry + Send {
+fn describe(
+    node: Arc<Node>,
+    address: String,
+    memory_dir: String,
+    labels: BTreeMap<String, String>,
+) -> impl Fn() -> NodeEntry + Send {
     move || {
         let usage = node.replicas.usage();
         NodeEntry {
@@ -305,6 +311,7 @@ fn describe(node: Arc<Node>, address: String, memory_dir: String) -> impl Fn() -
             replicas: usage.replicas,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             directory: node.keeps_directory,
+            labels: labels.clone(),
             draining: node.draining.is_on(),
         }
     }

@@ -17,6 +17,8 @@ pub(crate) fn run(context: &Context) -> Result<(), Failure> {
     let (segments, mut holds) = (session.segments()?, session.holds()?);
     holds.retain(|held| !segments.iter().any(|segment| segment.name == held.name));
     let troubles: Vec<_> = segments.iter().filter(|segment| segment.is_lost()).filter_map(warning).collect();
+    let crowds = |segment: &SegmentInfo| Some(format!("WARNING: {}: {}", segment.name, segment.crowded.as_ref()?));
+    let crowded: Vec<_> = segments.iter().filter_map(crowds).collect();
     let segments = segments.into_iter().map(Listed::Segment);
     let listed: Vec<_> = segments.chain(holds.into_iter().map(Listed::Name)).collect();
     if context.json {
@@ -25,7 +27,7 @@ pub(crate) fn run(context: &Context) -> Result<(), Failure> {
     }
     let heading = ["name", "owner", "term", "in sync", "wanted", "capacity", "created"];
     table::print(&heading, listed.iter().map(row).collect(), "There are no segments.");
-    troubles.iter().for_each(line);
+    troubles.iter().chain(&crowded).for_each(line);
     Ok(())
 }
 

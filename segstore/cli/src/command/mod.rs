@@ -9,6 +9,7 @@ pub(crate) mod get;
 pub(crate) mod ls;
 pub(crate) mod nodes;
 pub(crate) mod perf;
+pub(crate) mod plan;
 pub(crate) mod put;
 pub(crate) mod replicas;
 pub(crate) mod rm;

@@ -28,9 +28,11 @@ pub(crate) fn run(context: &Context, forget: Option<&str>) -> Result<(), Failure
         is.extend(node.storage.then_some("storage"));
         is.extend(node.draining.then_some("draining"));
         is.extend(node.directory.then_some("directory"));
+        let labels: Vec<_> = node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
         vec![
             node.name.clone(),
             is.join(", "),
+            if labels.is_empty() { "-".to_owned() } else { labels.join(" ") },
             node.address.clone(),
             node.replicas.to_string(),
             units::size(node.used),
@@ -38,7 +40,7 @@ pub(crate) fn run(context: &Context, forget: Option<&str>) -> Result<(), Failure
             node.version.clone(),
         ]
     };
-    let heading = ["name", "is", "address", "replicas", "used", "memory", "version"];
+    let heading = ["name", "is", "labels", "address", "replicas", "used", "memory", "version"];
     table::print(&heading, nodes.iter().map(row).collect(), "There are no nodes.");
     if !context.json && nodes.iter().filter(|node| node.directory).count() == 1 {
         let keeper = nodes.iter().find(|node| node.directory).map_or("", |node| &node.name);

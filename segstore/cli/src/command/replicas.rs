@@ -34,9 +34,10 @@ pub(crate) fn run(context: &Context, name: &str, number: u32, wait: Duration) ->
     Ok(())
 }
 
-/// Those in sync on other nodes than the owner's.
+/// Those that the record lists on other nodes than the owner's.
 fn in_sync(info: &SegmentInfo) -> usize {
-    info.live_elsewhere().count()
+    let owner = info.holder.as_ref().map(|holder| holder.node);
+    info.record.record.in_sync.iter().filter(|member| Some(member.node) != owner).count()
 }
 
 fn await_number(session: &Session, told: SegmentInfo, number: usize, wait: Duration) -> Result<SegmentInfo, Failure> {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use segstore::control::message::{Fault, FaultKind};
+use segstore::control::message::{Condition, Fault, FaultKind};
 use segstore::{BelowMinimum, Error, HeldName, NodeInfo, OwnerState, Session, Status};
 
 use super::{Context, nodes};
@@ -72,6 +72,9 @@ fn print_segment(status: &Status) {
     if let Some(trouble) = info.trouble().filter(|_| info.is_lost() || status.owner.is_none()) {
         line("WARNING", trouble);
     }
+    if let Some(crowded) = &info.crowded {
+        line("WARNING", crowded.clone());
+    }
     let keeping = info.keeping;
     line(
         "keeping",
@@ -88,6 +91,17 @@ fn print_segment(status: &Status) {
             units::size(u64::from(info.shape.block_size))
         ),
     );
+    let placing = &info.placing;
+    let said = |what: &str, all: &[Condition]| {
+        let all: Vec<_> = all.iter().map(ToString::to_string).collect();
+        (!all.is_empty()).then(|| format!("{what} {}", all.join(" and ")))
+    };
+    let spread = (!placing.spread.is_empty()).then(|| format!("apart by {}", placing.spread.join(", then ")));
+    let placed = [said("on nodes with", &placing.require), said("rather with", &placing.prefer), spread];
+    let placed: Vec<_> = placed.into_iter().flatten().collect();
+    if !placed.is_empty() {
+        line("placing", placed.join("; "));
+    }
     crate::output::line("");
     let is_local = |replica: &segstore::ReplicaInfo| {
         keeping.local && info.holder.as_ref().is_some_and(|holder| holder.node == replica.member.node)

@@ -1,6 +1,9 @@
 //! What programs are told: flat, with the unit of a number in its name, and times in RFC 3339. What Prometheus is told too has the
 //! name that it has there.
 
+use std::collections::BTreeMap;
+
+use segstore::control::message::Condition;
 use segstore::{BelowMinimum, HeldName, Holder, NodeInfo, OwnerState, ReplicaInfo, SegmentInfo, Status};
 use serde::{Serialize, Serializer};
 
@@ -44,6 +47,12 @@ struct Made {
     replicas_minimum: u32,
     below_minimum: BelowMinimum,
     copy_beside_owner: bool,
+    /// What every replica's node must be, and had better be; and by which labels replicas are kept apart, if not by zone and rack.
+    require: Vec<Condition>,
+    prefer: Vec<Condition>,
+    spread: Vec<String>,
+    /// Which copies one failure would take together.
+    crowded: Option<String>,
     /// What a person should do something about.
     trouble: Option<String>,
     replicas: Vec<Replica>,
@@ -93,7 +102,19 @@ struct State {
 
 impl From<&SegmentInfo> for Segment {
     fn from(info: &SegmentInfo) -> Self {
-        let SegmentInfo { name, record, shape, keeping, access, created, holder, places, draining: _ } = info;
+        let SegmentInfo {
+            name,
+            record,
+            shape,
+            keeping,
+            access,
+            created,
+            holder,
+            places,
+            placing,
+            draining: _,
+            crowded,
+        } = info;
         let replica = |place: &segstore::Place| Replica {
             node: place.node_name.clone(),
             in_sync: true,
@@ -117,6 +138,10 @@ impl From<&SegmentInfo> for Segment {
             replicas_minimum: keeping.minimum,
             below_minimum: keeping.below_minimum,
             copy_beside_owner: keeping.local,
+            require: placing.require.clone(),
+            prefer: placing.prefer.clone(),
+            spread: placing.spread.clone(),
+            crowded: crowded.clone(),
             trouble: info.trouble(),
             replicas: places.iter().map(replica).collect(),
         };
@@ -194,6 +219,7 @@ pub(crate) struct Node {
     /// Why nobody knows whether it is up now.
     stale: Option<String>,
     storage: bool,
+    labels: BTreeMap<String, String>,
     draining: bool,
     directory: bool,
     memory_dir: String,
@@ -212,6 +238,7 @@ impl From<&NodeInfo> for Node {
             up: node.up,
             stale: node.stale.clone(),
             storage: node.storage,
+            labels: node.labels.clone(),
             draining: node.draining,
             directory: node.directory,
             memory_dir: node.memory_dir.clone(),

@@ -118,14 +118,13 @@ impl Line {
             (&self.stream).read_exact(&mut head)?;
             let mut json = vec![0; frame::length::<ToClient>(head)?];
             (&self.stream).read_exact(&mut json)?;
-            match (frame::decode(&json), frame::unknown(&json)) {
-                (Err(error), Some(number)) => {
-                    let text =
-                        format!("version {} of the library does not know it: {error}", env!("CARGO_PKG_VERSION"));
-                    self.write(&ToDaemon::Report(number, Err(Fault::new(FaultKind::Unsupported, text))))?;
-                }
-                (message, _) => return message,
-            }
+            let error = match frame::decode(&json) {
+                Ok(message) => return Ok(message),
+                Err(error) => error,
+            };
+            let Some(number) = frame::unknown(&json) else { return Err(error) };
+            let text = format!("version {} of the library does not know it: {error}", env!("CARGO_PKG_VERSION"));
+            self.write(&ToDaemon::Report(number, Err(Fault::new(FaultKind::Unsupported, text))))?;
         }
     }
 

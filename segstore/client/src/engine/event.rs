@@ -32,10 +32,14 @@ pub(crate) enum Event {
     SwapUnknown,
     /// There is no record any more.
     Unlinked,
-    /// The record, and how the segment is to be kept.
-    RecordRead(Versioned, Wanted),
-    /// What a replica holds, as far as it could be seen: the newest image.
-    Seen { member: Member, look: u64, newest: Option<Stamp> },
+    /// The record, and how the segment is to be kept, as the read of this number found it.
+    RecordRead(Versioned, Wanted, u64),
+    /// It was not changed, since the directory does not take anything now.
+    NotSwapped,
+    /// What a replica holds: the newest image; or why it could not be seen.
+    Seen { member: Member, look: u64, newest: Result<Option<Stamp>, String> },
+    /// It may be tried again to let go of replicas.
+    Rested,
     /// The copy on this node, and a link to it.
     LocalFound { place: Place, link: Box<Link>, slots: Vec<SlotView> },
     /// There is none, and none can be made now.

@@ -26,18 +26,18 @@ use crate::way::Way;
 /// How long the directory may take for one answer.
 const DIRECTORY: Duration = Duration::from_secs(10);
 /// The first pause before something is tried again; it doubles up to the longest.
-const PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+pub(super) const PAUSE: Duration = Duration::from_millis(20);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// How long a thread that only drives keeps the engine at a time.
 const TURN: Duration = Duration::from_millis(1);
 
 /// One thing to do.
 pub(crate) enum Job {
-    /// Change the record; with what is known of replicas out of reach.
-    Swap(Swap, Vec<(Member, String)>),
-    /// Read it, again until there is an answer.
-    ReadRecord,
+    /// Change the record, with the reason for each replica that leaves the set; or say after a pause that nobody took the change.
+    Swap { swap: Swap, causes: Vec<(Member, String)>, pause: Duration },
+    /// Read it, again until there is an answer, under this number.
+    ReadRecord(u64),
     /// Open an endpoint to a replica, again until there is one. It is told when that takes longer than `patience`, of which nothing is
     /// left where the replica was given up.
     Connect { member: Member, patience: Duration },
@@ -47,6 +47,8 @@ pub(crate) enum Job {
     See { member: Member, look: u64 },
     /// Wait before another replica is asked for.
     Rest,
+    /// Wait before it is tried again to let go of one.
+    RestFromParting,
     /// Wait until a replica that was filled should be in sync.
     Settle(Member),
     /// Open an endpoint to the copy on this node, which is made if there is none.
@@ -103,8 +105,8 @@ fn in_thread(run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
 
 fn perform(shared: &Arc<Shared>, job: Job) {
     match job {
-        Job::Swap(swap, causes) => change_record(shared, &swap, &causes),
-        Job::ReadRecord => read_record(shared),
+        Job::Swap { swap, causes, pause } => change_record(shared, swap, causes, pause),
+        Job::ReadRecord(number) => read_record(shared, number),
         Job::Connect { member, patience } => connect(shared, member, patience),
         Job::Look { member, than } => look(shared, member, than),
         Job::See { member, look } => see(shared, member, look),
@@ -116,6 +118,10 @@ fn perform(shared: &Arc<Shared>, job: Job) {
         Job::Rest => {
             std::thread::sleep(LONGEST_PAUSE);
             shared.bring(Event::NotRepaired(None));
+        }
+        Job::RestFromParting => {
+            std::thread::sleep(LONGEST_PAUSE);
+            shared.bring(Event::Rested);
         }
         Job::Repair { ownership, members, source, slot, base } => {
             let name = shared.name.clone();
@@ -144,24 +150,22 @@ impl Pauses {
     }
 }
 
-fn change_record(shared: &Arc<Shared>, swap: &Swap, causes: &[(Member, String)]) {
-    let why = describe(swap);
-    let mut pauses = Pauses::new();
-    while !shared.is_closed() {
-        let (name, swap, why, causes) = (shared.name.clone(), swap.clone(), why.clone(), causes.to_vec());
-        let request = Request::Swap { name, swap, why, causes };
-        let event = match shared.session.channel.ask(request, Some(DIRECTORY)) {
-            Ok(Answer::Swapped { version }) => Event::Swapped(version),
-            Ok(Answer::Conflict { current }) => Event::Conflicted(current),
-            Err(Fault { kind: FaultKind::NoAnswer, .. }) => Event::SwapUnknown,
-            Err(Fault { kind: FaultKind::NotFound, .. }) => Event::Unlinked,
-            Ok(_) | Err(_) => {
-                // Certainly not done.
-                pauses.pause();
-                continue;
-            }
-        };
-        return shared.bring(event);
+fn change_record(shared: &Arc<Shared>, swap: Swap, causes: Vec<(Member, String)>, pause: Duration) {
+    let why = describe(&swap);
+    let request = Request::Swap { name: shared.name.clone(), swap, why, causes };
+    let event = match shared.session.channel.ask(request, Some(DIRECTORY)) {
+        Ok(Answer::Swapped { version }) => Event::Swapped(version),
+        Ok(Answer::Conflict { current }) => Event::Conflicted(current),
+        Err(Fault { kind: FaultKind::NoAnswer, .. }) => Event::SwapUnknown,
+        Err(Fault { kind: FaultKind::NotFound, .. }) => Event::Unlinked,
+        Ok(_) | Err(_) => {
+            // Certainly not done. Whether it is still wanted when it is tried again, the owner decides.
+            std::thread::sleep(pause);
+            Event::NotSwapped
+        }
+    };
+    if !shared.is_closed() {
+        shared.bring(event);
     }
 }
 
@@ -174,7 +178,7 @@ fn describe(swap: &Swap) -> String {
     }
 }
 
-fn read_record(shared: &Arc<Shared>) {
+fn read_record(shared: &Arc<Shared>, number: u64) {
     let mut pauses = Pauses::new();
     while !shared.is_closed() {
         let request = Request::Lookup { name: shared.name.clone() };
@@ -182,7 +186,7 @@ fn read_record(shared: &Arc<Shared>) {
             Ok(Answer::Segment(info)) => {
                 let wanted = Wanted::of(&info);
                 info.places.into_iter().for_each(|place| shared.learn(place));
-                return shared.bring(Event::RecordRead(info.record, wanted));
+                return shared.bring(Event::RecordRead(info.record, wanted, number));
             }
             Err(Fault { kind: FaultKind::NotFound, .. }) => return shared.bring(Event::Unlinked),
             Ok(_) | Err(_) => pauses.pause(),
@@ -256,12 +260,9 @@ fn see(shared: &Arc<Shared>, member: Member, look: u64) {
         let views = views(shared.segment, &shared.geometry, &heads);
         views.iter().filter_map(SlotView::image).max()
     });
-    if let Err(error) = &newest {
-        tracing::warn!(segment = %shared.name, %member, "no replica is let go, since one that is to stay cannot be seen: {error}");
-        // Before it is tried again.
-        std::thread::sleep(LONGEST_PAUSE);
+    if !shared.is_closed() {
+        shared.bring(Event::Seen { member, look, newest: newest.map_err(|error| error.to_string()) });
     }
-    shared.bring(Event::Seen { member, look, newest: newest.ok().flatten() });
 }
 
 /// As a reader, which disturbs nobody.

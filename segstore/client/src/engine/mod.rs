@@ -43,8 +43,16 @@ pub(crate) struct Engine {
     committed: Option<Committed>,
     holds: Vec<(u64, Instant)>,
     wanted: Wanted,
-    /// Those that are to be let go, and why.
+    /// Reads of how it is to be kept: how many were asked for, and the latest that has come.
+    reads: (u64, u64),
+    /// Those that are being let go, and why.
     dismissed: Vec<(Member, &'static str)>,
+    /// Replicas that were looked for in vain, until something reaches them.
+    unseen: Vec<Member>,
+    /// Why nobody is let go for a moment.
+    parting_rests: Option<String>,
+    /// Before a change of the record that nobody took is tried again.
+    swap_pause: Duration,
     repairing: bool,
     /// Repairs in a row that came to nothing: perhaps for their source.
     repairs_failed: usize,
@@ -93,7 +101,11 @@ impl Engine {
             committed: None,
             holds: Vec::new(),
             wanted,
+            reads: (0, 0),
             dismissed: Vec::new(),
+            unseen: Vec::new(),
+            parting_rests: None,
+            swap_pause: jobs::PAUSE,
             repairing: false,
             repairs_failed: 0,
             unrepaired: None,
@@ -231,6 +243,7 @@ impl Engine {
             Progress::Waiting => {}
             Progress::Completed(epoch) => {
                 self.losses.retain(|(lost, _)| *lost != member);
+                self.unseen.retain(|unseen| *unseen != member);
                 self.owner.completed(member, epoch);
                 let link = &self.links[at];
                 if link.may_be_better && self.better.is_due(member, Instant::now()) {
@@ -261,7 +274,9 @@ impl Engine {
             tracing::warn!(segment = %shared.name, %member, "the link to a replica broke: {why}; connecting again");
             self.owner.lost(member);
         }
-        shared.start(Job::Connect { member, patience });
+        if self.owner.follows(member) {
+            shared.start(Job::Connect { member, patience });
+        }
     }
 
     /// How long checkpoints have not reached `member`, from now on if they did so far.
@@ -283,8 +298,11 @@ impl Engine {
         self.warnings.push((member, why));
         self.owner.failed(member);
         if !self.owner.in_sync().contains(&member) {
-            // Filled, and gone before it came into the set: another one can be made.
+            // Filled, and gone before it came into the set, or about to be let go: another one can be made.
             self.owner.remove(member);
+        }
+        if !self.owner.follows(member) {
+            shared.forget(member);
         }
     }
 
@@ -321,9 +339,9 @@ impl Engine {
             Action::Swap(swap) => {
                 let dismissed = self.dismissed.iter().map(|(member, why)| (*member, (*why).to_owned()));
                 let causes = self.warnings.iter().cloned().chain(dismissed).collect();
-                shared.start(Job::Swap(swap, causes));
+                shared.start(Job::Swap { swap, causes, pause: self.swap_pause });
             }
-            Action::ReadRecord => shared.start(Job::ReadRecord),
+            Action::ReadRecord => self.read_record(shared),
             Action::Look { member, look } => shared.start(Job::See { member, look }),
             Action::Committed { epoch, in_sync, elsewhere } => {
                 self.acknowledge(Committed { epoch, in_sync, elsewhere });
@@ -333,8 +351,15 @@ impl Engine {
                 tracing::info!(segment = %shared.name, %member, "a replica came into the in-sync set");
                 self.forget_warnings(member);
             }
+            Action::Rejoins(member) => shared.start(Job::Settle(member)),
             Action::Ended(end) => self.ended(shared, end),
         }
+    }
+
+    /// Has the record read, and how the segment is to be kept.
+    fn read_record(&mut self, shared: &Arc<Shared>) {
+        self.reads.0 += 1;
+        shared.start(Job::ReadRecord(self.reads.0));
     }
 
     /// A replica came in: nothing is amiss with it, and it takes the place of one that was missed.
@@ -369,6 +394,7 @@ impl Engine {
         self.unlink(member);
         self.losses.retain(|(lost, _)| *lost != member);
         self.better.forget(member);
+        self.unseen.retain(|unseen| *unseen != member);
         match self.dismissed.extract_if(.., |(dismissed, _)| *dismissed == member).next() {
             Some((_, why)) => tracing::info!(segment = %shared.name, %member, "a replica was let go: {why}"),
             None => tracing::warn!(segment = %shared.name, %member, "a replica has left the in-sync set"),
@@ -389,27 +415,36 @@ impl Engine {
             Event::Better(member, than) => self.change_over(shared, member, than),
             Event::Unreached(member, why) => self.give_up_on(shared, member, why),
             Event::Refused(member, why) => self.owner.refused(member, &why),
-            Event::Swapped(version) => self.owner.swapped(version),
+            Event::Swapped(version) => {
+                self.swap_pause = jobs::PAUSE;
+                self.owner.swapped(version);
+            }
             Event::Conflicted(current) => self.owner.conflicted(current),
+            Event::NotSwapped => {
+                self.swap_pause = (self.swap_pause * 2).min(jobs::LONGEST_PAUSE);
+                self.owner.not_swapped();
+            }
             Event::SwapUnknown => self.owner.swap_unknown(),
             Event::Unlinked => self.owner.unlinked(),
-            Event::RecordRead(current, wanted) => {
-                self.wanted = wanted;
+            Event::RecordRead(current, wanted, number) => {
+                // Reads overtake each other.
+                if number > self.reads.1 {
+                    (self.wanted, self.reads.1) = (wanted, number);
+                }
                 self.owner.record_read(current);
             }
-            Event::Seen { member, look, newest } => self.owner.seen(member, look, newest),
+            Event::Seen { member, look, newest } => self.seen(shared, member, look, newest),
+            Event::Rested => self.parting_rests = None,
             Event::Repaired { by, place, slots, base, closed } => {
                 let member = place.member;
                 shared.learn(place);
-                if self.wanted.is_drained(member) {
-                    self.repairing = false; // Since it was asked for.
-                } else if self.owner.repaired(by, member, slots, base, closed) {
+                if self.owner.repaired(by, member, slots, base, closed) {
                     (self.repairing, self.repairs_failed, self.unrepaired) = (false, 0, None);
                     shared.start(Job::Connect { member, patience: shared.patience });
                     shared.start(Job::Settle(member));
                 } else {
                     // It was filled for nothing; perhaps from an image of a later owner.
-                    shared.start(Job::ReadRecord);
+                    self.read_record(shared);
                     shared.start(Job::Rest);
                 }
             }
@@ -439,16 +474,19 @@ impl Engine {
             Event::DaemonIsBack => {
                 self.meet_daemon(shared);
                 // What it would have told meanwhile.
-                shared.start(Job::ReadRecord);
+                self.read_record(shared);
             }
             Event::Hold { time, without, reporter } => self.hold(time, &without, reporter),
             Event::EndHold { number, reporter } => {
                 self.end_hold(number);
                 reporter.report(Ok(Report::Done));
             }
+            // Another one in this process may be about to own it: the reporter says that this one does not.
             Event::Changed(reporter) => {
-                shared.start(Job::ReadRecord);
-                reporter.report(Ok(Report::Done));
+                if self.owner.end().is_none() {
+                    self.read_record(shared);
+                    reporter.report(Ok(Report::Done));
+                }
             }
             Event::State(reporter) => {
                 let state = self.state(shared);
@@ -488,6 +526,7 @@ impl Engine {
         }
         self.links.push(link);
         self.warnings.retain(|(whom, _)| *whom != member);
+        self.unseen.retain(|unseen| *unseen != member);
         self.owner.connected(member);
     }
 

@@ -74,6 +74,7 @@ impl Engine {
             warnings
                 .push(format!("a replica stays on a node that is being drained, since no other can be made: {why}"));
         }
+        warnings.extend(self.parting_rests.clone().map(|why| shared.with_names(why)));
         let parting = self.dismissed.iter();
         warnings.extend(parting.map(|(member, why)| shared.with_names(format!("{member} is to be let go: {why}"))));
         OwnerState {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use segstore_core::id::{Member, NodeId};
+use segstore_core::id::{Member, NodeId, Stamp};
 
 use super::Engine;
 use super::jobs::Job;
@@ -50,7 +50,13 @@ impl Engine {
                 || self.dismissed.iter().any(|(dismissed, _)| dismissed == member) && self.owner.is_parting(*member);
             member.node != shared.node && !self.wanted.is_drained(*member) && !goes()
         };
-        if self.repairing || self.owner.followers().filter(counts).count() >= self.wanted.replicas {
+        let is_complete = self.owner.followers().filter(counts).count() >= self.wanted.replicas;
+        if is_complete && !self.warnings.is_empty() {
+            // Of those that are missed no more.
+            let owner = &self.owner;
+            self.warnings.retain(|(whom, _)| owner.follows(*whom));
+        }
+        if self.repairing || is_complete {
             return;
         }
         let sources: Vec<_> = self.owner.repair_sources().collect();
@@ -61,8 +67,8 @@ impl Engine {
         }
     }
 
-    /// Lets go of replicas that are more than are wanted, the latest first, but before them those on nodes that are being drained: they
-    /// stay until others have taken their place. Whether there is anything new to do.
+    /// Lets go of replicas that are more than are wanted: first of those out of reach, then of those on nodes that are being drained, then of
+    /// the latest. They stay until others have taken their place. Whether there is anything new to do.
     pub(super) fn trim(&mut self, shared: &Arc<Shared>) -> bool {
         let is_own = |member: &Member| member.node == shared.node;
         let may_go = |member: &Member| !is_own(member) || self.wanted.is_drained(*member);
@@ -71,28 +77,54 @@ impl Engine {
             return false;
         }
         let mut holders: Vec<_> = self.owner.holders().filter(may_go).collect();
-        holders.sort_by_key(|member| (self.wanted.is_drained(*member), is_own(member)));
-        let mut has_changed = false;
-        for (at, &member) in holders.iter().enumerate() {
-            let (goes, is_parting) = (at >= self.wanted.replicas, self.owner.is_parting(member));
-            if goes && !is_parting {
-                has_changed |= self.dismiss(member);
-            } else if is_parting && !goes {
-                self.owner.recall(member);
-                has_changed = true;
-            }
-        }
-        self.dismissed
-            .retain(|(dismissed, _)| holders.iter().skip(self.wanted.replicas).any(|member| member == dismissed));
-        has_changed
+        holders.sort_by_key(|member| (!self.is_there(*member), self.wanted.is_drained(*member), is_own(member)));
+        let surplus = holders.split_off(self.wanted.replicas.min(holders.len()));
+        self.dismissed.retain(|(dismissed, _)| surplus.contains(dismissed));
+        let wanted_again: Vec<_> = holders.into_iter().filter(|member| self.owner.is_parting(*member)).collect();
+        wanted_again.iter().for_each(|member| self.owner.recall(*member));
+        // Who is wanted again is no member so far, perhaps: nobody goes on the strength of that.
+        !wanted_again.is_empty() || surplus.into_iter().any(|member| self.dismiss(shared, member))
+    }
+
+    /// Whether a replica is reached, and was not looked for in vain since.
+    fn is_there(&self, member: Member) -> bool {
+        self.links.iter().any(|link| link.member == member) && !self.unseen.contains(&member)
     }
 
     /// Whether that can be done now.
-    fn dismiss(&mut self, member: Member) -> bool {
+    fn dismiss(&mut self, shared: &Arc<Shared>, member: Member) -> bool {
+        let stays = |other: &&Member| **other != member && other.node != shared.node && !self.owner.is_parting(**other);
+        let enough = self.owner.in_sync().iter().filter(stays).count() >= self.wanted.replicas;
+        let is_new = !self.owner.is_parting(member) && enough && self.parting_rests.is_none();
+        if !is_new || !self.owner.dismiss(member) {
+            return false;
+        }
+        let why = match (self.is_there(member), self.wanted.is_drained(member)) {
+            (false, _) => "it is out of reach, and others have taken its place",
+            (true, true) => "its node is being drained",
+            (true, false) => "fewer replicas are wanted",
+        };
         self.dismissed.retain(|(dismissed, _)| *dismissed != member);
-        let is_drained = self.wanted.is_drained(member);
-        self.dismissed
-            .push((member, if is_drained { "its node is being drained" } else { "fewer replicas are wanted" }));
-        self.owner.dismiss(member)
+        self.dismissed.push((member, why));
+        true
+    }
+
+    /// Somebody has looked at a replica that is to stay. One that cannot be seen is the first that may go, if there are others.
+    pub(super) fn seen(
+        &mut self,
+        shared: &Arc<Shared>,
+        member: Member,
+        look: u64,
+        newest: Result<Option<Stamp>, String>,
+    ) {
+        let why = newest.as_ref().err().map_or_else(|| "its newest checkpoint is not whole".to_owned(), Clone::clone);
+        if !self.owner.seen(member, look, newest.ok().flatten()) {
+            return self.unseen.retain(|unseen| *unseen != member);
+        }
+        self.unseen.push(member);
+        let why = format!("none can be let go, since {member} is to stay: {why}");
+        tracing::warn!(segment = %shared.name, "{}", shared.with_names(why.clone()));
+        self.parting_rests = Some(why);
+        shared.start(Job::RestFromParting);
     }
 }

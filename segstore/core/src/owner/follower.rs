@@ -1,5 +1,8 @@
 //! What the owner knows of one replica: its slots, its link, its part in the attempt under way.
 
+use std::collections::VecDeque;
+
+use super::Action;
 use crate::id::{Epoch, Member, Stamp};
 use crate::push::Target;
 use crate::rule::{self, Rule};
@@ -30,7 +33,7 @@ enum Proof {
     Given,
 }
 
-/// The way to a replica. While it is [`Link::Connecting`] nobody is removed: the attempt under way waits.
+/// The way to a replica. While it is [`Link::Connecting`] nobody is removed for that: the attempt under way waits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Link {
     /// No endpoint, so far or again; the driver is trying.
@@ -203,11 +206,12 @@ impl Follower {
         is_asked
     }
 
-    /// It counts again.
-    pub(super) fn recall(&mut self) {
+    /// It counts again: at once, or when it was added.
+    pub(super) fn recall(&mut self, actions: &mut VecDeque<Action>) {
         self.leaving = false;
         if self.role == Role::Parting {
             self.role = Role::Joining;
+            actions.push_back(Action::Rejoins(self.member));
         }
     }
 

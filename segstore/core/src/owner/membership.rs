@@ -1,7 +1,7 @@
 //! The in-sync set, and the directory that confirms every change of it.
 //!
-//! Somebody is added only when it holds what is acknowledged, and removed only if an attempt fails without that; nothing is acknowledged
-//! on the strength of a change that is not confirmed.
+//! Somebody is added only when it holds what is acknowledged, and removed only if an attempt fails without that, or if it is let go while
+//! the others are well; nothing is acknowledged on the strength of a change that is not confirmed.
 
 use super::follower::{Follower, Role};
 use super::{Action, End, Owner};
@@ -21,6 +21,13 @@ impl Owner {
     pub fn conflicted(&mut self, current: Versioned) {
         if self.directory.take_swap().is_some() {
             self.adopt(current);
+        }
+    }
+
+    /// The change was certainly not made, since nobody took it: whether it is still wanted is decided anew.
+    pub fn not_swapped(&mut self) {
+        if self.directory.take_swap().is_some() {
+            self.advance();
         }
     }
 
@@ -125,8 +132,11 @@ impl Owner {
                 Role::Adding => follower.role = Role::Joining,
                 // It holds what is acknowledged, and is reached (again): it goes only if those who stay do without it.
                 Role::InSync if !is_member && follower.is_connected() && rule::holds(Rule::PartAfterRemoval) => {
-                    follower.role = if follower.leaving { Role::Parting } else { Role::Joining };
+                    follower.role = Role::Parting;
                     someone_parts |= follower.leaving;
+                    if !follower.leaving {
+                        follower.recall(&mut self.actions);
+                    }
                 }
                 Role::InSync if !is_member => self.actions.push_back(Action::Removed(follower.member)),
                 _ => {}

@@ -89,6 +89,8 @@ pub enum Action {
     Removed(Member),
     /// The replica has come into the in-sync set.
     Added(Member),
+    /// The replica is no member any more, but is well: it takes part, and is added again once it holds what is acknowledged.
+    Rejoins(Member),
     /// Nothing will be acknowledged any more. End what is under way to every replica before the application hears of it.
     Ended(End),
 }
@@ -235,6 +237,8 @@ impl Owner {
         self.start_pushes();
         self.part();
         self.acknowledge();
+        // Nobody pushes any more, perhaps.
+        self.part();
         self.promote();
         self.change_set();
     }

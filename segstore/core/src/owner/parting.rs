@@ -28,8 +28,9 @@ impl Owner {
 
     /// Keeps a replica that was to be let go: it counts again.
     pub fn recall(&mut self, member: Member) {
-        if let Some(follower) = self.follower_mut(member) {
-            follower.recall();
+        let recalled = self.followers.iter_mut().find(|f| f.member == member && f.is_parting());
+        if let Some(follower) = recalled {
+            follower.recall(&mut self.actions);
             self.advance();
         }
     }
@@ -40,20 +41,21 @@ impl Owner {
         self.followers.iter().any(|f| f.member == member && f.is_parting())
     }
 
-    /// Replicas that hold every acknowledged checkpoint, in the order in which they came: the in-sync set, and who is being let go.
+    /// The in-sync set, and who has left it and is not let go so far, in the order in which they came.
     pub fn holders(&self) -> impl Iterator<Item = Member> + '_ {
         self.followers.iter().filter(|f| matches!(f.role, Role::InSync | Role::Parting)).map(|f| f.member)
     }
 
     /// Somebody has looked at what a replica holds, after [`Action::Look`] asked for it: this is the newest of its images that are
-    /// closed. `None`: it could not be seen.
-    pub fn seen(&mut self, member: Member, look: u64, newest: Option<Stamp>) {
+    /// closed. `None`: it could not be seen. Whether it was called off for that.
+    pub fn seen(&mut self, member: Member, look: u64, newest: Option<Stamp>) -> bool {
         let holds = newest.is_some_and(|image| image >= self.acknowledged && self.contains(image));
-        let Some(follower) = self.follower_mut(member) else { return };
-        if follower.prove(look) && !holds {
+        let is_awaited = self.follower_mut(member).is_some_and(|follower| follower.prove(look));
+        if is_awaited && !holds {
             self.call_off();
         }
         self.advance();
+        is_awaited && !holds
     }
 
     /// Goes on with letting go of replicas.
@@ -92,7 +94,8 @@ impl Owner {
 
     fn call_off(&mut self) {
         if rule::holds(Rule::CountAgain) {
-            self.followers.iter_mut().filter(|f| f.is_parting()).for_each(Follower::recall);
+            let parting = self.followers.iter_mut().filter(|f| f.is_parting());
+            parting.for_each(|follower| follower.recall(&mut self.actions));
         }
     }
 

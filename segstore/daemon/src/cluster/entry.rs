@@ -1,6 +1,8 @@
 //! The values.
 
-use segstore::control::message::{Access, Event, Keeping, NodeInfo, Shape};
+use std::collections::BTreeMap;
+
+use segstore::control::message::{Access, Event, Keeping, Labelled, NodeInfo, Placing, Shape};
 use segstore_core::id::{Member, NodeId, OwnerId, SegmentId, Term};
 use segstore_core::record::{Record, RecordVersion, Versioned};
 use serde::{Deserialize, Serialize};
@@ -45,12 +47,21 @@ pub struct NodeEntry {
     /// Whether it keeps the directory.
     #[serde(default)]
     pub directory: bool,
+    /// Its labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
     /// Whether everything is being moved off it: it gets no further replica.
     #[serde(default)]
     pub draining: bool,
 }
 
 impl NodeEntry {
+    /// The value of one of its labels: see [`Labelled`].
+    #[must_use]
+    pub fn label(&self, key: &str) -> Option<&str> {
+        Labelled { name: &self.name, host: &self.host, storage: self.storage, labels: &self.labels }.label(key)
+    }
+
     /// What clients are told.
     #[must_use]
     pub fn info(&self, up: bool) -> NodeInfo {
@@ -61,6 +72,8 @@ impl NodeEntry {
             storage: self.storage,
             up,
             stale: None,
+            host: self.host.clone(),
+            labels: self.labels.clone(),
             draining: self.draining,
             directory: self.directory,
             used: self.used,
@@ -106,6 +119,9 @@ pub struct SegmentEntry {
     pub shape: Shape,
     /// How it is kept.
     pub keeping: Keeping,
+    /// Where its replicas are to be.
+    #[serde(default)]
+    pub placing: Placing,
     /// Who may open it.
     pub access: Access,
     /// When it was created, in milliseconds since 1970.

@@ -93,6 +93,13 @@ impl View {
         self.all().into_iter().filter_map(|(entry, up)| up.then_some(entry)).collect()
     }
 
+    /// These nodes, of those that were seen.
+    #[must_use]
+    pub fn entries(&self, wanted: impl IntoIterator<Item = NodeId>) -> Vec<NodeEntry> {
+        let nodes = self.nodes.borrow();
+        wanted.into_iter().filter_map(|node| Some(nodes.get(&node)?.entry.clone())).collect()
+    }
+
     /// A node that is up.
     ///
     /// # Errors

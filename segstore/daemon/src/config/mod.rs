@@ -5,6 +5,7 @@ mod etcd;
 mod settings;
 mod units;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -81,6 +82,8 @@ pub struct Config {
     pub rdma: RdmaDevice,
     /// Whether the node only keeps replicas.
     pub storage: bool,
+    /// What is said of the node.
+    pub labels: BTreeMap<String, String>,
     /// Where metrics are served.
     pub metrics: Option<SocketAddr>,
     /// After how long without a sign of life the node counts as dead.
@@ -140,6 +143,8 @@ impl Config {
             number("rdma_traffic_class", self.rdma.traffic_class),
             number("rdma_service_level", self.rdma.service_level),
         ];
+        let labels = self.labels.iter().map(|(key, value)| text(&format_args!("{key}={value}"))).collect::<Vec<_>>();
+        let labels = (!labels.is_empty()).then_some(("labels", toml::Value::Array(labels)));
         let pid_file = self.pid_file.as_deref().map(|file| ("pid_file", path(file)));
         let etcd = match &self.directory {
             DirectoryAt::Etcd(etcd) => etcd.to_toml(),
@@ -148,6 +153,7 @@ impl Config {
         keys.into_iter()
             .chain(etcd)
             .chain(rdma.into_iter().flatten())
+            .chain(labels)
             .chain(pid_file)
             .map(|(key, value)| format!("{key} = {value}\n"))
             .collect()

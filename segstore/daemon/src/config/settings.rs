@@ -1,10 +1,12 @@
 //! The settings as somebody wrote them, and what is made of them.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use segstore::control::message::{OWN_LABELS, is_label};
 use segstore::control::rdma::RdmaDevice;
 use serde::{Deserialize, Deserializer};
 
@@ -79,6 +81,9 @@ pub struct Settings {
     /// Whether the node only keeps replicas, and no application owns a segment here [default: false]
     #[arg(long, env = "SEGSTORED_STORAGE", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub storage: Option<bool>,
+    /// What is said of the node, such as `zone=a,rack=3`: by it segments say where their replicas are to be
+    #[arg(long, env = "SEGSTORED_LABELS", value_name = "KEY=VALUE,...", value_delimiter = ',')]
+    pub labels: Option<Vec<String>>,
     /// Address for Prometheus, or `off` [default: 127.0.0.1:7421]
     #[arg(long, env = "SEGSTORED_METRICS", value_name = "ADDRESS|off")]
     pub metrics: Option<String>,
@@ -168,6 +173,7 @@ impl Settings {
             etcd_password_file,
             secret_file,
             storage,
+            labels,
             metrics,
             node_lease,
             transport,
@@ -228,6 +234,7 @@ pub(super) fn check(settings: Settings) -> Result<Config, Vec<String>> {
         secret_file: settings.secret_file.unwrap_or_else(|| "/etc/segstore/secret".into()),
         encrypt_data: settings.encrypt_data.unwrap_or(false),
         storage: settings.storage.unwrap_or(false),
+        labels: problems.take("labels", labels(settings.labels.unwrap_or_default()), BTreeMap::new()),
         metrics: problems.take("metrics", metrics, None),
         node_lease: problems.take("node_lease", duration(&lease, Config::SHORTEST_LEASE), Config::SHORTEST_LEASE),
         transport,
@@ -265,6 +272,23 @@ fn check_name(name: String) -> Result<String, String> {
     let is_good = (1..=63).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
     if is_good { Ok(name) } else { Err(format!("{name:?}: 1 to 63 letters, digits, and . _ -")) }
+}
+
+fn labels(texts: Vec<String>) -> Result<BTreeMap<String, String>, String> {
+    let mut labels = BTreeMap::new();
+    for text in texts {
+        let (key, value) = text
+            .split_once('=')
+            .filter(|(key, value)| is_label(key) && is_label(value))
+            .ok_or_else(|| format!("{text:?}: write it as zone=a, each side 1 to 63 letters, digits, and . _ / -"))?;
+        if OWN_LABELS.contains(&key) {
+            return Err(format!("{text:?}: every node has a label {key} of its own"));
+        }
+        if labels.insert(key.to_owned(), value.to_owned()).is_some() {
+            return Err(format!("{key} is said twice"));
+        }
+    }
+    Ok(labels)
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
@@ -387,6 +411,7 @@ mod tests {
             rdma_service_level: Some(3),
             pid_file: Some("/run/a \"b\".pid".into()),
             node_lease: Some("1500ms".into()),
+            labels: Some(vec!["zone=a".into(), "rack=3".into()]),
             ..Settings::default()
         };
         let config = check(some).expect("it is right");
@@ -437,6 +462,7 @@ mod tests {
             rdma_address: Some("192.0.2.1:1".into()),
             rdma_patience: Some("5m".into()),
             rdma_service_level: Some(16),
+            labels: Some(vec!["node=a".into()]),
             ..Settings::default()
         };
         let problems = check(wrong).expect_err("all of it is wrong");
@@ -449,6 +475,7 @@ mod tests {
             "rdma_address",
             "rdma_patience",
             "rdma_service_level",
+            "labels",
             "directory",
         ] {
             assert!(problems.iter().any(|problem| problem.starts_with(&format!("{key}: "))), "{key} in {problems:?}");

@@ -79,7 +79,7 @@ impl Serve for Calls {
     async fn serve(&self, _from: NodeId, call: Call) -> Result<Reply, Fault> {
         match call {
             Call::Create { segment, name, shape, remembered } => {
-                self.node.check_taking()?;
+                let _arrival = self.node.arrival(segment)?;
                 let geometry = geometry(shape)?;
                 let member = self.blocking(move |node| node.replicas.create(segment, geometry, remembered)).await?;
                 self.node.changed.notify_one();
@@ -104,7 +104,7 @@ impl Serve for Calls {
                 self.blocking(move |node| node.replicas.level(&request)).await.map(|()| Reply::Done)
             }
             Call::Repair { segment, name, shape, ownership, replaced, source, slot, base } => {
-                self.node.check_taking()?;
+                let arrival = self.node.arrival(segment)?;
                 let replaced = Forgettable { by: ownership, members: replaced };
                 let from = Source { segment, geometry: geometry(shape)?, slot, base };
                 tracing::info!(segment = name, "a replica is being filled here, from node {}", source.node_name);
@@ -112,6 +112,9 @@ impl Serve for Calls {
                 match &filled {
                     Ok(_) => tracing::info!(segment = name, "the replica is filled"),
                     Err(fault) => tracing::warn!(segment = name, "the replica was not filled: {fault}"),
+                }
+                if filled.is_ok() {
+                    arrival.stays();
                 }
                 filled
             }
@@ -125,10 +128,9 @@ impl Serve for Calls {
             }
             Call::Kept => {
                 let kept = self.blocking(|node| Ok(node.replicas.list())).await?;
-                let told = |Kept { segment, member, remembered, is_in_use, problem }: Kept| KeptReplica {
+                let told = |Kept { member, remembered, problem, .. }: Kept| KeptReplica {
                     incarnation: member.incarnation,
                     term: remembered.term,
-                    in_use: is_in_use.then_some(segment),
                     problem,
                 };
                 Ok(Reply::Kept(kept.into_iter().map(told).collect()))
@@ -154,6 +156,13 @@ impl Serve for Calls {
             Call::Changed { name, session } => {
                 tokio::spawn(self.node.sessions.clone().tell_of_change(session, name));
                 Ok(Reply::Done)
+            }
+            Call::Busy => {
+                let arriving = self.node.draining.arriving();
+                let kept = self.blocking(|node| Ok(node.replicas.list())).await?;
+                let in_use = kept.iter().filter(|kept| kept.is_in_use).map(|kept| kept.segment);
+                let written = in_use.chain(arriving).collect();
+                Ok(Reply::Busy { kept: kept.iter().map(|kept| kept.segment).collect(), written })
             }
             Call::Drain { on } => {
                 let set = self.node.draining.set(on);

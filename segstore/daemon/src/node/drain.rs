@@ -3,9 +3,11 @@
 //! That a node is being drained it knows itself, across restarts, and tells in its entry: so every node that places a replica knows, and
 //! tells the owners there.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use segstore::control::message::{Fault, FaultKind, Holder, Left};
 use segstore_core::id::{NodeId, SegmentId};
@@ -13,27 +15,44 @@ use segstore_core::id::{NodeId, SegmentId};
 use super::{Node, SHORT, unexpected};
 use crate::cluster::SegmentEntry;
 use crate::identity::replace;
-use crate::peers::message::{Call, KeptReplica, Reply};
+use crate::peers::message::{Call, Reply};
 
 /// Whether this node is being drained. It stands in a file.
 #[derive(Debug)]
 pub struct Draining {
     file: PathBuf,
     is_on: AtomicBool,
+    arriving: Arriving,
 }
+
+/// Segments of which a replica is being made here.
+type Arriving = Arc<Mutex<Vec<SegmentId>>>;
+
+/// How long the owner takes at most to connect to a replica that was made for it.
+const MOMENT: Duration = Duration::from_secs(10);
 
 impl Draining {
     /// As the file says: by being there.
     #[must_use]
     pub fn read(file: PathBuf) -> Self {
         let is_on = AtomicBool::new(file.exists());
-        Self { file, is_on }
+        Self { file, is_on, arriving: Arriving::default() }
     }
 
     /// Whether it is.
     #[must_use]
     pub fn is_on(&self) -> bool {
-        self.is_on.load(Ordering::Acquire)
+        self.is_on.load(Ordering::SeqCst)
+    }
+
+    fn begin(&self, segment: SegmentId) -> Arrival {
+        lock(&self.arriving).push(segment);
+        Arrival { segment, arriving: self.arriving.clone() }
+    }
+
+    /// Segments of which a replica is being made here.
+    pub(crate) fn arriving(&self) -> Vec<SegmentId> {
+        lock(&self.arriving).clone()
     }
 
     /// From here on, or not any more.
@@ -48,16 +67,47 @@ impl Draining {
         {
             return Err(error);
         }
-        self.is_on.store(on, Ordering::Release);
+        self.is_on.store(on, Ordering::SeqCst);
         Ok(())
     }
 }
 
+/// A replica that is being made here. It counts until this goes.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    segment: SegmentId,
+    arriving: Arriving,
+}
+
+impl Arrival {
+    /// It was made for an owner, who connects to it in a moment: until then it counts.
+    pub(crate) fn stays(self) {
+        tokio::spawn(async move {
+            tokio::time::sleep(MOMENT).await;
+            drop(self);
+        });
+    }
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        let mut arriving = lock(&self.arriving);
+        if let Some(at) = arriving.iter().position(|segment| *segment == self.segment) {
+            arriving.swap_remove(at);
+        }
+    }
+}
+
+fn lock(arriving: &Arriving) -> MutexGuard<'_, Vec<SegmentId>> {
+    arriving.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Node {
-    /// Whether another replica may be made here.
-    pub(crate) fn check_taking(&self) -> Result<(), Fault> {
+    /// Begins to make a replica here, unless the node is being drained: whoever asks after that what is here hears of it.
+    pub(crate) fn arrival(&self, segment: SegmentId) -> Result<Arrival, Fault> {
+        let arrival = self.draining.begin(segment);
         if !self.draining.is_on() {
-            return Ok(());
+            return Ok(arrival);
         }
         Err(Fault::new(FaultKind::NoRoom, format!("node {} is being drained: it takes no further replica", self.name)))
     }
@@ -71,20 +121,26 @@ impl Node {
     /// What keeps the node of that name from being switched off.
     pub(crate) async fn left(self: &Arc<Self>, name: &str) -> Result<Vec<Left>, Fault> {
         let of = self.named(name)?;
-        let kept = match self.call(of, Call::Kept, SHORT).await? {
-            Reply::Kept(kept) => kept,
+        let (kept, written) = match self.call(of, Call::Busy, SHORT).await? {
+            Reply::Busy { kept, written } => (kept, written),
             other => return Err(unexpected(&other)),
         };
-        let written: Vec<SegmentId> = kept.iter().filter_map(|kept: &KeptReplica| kept.in_use).collect();
-        let mut holders = self.holders().await?;
-        let mut left = Vec::new();
-        // After that: what came into the set since then was written then.
+        let mut unrecorded: HashSet<_> = kept.into_iter().chain(written.iter().copied()).collect();
+        let (mut holders, mut left) = (self.holders().await?, Vec::new());
+        // After that: what came into a set since then was written then, or being made.
         for (segment, entry, _) in self.segments().await? {
             let holder = holders.remove(&segment);
+            unrecorded.remove(&entry.segment);
             let has_replica = entry.in_sync.iter().any(|member| member.node == of);
             let is_written = written.contains(&entry.segment) && !is_local(&entry, of, holder.as_ref());
             if has_replica || is_written || holder.as_ref().is_some_and(|holder| holder.node == of) {
                 left.push(Left { segment, has_replica, is_written, holder });
+            }
+        }
+        for segment in unrecorded {
+            if self.is_known(segment).await? {
+                let segment = format!("{segment} (being made, or removed)");
+                left.push(Left { segment, has_replica: false, is_written: true, holder: None });
             }
         }
         // Names of no segment.

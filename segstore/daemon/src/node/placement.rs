@@ -1,27 +1,149 @@
-//! Where replicas go. Pure: the nodes that are up in, a choice out.
+//! Where replicas go. Pure: the nodes that are up in, a choice out, and why.
 //!
-//! One replica to a node. The owner's node comes last, since a replica there dies with the owner; storage nodes come first, since they
-//! are there for it; then whoever has most room. A node that is being drained gets none.
+//! One replica to a node, and of the nodes that are what is required: the owner's comes last, since a replica there dies with the owner; then
+//! whoever shares a failure domain with the fewest other copies, the widest domain first; then whoever is most of what is preferred; then
+//! storage nodes, since they are there for it; then whoever has most room. A node that is being drained gets none.
 
 use std::cmp::Reverse;
 
+use segstore::control::message::{Placing, SPREAD, Verdict};
 use segstore_core::id::NodeId;
 
 use crate::cluster::NodeEntry;
+use crate::config::shown;
 
-/// Up to `count` nodes with room for `bytes`, the best first; none of `without`.
+/// The label that tells machines apart, of which nobody is to have two copies either.
+const HOST: &str = "host";
+
+/// What is asked of a place.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// Bytes of the replica.
+    pub bytes: u64,
+    /// The owner's node.
+    pub owner: NodeId,
+    /// What its node is to be.
+    pub placing: &'a Placing,
+    /// The nodes that have a copy: the owner's, and those with a replica.
+    pub near: &'a [NodeEntry],
+}
+
+/// Of `nodes`, up to `count`, the best first.
 #[must_use]
-pub fn choose(nodes: &[NodeEntry], owner: NodeId, without: &[NodeId], bytes: u64, count: usize) -> Vec<NodeEntry> {
-    let may = |node: &&NodeEntry| !node.draining && !without.contains(&node.node);
-    let has_room = |node: &&NodeEntry| node.used.saturating_add(bytes) <= node.budget;
-    let mut fit: Vec<_> = nodes.iter().filter(may).filter(has_room).cloned().collect();
-    fit.sort_by_key(|node| (node.node == owner, !node.storage, Reverse(node.budget - node.used), node.node));
-    fit.truncate(count);
-    fit
+pub fn choose(nodes: &[NodeEntry], asked: &Asked<'_>, count: usize) -> Vec<NodeEntry> {
+    let judged = judge(nodes, asked, count).into_iter();
+    judged.filter(|(_, verdict, _)| *verdict == Verdict::Chosen).map(|(node, ..)| node).collect()
+}
+
+/// Every one of `nodes`: up to `count` that are chosen, the best first, then those that would do as well, then those that would not.
+#[must_use]
+pub fn judge(nodes: &[NodeEntry], asked: &Asked<'_>, count: usize) -> Vec<(NodeEntry, Verdict, String)> {
+    let (unfit, mut fit): (Vec<_>, Vec<_>) = nodes.iter().partition(|node| asked.objection(node).is_some());
+    let (mut near, mut judged) = (asked.near.to_vec(), Vec::new());
+    while let Some(at) = (0..fit.len()).min_by_key(|&at| asked.rank(fit[at], &near)) {
+        let node = fit.remove(at);
+        let verdict = if judged.len() < count { Verdict::Chosen } else { Verdict::Fits };
+        judged.push((node.clone(), verdict, asked.reason(node, &near)));
+        if verdict == Verdict::Chosen {
+            near.push(node.clone());
+        }
+    }
+    judged.extend(
+        unfit.into_iter().map(|node| (node.clone(), Verdict::Unfit, asked.objection(node).unwrap_or_default())),
+    );
+    judged
+}
+
+/// What one failure would take of a segment at once: all its `replicas`, or all copies there are, where the `cluster` could tell them apart.
+#[must_use]
+pub fn crowded(
+    placing: &Placing,
+    replicas: &[NodeEntry],
+    owner: Option<&NodeEntry>,
+    cluster: &[NodeEntry],
+) -> Option<String> {
+    let copies: Vec<_> = owner.into_iter().chain(replicas).collect();
+    if copies.len() < 2 || replicas.is_empty() {
+        return None;
+    }
+    let together = if replicas.len() > 1 { &copies[copies.len() - replicas.len()..] } else { &copies[..] };
+    domains(placing).find_map(|key| {
+        let value = together[0].label(key)?;
+        let is_apart = cluster.iter().filter_map(|node| node.label(key)).any(|other| other != value);
+        let is_together = together.iter().all(|node| node.label(key) == Some(value));
+        (is_apart && is_together).then(|| {
+            let mut names: Vec<_> = together.iter().map(|node| node.name.as_str()).collect();
+            names.sort_unstable();
+            let at = if key == HOST { "one machine".to_owned() } else { format!("{key} {value}") };
+            format!("its copies on {} are all in {at}: one failure takes them together", names.join(" and "))
+        })
+    })
+}
+
+/// Labels by which copies are kept apart, the widest first.
+fn domains(placing: &Placing) -> impl Iterator<Item = &str> {
+    let asked = placing.spread.iter().map(String::as_str);
+    let default = SPREAD.into_iter().filter(|_| placing.spread.is_empty());
+    asked.chain(default).filter(|key| *key != HOST).chain([HOST])
+}
+
+impl Asked<'_> {
+    /// Why the node gets none.
+    fn objection(&self, node: &NodeEntry) -> Option<String> {
+        if node.draining {
+            return Some("it is being drained".into());
+        }
+        if let Some(missed) = self.placing.require.iter().find(|condition| !condition.holds(|key| node.label(key))) {
+            return Some(format!("{missed} is required"));
+        }
+        let has_room = node.used.saturating_add(self.bytes) <= node.budget;
+        (!has_room).then(|| format!("it has {} free, a replica takes {}", free(node), shown(self.bytes)))
+    }
+
+    /// The lowest is the best.
+    fn rank(&self, node: &NodeEntry, near: &[NodeEntry]) -> impl Ord + use<> {
+        let crowds: Vec<_> = domains(self.placing).map(|key| others(node, near, key).count()).collect();
+        let preferred = self.placing.prefer.iter().filter(|condition| condition.holds(|key| node.label(key))).count();
+        let room = node.budget.saturating_sub(node.used);
+        (node.node == self.owner, crowds, Reverse(preferred), !node.storage, Reverse(room), node.node)
+    }
+
+    /// What speaks for the node, and against it.
+    fn reason(&self, node: &NodeEntry, near: &[NodeEntry]) -> String {
+        let mut reasons = Vec::new();
+        reasons.extend((node.node == self.owner).then(|| "the owner's own node, with which it would die".to_owned()));
+        for key in domains(self.placing).filter(|_| node.node != self.owner) {
+            let Some(value) = node.label(key) else { continue };
+            let names: Vec<_> = others(node, near, key).map(|other| other.name.as_str()).collect();
+            match (key, names.is_empty()) {
+                (HOST, true) => {}
+                (HOST, false) => reasons.push(format!("on one machine with {}", names.join(", "))),
+                (_, true) => reasons.push(format!("alone in {key} {value}")),
+                (_, false) => reasons.push(format!("in {key} {value} with {}", names.join(", "))),
+            }
+        }
+        let preferred = self.placing.prefer.iter().filter(|condition| condition.holds(|key| node.label(key)));
+        reasons.extend(preferred.map(|condition| format!("{condition} is preferred")));
+        reasons.extend(node.storage.then(|| "only keeps replicas".to_owned()));
+        reasons.push(format!("{} free", free(node)));
+        reasons.join(", ")
+    }
+}
+
+/// Those of `near` that have the same value of a label as the node.
+fn others<'n>(node: &'n NodeEntry, near: &'n [NodeEntry], key: &'n str) -> impl Iterator<Item = &'n NodeEntry> {
+    let value = node.label(key);
+    near.iter().filter(move |other| other.node != node.node && value.is_some() && other.label(key) == value)
+}
+
+fn free(node: &NodeEntry) -> String {
+    shown(node.budget.saturating_sub(node.used))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn node(number: u128, used: u64, storage: bool) -> NodeEntry {
@@ -29,7 +151,7 @@ mod tests {
             node: NodeId(number),
             name: format!("n{number}"),
             address: String::new(),
-            host: String::new(),
+            host: format!("machine {number}"),
             providers: Vec::new(),
             storage,
             used,
@@ -38,27 +160,96 @@ mod tests {
             replicas: 0,
             version: String::new(),
             directory: false,
+            labels: BTreeMap::new(),
             draining: false,
         }
     }
 
-    fn chosen(nodes: &[NodeEntry], without: &[NodeId], bytes: u64, count: usize) -> Vec<u128> {
-        choose(nodes, NodeId(1), without, bytes, count).iter().map(|node| node.node.0).collect()
+    fn labelled(number: u128, used: u64, labels: &[(&str, &str)]) -> NodeEntry {
+        let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        NodeEntry { labels, ..node(number, used, false) }
+    }
+
+    fn placing(require: &[&str], prefer: &[&str], spread: &[&str]) -> Placing {
+        let conditions = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("a condition")).collect();
+        let spread = spread.iter().map(|&key| key.to_owned()).collect();
+        Placing { require: conditions(require), prefer: conditions(prefer), spread }
+    }
+
+    fn chosen(nodes: &[NodeEntry], placing: &Placing, near: &[NodeEntry], bytes: u64, count: usize) -> Vec<u128> {
+        let asked = Asked { bytes, owner: NodeId(1), placing, near };
+        choose(nodes, &asked, count).iter().map(|node| node.node.0).collect()
     }
 
     #[test]
     fn the_owner_comes_last_and_storage_first() {
         let nodes = [node(1, 0, false), node(2, 50, false), node(3, 10, false), node(4, 60, true)];
-        assert_eq!(chosen(&nodes, &[], 10, 4), [4, 3, 2, 1]);
-        assert_eq!(chosen(&nodes, &[], 10, 2), [4, 3]);
+        let any = Placing::default();
+        assert_eq!(chosen(&nodes, &any, &[], 10, 4), [4, 3, 2, 1]);
+        assert_eq!(chosen(&nodes, &any, &[], 10, 2), [4, 3]);
     }
 
     #[test]
-    fn nobody_gets_more_than_fits_or_a_second_one() {
-        let nodes = [node(2, 95, false), node(3, 90, false), node(4, 0, false)];
-        assert_eq!(chosen(&nodes, &[NodeId(4)], 10, 3), [3]);
-        assert_eq!(chosen(&nodes, &[], 101, 3), [] as [u128; 0]);
+    fn nobody_gets_more_than_fits() {
+        let nodes = [node(2, 95, false), node(3, 90, false)];
+        let any = Placing::default();
+        assert_eq!(chosen(&nodes, &any, &[], 10, 3), [3]);
+        assert_eq!(chosen(&nodes, &any, &[], 101, 3), [] as [u128; 0]);
         let nodes = nodes.map(|node| NodeEntry { draining: true, ..node });
-        assert_eq!(chosen(&nodes, &[], 10, 3), [] as [u128; 0]);
+        assert_eq!(chosen(&nodes, &any, &[], 10, 3), [] as [u128; 0]);
+    }
+
+    #[test]
+    fn copies_are_kept_apart() {
+        let at = |number, used, zone, rack| labelled(number, used, &[("zone", zone), ("rack", rack)]);
+        let owner = at(1, 0, "a", "1");
+        let nodes =
+            [at(2, 0, "a", "1"), at(3, 10, "a", "2"), at(4, 20, "b", "3"), at(5, 30, "b", "3"), at(6, 40, "b", "4")];
+        let any = Placing::default();
+        assert_eq!(chosen(&nodes, &any, std::slice::from_ref(&owner), 10, 5), [4, 3, 6, 2, 5]);
+        let by_rack = placing(&[], &[], &["rack"]);
+        assert_eq!(chosen(&nodes, &by_rack, std::slice::from_ref(&owner), 10, 3), [3, 4, 6]);
+        // On one machine with the owner, or with another copy.
+        let twin = NodeEntry { host: owner.host.clone(), ..node(7, 0, true) };
+        assert_eq!(chosen(&[twin, node(8, 50, false)], &any, &[owner], 10, 2), [8, 7]);
+    }
+
+    #[test]
+    fn what_is_required_must_be_and_what_is_preferred_comes_first() {
+        let nodes = [labelled(2, 0, &[("ssd", "yes")]), labelled(3, 10, &[("tier", "1")]), node(4, 20, true)];
+        assert_eq!(chosen(&nodes, &placing(&["!ssd"], &[], &[]), &[], 10, 3), [4, 3]);
+        assert_eq!(chosen(&nodes, &placing(&["tier=1"], &[], &[]), &[], 10, 3), [3]);
+        assert_eq!(chosen(&nodes, &placing(&["storage"], &[], &[]), &[], 10, 3), [4]);
+        assert_eq!(chosen(&nodes, &placing(&["node!=n4"], &["tier=1"], &[]), &[], 10, 3), [3, 2]);
+        let (any, near) = (placing(&["ssd"], &[], &[]), []);
+        let judged = judge(&nodes, &Asked { bytes: 10, owner: NodeId(1), placing: &any, near: &near }, 1);
+        let told: Vec<_> =
+            judged.iter().map(|(node, verdict, why)| (node.name.as_str(), *verdict, why.as_str())).collect();
+        assert_eq!(
+            told,
+            [
+                ("n2", Verdict::Chosen, "100 B free"),
+                ("n3", Verdict::Unfit, "ssd is required"),
+                ("n4", Verdict::Unfit, "ssd is required"),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_one_failure_would_take_is_told() {
+        let at = |number, zone| labelled(number, 0, &[("zone", zone)]);
+        let (owner, two, three, far) = (at(1, "a"), at(2, "a"), at(3, "a"), at(4, "b"));
+        let cluster = [owner.clone(), two.clone(), three.clone(), far.clone()];
+        let any = Placing::default();
+        let said = |replicas: &[&NodeEntry], owner: Option<&NodeEntry>, cluster: &[NodeEntry]| {
+            crowded(&any, &replicas.iter().map(|&node| node.clone()).collect::<Vec<_>>(), owner, cluster)
+        };
+        assert_eq!(said(&[&two, &far], Some(&owner), &cluster), None);
+        assert!(
+            said(&[&two, &three], Some(&far), &cluster).is_some_and(|why| why.contains("n2 and n3 are all in zone a"))
+        );
+        assert!(said(&[&two], Some(&owner), &cluster).is_some_and(|why| why.contains("n1 and n2")));
+        assert_eq!(said(&[&two], None, &cluster), None, "one copy is as safe as its node");
+        assert_eq!(said(&[&two, &three], Some(&owner), &cluster[..3]), None, "nothing could tell them apart");
     }
 }

@@ -7,6 +7,7 @@ use segstore_core::id::Member;
 use segstore_core::layout::Ownership;
 use segstore_core::record::{RecordVersion, Swap};
 
+use super::placement::crowded;
 use super::{Node, directory_fault};
 use crate::cluster::{Claimant, SegmentEntry, check_name, holder_key, node_key, segment_key};
 use crate::directory::{DirectoryError, Entry, Revision, Swapped, Value};
@@ -93,12 +94,22 @@ impl Node {
             record: entry.versioned(revision),
             shape: entry.shape,
             keeping: entry.keeping,
+            placing: entry.placing.clone(),
             access: entry.access,
             created: entry.created,
+            crowded: self.crowded(entry, holder.as_ref()),
             holder,
             places: entry.in_sync.iter().map(|member| self.view.place(*member)).collect(),
             draining: self.view.draining(),
         }
+    }
+
+    /// Which of a segment's copies one failure would take together.
+    fn crowded(&self, entry: &SegmentEntry, holder: Option<&Holder>) -> Option<String> {
+        let replicas = entry.in_sync.iter().filter(|member| holder.is_none_or(|holder| holder.node != member.node));
+        let replicas = self.view.entries(replicas.map(|member| member.node));
+        let owner = self.view.entries(holder.map(|holder| holder.node));
+        crowded(&entry.placing, &replicas, owner.first(), &self.view.up())
     }
 
     /// Writes a segment, if nothing came between; gives the record's new version.

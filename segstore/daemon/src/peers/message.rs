@@ -121,6 +121,8 @@ pub enum Call {
         /// The session's public number.
         session: u64,
     },
+    /// Say what keeps the node from being switched off. Answer: [`Reply::Busy`].
+    Busy,
     /// Be drained from here on, or not any more. Answer: [`Reply::Done`].
     Drain {
         /// Whether it begins.
@@ -142,9 +144,6 @@ pub struct KeptReplica {
     pub incarnation: Incarnation,
     /// The highest term that it remembers.
     pub term: Term,
-    /// The segment, where it is being filled, or written.
-    #[serde(default)]
-    pub in_use: Option<SegmentId>,
     /// Why it is of no use any more.
     pub problem: Option<String>,
 }
@@ -186,6 +185,13 @@ pub enum Reply {
         used: u64,
         /// Bytes that may be used.
         budget: u64,
+    },
+    /// Segments of which replicas are here.
+    Busy {
+        /// Every one.
+        kept: Vec<SegmentId>,
+        /// Those that are being made, filled or written.
+        written: Vec<SegmentId>,
     },
     /// A slot is held.
     Held(Held),

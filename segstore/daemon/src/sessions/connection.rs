@@ -121,13 +121,13 @@ async fn read(from: &mut OwnedReadHalf, outgoing: &Outgoing) -> io::Result<ToDae
         from.read_exact(&mut head).await?;
         let mut json = vec![0; frame::length::<ToDaemon>(head)?];
         from.read_exact(&mut json).await?;
-        match (frame::decode(&json), frame::unknown(&json)) {
-            (Err(error), Some(number)) => {
-                let text = format!("version {} of the daemon does not know it: {error}", env!("CARGO_PKG_VERSION"));
-                let _ = outgoing.send(ToClient::Answer(number, Err(Fault::new(FaultKind::Unsupported, text)))).await;
-            }
-            (message, _) => return message,
-        }
+        let error = match frame::decode(&json) {
+            Ok(message) => return Ok(message),
+            Err(error) => error,
+        };
+        let Some(number) = frame::unknown(&json) else { return Err(error) };
+        let text = format!("version {} of the daemon does not know it: {error}", env!("CARGO_PKG_VERSION"));
+        let _ = outgoing.send(ToClient::Answer(number, Err(Fault::new(FaultKind::Unsupported, text)))).await;
     }
 }
 

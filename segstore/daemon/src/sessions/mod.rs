@@ -27,6 +27,8 @@ pub use session::Session;
 
 /// How long a client may take to answer a demand.
 const DEMAND: Duration = Duration::from_secs(2);
+/// How long somebody may take to open a segment.
+const OPENING: Duration = Duration::from_secs(600);
 /// How often to look for names that no session holds: an older copy of the directory brings them back.
 const STRAYS: Duration = Duration::from_secs(20);
 
@@ -162,10 +164,12 @@ impl Sessions {
         }
     }
 
-    /// Tells a session that a segment is to be kept another way, again until it hears of it: it may be just about to open the segment,
-    /// and to have looked before.
+    /// Tells a session that a segment is to be kept another way, again for a while until it hears of it: it may be just about to open the
+    /// segment, and to have looked before.
     pub(crate) async fn tell_of_change(self, number: u64, name: String) {
-        while self.numbered(number).is_some_and(|session| session.holds(&name)) {
+        let until = tokio::time::Instant::now() + OPENING;
+        let is_held = || self.numbered(number).is_some_and(|session| session.holds(&name));
+        while is_held() && tokio::time::Instant::now() < until {
             match self.demand(number, Demand::Changed { name: name.clone() }).await {
                 Ok(_) => return,
                 Err(fault) if fault.kind == FaultKind::Unsupported => {

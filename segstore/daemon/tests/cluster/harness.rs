@@ -211,6 +211,15 @@ impl Cluster {
         Pid::from_raw(self.daemons[node].as_ref().unwrap().id().try_into().unwrap())
     }
 
+    /// Starts a node's daemon again with other labels.
+    pub(super) fn label(&mut self, node: usize, labels: &str) {
+        self.kill(node);
+        let options = std::mem::take(&mut self.options);
+        self.spawn_as(node, &["--labels", &labels.replace("{node}", &node.to_string())]);
+        self.options = options;
+        until("the daemon serves", || Session::connect_to(self.socket(node)).ok());
+    }
+
     /// Starts one more node under a name of its own choice, without waiting for it.
     pub(super) fn spawn_named(&mut self, name: &str) -> usize {
         let node = self.daemons.len();

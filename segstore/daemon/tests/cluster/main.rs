@@ -17,6 +17,7 @@ mod moves;
 mod nodes;
 mod owners;
 mod parting;
+mod placing;
 #[path = "../common/ports.rs"]
 mod ports;
 mod readers;

@@ -552,7 +552,7 @@ fn what_is_half_made_is_undone() {
     use std::io::Write;
 
     use segstore::control::frame::{ToDaemon, encode};
-    use segstore::control::message::{Keeping, PROTOCOL, Request, Shape};
+    use segstore::control::message::{Keeping, PROTOCOL, Placing, Request, Shape};
 
     let cluster = Cluster::start(3, &[]);
     let session = cluster.session(0);
@@ -563,6 +563,7 @@ fn what_is_half_made_is_undone() {
         name: "s".into(),
         shape: Shape { capacity: 220 << 20, block_size: 4096, slots: 2 },
         keeping: Keeping { replicas: 2, minimum: 1, below_minimum: BelowMinimum::Continue, local: false },
+        placing: Placing::default(),
         mode: 0o600,
         uid: None,
         gid: None,

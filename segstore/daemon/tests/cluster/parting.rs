@@ -189,3 +189,26 @@ fn draining_is_called_off_at_any_time() {
     let image = session.load("s", &LoadOptions::new()).unwrap();
     assert_eq!(check_state(image.bytes()), n);
 }
+
+/// Of two one is dead, which an owner that rests has not noticed, and the other's node is drained: both are replaced.
+#[test]
+fn a_dead_replica_keeps_no_living_one_from_being_let_go() {
+    let mut cluster = Cluster::start(5, &["--transport", "tcp"]);
+    let session = cluster.session(0);
+    let segment = opened(&session, &options());
+    let places = session.lookup("s").unwrap().places;
+    cluster.kill(places[0].node_name[1..].parse().unwrap());
+    let drained = &places[1].node_name;
+    session.drain(drained, true).unwrap();
+    until("nothing is left there", || session.left(drained).unwrap().is_empty().then_some(()));
+    until("two others have it", || {
+        let in_sync = session.lookup("s").unwrap().record.record.in_sync;
+        (in_sync.len() == 2 && in_sync.iter().all(|member| places.iter().all(|place| place.member != *member)))
+            .then_some(())
+    });
+    let warnings = session.status("s").unwrap().owner.unwrap().warnings;
+    assert!(warnings.is_empty(), "{warnings:?}");
+    drop(segment);
+    let image = session.load("s", &LoadOptions::new()).unwrap();
+    assert_eq!(check_state(image.bytes()), 1);
+}

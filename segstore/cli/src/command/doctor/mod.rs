@@ -137,6 +137,13 @@ fn kept(segments: &segstore::Result<Vec<SegmentInfo>>) -> Finding {
             "an owner that runs makes further replicas by itself, where a further node has room: see segctl nodes";
         return Finding::bad("segments", Verdict::Warning, short.join("; "), remedy);
     }
+    let crowds = |segment: &SegmentInfo| Some(format!("{}: {}", segment.name, segment.crowded.as_ref()?));
+    let crowded: Vec<_> = segments.iter().filter_map(crowds).collect();
+    if !crowded.is_empty() {
+        let remedy =
+            "add nodes elsewhere, or give those there more room; then `segctl drain` one of these nodes, and undo it";
+        return Finding::bad("segments", Verdict::Warning, crowded.join("; "), remedy);
+    }
     Finding::ok("segments", "every segment has its replicas".into())
 }
 

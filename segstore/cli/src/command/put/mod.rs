@@ -98,7 +98,7 @@ fn made(put: &Put, length: u64) -> Result<CreateOptions, Failure> {
         let block = u32::try_from(bytes).map_err(|_| Failure::Usage(format!("--block-size {bytes}: at most 2M")))?;
         make = make.block_size(block);
     }
-    Ok(make.replicas(put.replicas.unwrap_or(1)))
+    Ok(put.placing.of(make.replicas(put.replicas.unwrap_or(1))))
 }
 
 /// What is said when a segment is made cannot be changed later: whoever asks for something else must learn that.
@@ -115,7 +115,18 @@ fn check_shape(put: &Put, info: &SegmentInfo) -> Result<(), Failure> {
         return differs("block-size", asked.to_string(), format!("blocks of {block} bytes"));
     }
     if let Some(asked) = put.replicas.filter(|asked| *asked != info.keeping.replicas) {
-        return differs("replicas", asked.to_string(), units::count(info.keeping.replicas.into(), "replica"));
+        let (name, has) = (&put.name, units::count(info.keeping.replicas.into(), "replica"));
+        let text =
+            format!("--replicas {asked}: segment {name} has {has}; `segctl replicas {name} {asked}` changes that");
+        return Err(Failure::Usage(text));
+    }
+    if put.placing.is_said() && put.placing.said() != info.placing {
+        let text = format!(
+            "--require, --prefer, --spread: segment {} was made with others, which cannot change; leave them out, or put the file under \
+             another name",
+            put.name
+        );
+        return Err(Failure::Usage(text));
     }
     // It was rounded up to whole blocks.
     let is_other = |asked: &u64| asked.checked_next_multiple_of(block) != Some(info.shape.capacity);

@@ -56,12 +56,13 @@ fn can_grow(session: &Session, info: &SegmentInfo) -> bool {
     further(session, info).iter().any(has_room)
 }
 
-/// The nodes that are up, are not the owner's, and have no replica that is in sync.
+/// The nodes that are up and may take one, are not the owner's, and have no replica that is in sync.
 fn further(session: &Session, info: &SegmentInfo) -> Vec<NodeInfo> {
     let owner = info.holder.as_ref().map(|holder| holder.node);
     let has_one = |node| info.places.iter().any(|place| place.member.node == node);
     let mut nodes = session.nodes().unwrap_or_default();
-    nodes.retain(|node| node.up && Some(node.node) != owner && !has_one(node.node));
+    let is_fit = |node: &NodeInfo| info.placing.require.iter().all(|condition| condition.holds(|key| node.label(key)));
+    nodes.retain(|node| node.up && !node.draining && Some(node.node) != owner && !has_one(node.node) && is_fit(node));
     nodes
 }
 

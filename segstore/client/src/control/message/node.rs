@@ -1,9 +1,11 @@
 //! A node.
 
+use std::collections::BTreeMap;
+
 use segstore_core::id::NodeId;
 use serde::{Deserialize, Serialize};
 
-use super::Holder;
+use super::{Holder, Labelled};
 
 /// A node of the cluster.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -21,6 +23,12 @@ pub struct NodeInfo {
     /// Why nobody knows how the node is now: the directory does not answer.
     #[serde(default)]
     pub stale: Option<String>,
+    /// What tells machines apart.
+    #[serde(default)]
+    pub host: String,
+    /// Its labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
     /// Whether everything is being moved off it.
     #[serde(default)]
     pub draining: bool,
@@ -37,6 +45,14 @@ pub struct NodeInfo {
     pub replicas: u32,
     /// The version of its daemon.
     pub version: String,
+}
+
+impl NodeInfo {
+    /// The value of one of its labels: see [`Labelled`].
+    #[must_use]
+    pub fn label(&self, key: &str) -> Option<&str> {
+        Labelled { name: &self.name, host: &self.host, storage: self.storage, labels: &self.labels }.label(key)
+    }
 }
 
 /// What keeps a node from being switched off.

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::rdma::RdmaDevice;
 
-use super::{Bytes, Event, Held, HeldName, Holder, Keeping, Left, NodeInfo, Place, SegmentInfo, Shape, Status};
+use super::{
+    Bytes, Event, Held, HeldName, Holder, Judged, Keeping, Left, NodeInfo, Place, Placing, SegmentInfo, Shape, Status,
+};
 
 /// What a client asks of its node's daemon.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -31,6 +33,9 @@ pub enum Request {
         shape: Shape,
         /// How it is kept.
         keeping: Keeping,
+        /// Where.
+        #[serde(default)]
+        placing: Placing,
         /// Permission bits.
         mode: u32,
         /// The user that it is to belong to; none: the client's.
@@ -188,6 +193,13 @@ pub enum Request {
         /// How many, on other nodes than the owner's.
         replicas: u32,
     },
+    /// Say which nodes get a segment's next replicas, and why. Answer: [`Answer::Plan`].
+    Plan {
+        /// The segment.
+        name: String,
+        /// What it would be made as; none: it is there.
+        made: Option<(Shape, Keeping, Placing)>,
+    },
     /// Begin to drain a node, or end that: it gets no further replica. Answer: [`Answer::Done`].
     Drain {
         /// The node's name.
@@ -305,6 +317,8 @@ pub enum Answer {
     Nodes(Vec<NodeInfo>),
     /// Events, oldest first.
     Events(Vec<Event>),
+    /// Every node: first those that keep a replica, then those that get one, in that order.
+    Plan(Vec<Judged>),
     /// To [`Request::Left`].
     Left(Vec<Left>),
 }

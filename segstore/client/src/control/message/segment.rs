@@ -5,7 +5,7 @@ use segstore_core::layout::{Geometry, GeometryError};
 use segstore_core::record::Versioned;
 use serde::{Deserialize, Serialize};
 
-use super::{Fault, Holder, OwnerState, Place, ReplicaInfo};
+use super::{Fault, Holder, OwnerState, Place, Placing, ReplicaInfo};
 
 /// The shape of a segment: fixed for its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -74,6 +74,9 @@ pub struct SegmentInfo {
     pub shape: Shape,
     /// How it is kept.
     pub keeping: Keeping,
+    /// Where its replicas are to be.
+    #[serde(default)]
+    pub placing: Placing,
     /// Who may open it.
     pub access: Access,
     /// When it was created, in milliseconds since 1970.
@@ -85,6 +88,9 @@ pub struct SegmentInfo {
     /// Nodes that are being drained: they are to keep nothing of it.
     #[serde(default)]
     pub draining: Vec<NodeId>,
+    /// Which of its copies one failure would take together, for people: none that can be told apart.
+    #[serde(default)]
+    pub crowded: Option<String>,
 }
 
 impl SegmentInfo {
@@ -141,7 +147,8 @@ pub struct Event {
     pub segment: String,
     /// The node whose daemon wrote it down.
     pub node_name: String,
-    /// What, in one word: `created`, `claimed` (nobody held it any more), `taken_over` (from a living holder, by force), `removed`, `added`.
+    /// What, in one word: `created`, `claimed` (nobody held it any more), `taken_over` (from a living holder, by force), `removed`, `added`,
+    /// `changed` (how it is to be kept).
     pub what: String,
     /// In which term.
     pub term: u64,

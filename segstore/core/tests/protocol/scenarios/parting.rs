@@ -3,7 +3,8 @@
 use segstore_core::id::Stamp;
 
 use super::Step::{
-    Commit, Complete, Cut, Deliver, Directory, Dismiss, LateSwap, Look, LookLost, LoseMemory, Recall, ReplyLate,
+    Commit, Complete, Cut, Deliver, Directory, Dismiss, LateSwap, Look, LookLost, LoseMemory, NotTaken, Recall,
+    ReplyLate,
 };
 use super::{assert_kept, owner, world};
 
@@ -68,11 +69,26 @@ fn checkpoints_let_it_go() {
     world.land(0, 0);
     assert_eq!(world.acknowledged(), Some(Stamp::new(1, 2)));
     assert!(owner(&world, 0).follows(world.member(0)));
+    let mut at_rest = world.clone();
+    at_rest.step(Look(0, 1));
     world.step(Commit(0, 1));
     world.land(0, 1);
-    assert!(!owner(&world, 0).follows(world.member(0)));
-    assert_eq!(world.acknowledged(), Some(Stamp::new(1, 3)));
-    world.take_over(1, &[1]);
+    for mut world in [at_rest, world] {
+        assert!(!owner(&world, 0).follows(world.member(0)));
+        assert_eq!(owner(&world, 0).attempt(), None);
+        world.take_over(1, &[1]);
+        assert_kept(&world);
+    }
+}
+
+/// The directory does not take the removal, for long; its reason is gone when it takes something again.
+#[test]
+fn a_removal_is_decided_anew_for_each_time_it_is_tried() {
+    let mut world = world(2, 0);
+    world.run([Dismiss(0, 0), Look(0, 1), Commit(0, 0), Cut(0, 1)]);
+    world.land(0, 0);
+    world.run([NotTaken(0), Directory(0)]);
+    assert_eq!((world.in_sync(), world.acknowledged()), (vec![0], Some(Stamp::new(1, 2))));
     assert_kept(&world);
 }
 

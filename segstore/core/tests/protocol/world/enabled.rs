@@ -56,6 +56,7 @@ impl World {
                 steps.push(Step::Directory(p));
                 if self.faults.lost_replies > 0 {
                     steps.extend([Step::ReplyLost(p), Step::ReplyLate(p)]);
+                    steps.extend(process.owning().map(|_| Step::NotTaken(p)));
                 }
             }
             None => {}

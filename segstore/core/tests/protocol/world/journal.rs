@@ -23,6 +23,8 @@ pub enum Violation {
     ForgottenInSync,
     /// A healthy replica was let go, and none of those who stay holds what is acknowledged.
     LetGo,
+    /// An owner that waits for nothing is not done with letting go of a replica.
+    NotLetGo,
     /// Two images were acknowledged of which neither contains the other.
     Forked,
 }

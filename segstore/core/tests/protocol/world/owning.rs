@@ -148,7 +148,7 @@ impl World {
                 self.endpoints.iter_mut().filter(to_it).for_each(|e| e.abandoned = true);
             }
             Action::Ended(_) => self.abandon_all(p),
-            Action::Added(_) => {}
+            Action::Added(_) | Action::Rejoins(_) => {}
         }
     }
 }

@@ -1,10 +1,11 @@
 //! Healthy replicas that an owner lets go.
 
 use segstore_core::id::Member;
+use segstore_core::owner::Owner;
 use segstore_core::slot::SlotView;
 
 use super::network::Endpoint;
-use super::process::Owning;
+use super::process::{Owning, Process};
 use super::{Step, Violation, World, replica_of};
 
 impl World {
@@ -51,6 +52,18 @@ impl World {
         let owner = &mut self.processes[p].owning_mut().unwrap().owner;
         owner.seen(member, look, newest.filter(|_| is_there));
         self.take_actions(p);
+    }
+
+    /// Letting go goes on by itself: nobody needs to make a checkpoint for it.
+    pub(super) fn check_parting(&mut self) {
+        let rests = |process: &&Process| process.directory.is_none() && process.looks.is_empty();
+        let is_stuck = |owner: &Owner| {
+            let parts = owner.holders().any(|member| owner.is_parting(member));
+            parts && owner.end().is_none() && owner.attempt().is_none()
+        };
+        if self.processes.iter().filter(rests).filter_map(Process::owning).any(|owning| is_stuck(&owning.owner)) {
+            self.journal.broken(Violation::NotLetGo);
+        }
     }
 
     /// Of those who stay, somebody must hold what is acknowledged when an owner ends what it has with a replica that is well.

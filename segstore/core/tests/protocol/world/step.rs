@@ -11,6 +11,8 @@ pub enum Step {
     ReplyLost(usize),
     /// A process stops waiting for its change, which is still on its way.
     ReplyLate(usize),
+    /// The directory does not take an owner's change, and the owner hears of that.
+    NotTaken(usize),
     /// A change that its sender no longer waits for reaches the directory.
     LateSwap(usize),
     /// A replica is fenced.
@@ -89,7 +91,9 @@ impl Step {
     /// Whether `process` does this, or it is done to it.
     pub fn is_of(self, process: usize) -> bool {
         match self {
-            Self::TakeOver(p) | Self::ReplyLost(p) | Self::ReplyLate(p) | Self::Commit(p, _) => p == process,
+            Self::NotTaken(p) | Self::TakeOver(p) | Self::ReplyLost(p) | Self::ReplyLate(p) | Self::Commit(p, _) => {
+                p == process
+            }
             Self::FenceLost(p, _) | Self::Cut(p, _) | Self::GiveUp(p) | Self::Kill(p) | Self::Repair(p, _) => {
                 p == process
             }

@@ -31,6 +31,12 @@ impl World {
                     self.tell_unknown(p);
                 }
             }
+            Step::NotTaken(p) => {
+                self.faults.lost_replies -= 1;
+                self.processes[p].directory = None;
+                self.processes[p].owning_mut().unwrap().owner.not_swapped();
+                self.take_actions(p);
+            }
             Step::LateSwap(i) => {
                 let swap: Swap = self.late_swaps.remove(i);
                 let _ = self.record.apply(swap);
@@ -119,6 +125,7 @@ impl World {
         }
         self.replicas.iter_mut().for_each(Replica::forget_past_turns);
         self.check_forgotten();
+        self.check_parting();
         self.endpoints.retain(|endpoint| !endpoint.is_over());
     }
 

@@ -3,6 +3,7 @@
 pub(super) mod lists;
 pub(super) mod names;
 pub(super) mod owners;
+mod plan;
 mod replicas;
 mod segments;
 
@@ -15,6 +16,7 @@ use super::session::Session;
 use crate::cluster::SegmentEntry;
 use crate::directory::Revision;
 use crate::node::Node;
+use segments::Made;
 
 /// Who asks, and whom.
 #[derive(Clone)]
@@ -55,14 +57,15 @@ impl Client {
 pub(super) async fn serve(client: &Client, request: Request) -> Result<Answer, Fault> {
     match request {
         Request::Hello { .. } => Err(Fault::new(FaultKind::Invalid, "hello was said before")),
-        Request::Create { name, shape, keeping, mode, uid, gid } => {
+        Request::Create { name, shape, keeping, placing, mode, uid, gid } => {
             let Credentials { uid: own_uid, gid: own_gid, .. } = client.credentials;
             let access = Access { uid: uid.unwrap_or(own_uid), gid: gid.unwrap_or(own_gid), mode };
-            segments::create(client, name, shape, keeping, access).await
+            segments::create(client, name, Made { shape, keeping, placing, access }).await
         }
         Request::Lookup { name } => segments::lookup(client, &name).await,
         Request::Swap { name, swap, why, causes } => segments::swap(client, &name, swap, &why, &causes).await,
         Request::SetReplicas { name, replicas } => segments::set_replicas(client, &name, replicas).await,
+        Request::Plan { name, made } => plan::plan(client, &name, made).await,
         Request::Drain { node, on } => lists::drain(client, &node, on).await,
         Request::Left { node } => lists::left(client, &node).await,
         Request::Remove { name, force } => segments::remove(client, &name, force).await,

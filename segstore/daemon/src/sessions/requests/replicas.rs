@@ -13,6 +13,7 @@ use segstore_core::replica::Request as ReplicaRequest;
 use super::Client;
 use crate::cluster::{NodeEntry, SegmentEntry};
 use crate::config::shown;
+use crate::node::placement::Asked;
 use crate::node::{LONG, Node, REPAIR, SHORT, geometry, placement, unexpected};
 use crate::peers::message::{Call, Reply};
 use crate::sessions::credentials::Want;
@@ -138,7 +139,9 @@ pub(super) async fn repair(
     let (entry, _) = client.segment(name, Want::Write).await?;
     let taking_part = members.iter().chain(&entry.in_sync);
     let taken: Vec<_> = taking_part.map(|member| member.node).chain([node.id]).collect();
+    let near = near(node, &taken);
     let bytes = geometry(entry.shape)?.replica_bytes();
+    let asked = Asked { bytes, owner: node.id, placing: &entry.placing, near: &near };
     nodes.retain(|place| kept.contains_key(&place.node) && !taken.contains(&place.node));
     for place in &mut nodes {
         let kept = kept.entry(place.node).or_default();
@@ -148,8 +151,8 @@ pub(super) async fn repair(
         // What the new one is to replace is not in its way.
         place.used = place.used.saturating_sub(bytes * kept.len() as u64);
     }
-    let chosen = placement::choose(&nodes, node.id, &taken, bytes, 1);
-    let target = chosen.first().ok_or_else(|| no_further_room(name, &nodes, bytes))?;
+    let chosen = placement::choose(&nodes, &asked, 1);
+    let target = chosen.first().ok_or_else(|| no_further_room(name, &nodes, &asked))?;
     let call = Call::Repair {
         segment,
         name: name.to_owned(),
@@ -168,14 +171,23 @@ pub(super) async fn repair(
     }
 }
 
-fn no_further_room(name: &str, nodes: &[NodeEntry], bytes: u64) -> Fault {
-    let free = |place: &NodeEntry| format!("{} has {}", place.name, shown(place.budget.saturating_sub(place.used)));
-    let free = match nodes.iter().map(free).collect::<Vec<_>>().join(", ") {
+/// The nodes that have a copy, the owner's among them, each once. (One that is being drained is to have none.)
+pub(super) fn near(node: &Node, taken: &[NodeId]) -> Vec<NodeEntry> {
+    let mut near = node.view.entries(taken.iter().copied());
+    near.retain(|entry| !entry.draining || entry.node == node.id);
+    near.sort_by_key(|entry| entry.node);
+    near.dedup_by_key(|entry| entry.node);
+    near
+}
+
+fn no_further_room(name: &str, nodes: &[NodeEntry], asked: &Asked<'_>) -> Fault {
+    let why = placement::judge(nodes, asked, 0).into_iter().map(|(place, _, why)| format!("{}: {why}", place.name));
+    let why = match why.collect::<Vec<_>>().join("; ") {
         none if none.is_empty() => "every node that answers has one already, or owns it".to_owned(),
-        free => format!("{free}; give one more (`memory`, and the tmpfs of `memory_dir`), or add a node"),
+        why => format!("{why}; give one more (`memory`, and the tmpfs of `memory_dir`), or add a node"),
     };
-    let text =
-        format!("no further node has room for a replica of segment {name}, which takes {}: {free}", shown(bytes));
+    let bytes = shown(asked.bytes);
+    let text = format!("no further node takes a replica of segment {name}, of {bytes}: {why}");
     Fault::new(FaultKind::NoRoom, text)
 }
 

@@ -1,6 +1,6 @@
 //! Segments: made, looked up, changed, removed.
 
-use segstore::control::message::{Access, Answer, Fault, FaultKind, Holder, Keeping, Shape};
+use segstore::control::message::{Access, Answer, Fault, FaultKind, Holder, Keeping, Placing, Shape, is_label};
 use segstore_core::id::{Member, NodeId, OwnerId, SegmentId, Term};
 use segstore_core::layout::Ownership;
 use segstore_core::record::{RecordVersion, Swap};
@@ -11,30 +11,37 @@ use crate::config::shown;
 use crate::directory::{Revision, Swapped};
 use crate::identity::now;
 use crate::identity::random;
+use crate::node::placement::Asked;
 use crate::node::{Change, LONG, Node, SHORT, directory_fault, geometry, placement, unexpected};
 use crate::peers::message::{Call, Reply};
 use crate::sessions::credentials::Want;
 
+/// How often it is tried to tell an owner's daemon of a change; one that is older never knows of it.
+const TELLINGS: usize = 30;
 /// The most replicas of a segment.
 const REPLICAS: u32 = 16;
 
+/// How a segment is to be made.
+pub(super) struct Made {
+    pub(super) shape: Shape,
+    pub(super) keeping: Keeping,
+    pub(super) placing: Placing,
+    pub(super) access: Access,
+}
+
 /// Makes a segment. In a task of its own: a client that goes away meanwhile must not leave replicas that nobody knows of.
-pub(super) async fn create(
-    client: &Client,
-    name: String,
-    shape: Shape,
-    keeping: Keeping,
-    access: Access,
-) -> Result<Answer, Fault> {
+pub(super) async fn create(client: &Client, name: String, made: Made) -> Result<Answer, Fault> {
     let asker = client.clone();
-    let made = tokio::spawn(async move { make(&asker, &name, shape, keeping, access).await }).await;
+    let made = tokio::spawn(async move { make(&asker, &name, made).await }).await;
     made.map_err(|error| Fault::new(FaultKind::Internal, error.to_string()))?
 }
 
-async fn make(client: &Client, name: &str, shape: Shape, keeping: Keeping, access: Access) -> Result<Answer, Fault> {
+async fn make(client: &Client, name: &str, made: Made) -> Result<Answer, Fault> {
+    let Made { shape, keeping, placing, access } = made;
     check_name(name)?;
     let geometry = geometry(shape)?;
     check_keeping(keeping, access.mode)?;
+    check_placing(&placing)?;
     client.credentials.check_giving(access)?;
     let node = &client.node;
     match node.segment(name).await {
@@ -43,13 +50,15 @@ async fn make(client: &Client, name: &str, shape: Shape, keeping: Keeping, acces
         Err(fault) => return Err(fault),
     }
     let (mut nodes, mut full) = (node.rooms().await, None);
+    let near = node.view.entries([node.id]);
     let (segment, members, places) = loop {
-        let places = placement::choose(&nodes, node.id, &[], geometry.replica_bytes(), keeping.replicas as usize);
+        let asked = Asked { bytes: geometry.replica_bytes(), owner: node.id, placing: &placing, near: &near };
+        let places = placement::choose(&nodes, &asked, keeping.replicas as usize);
         // A replica on the owner's own node is better than none, and counts for nothing.
         let elsewhere = places.iter().filter(|place| place.node != node.id).count();
         let fewest = if keeping.minimum == 0 { 0 } else { 1 };
         if places.is_empty() || (elsewhere < fewest && nodes.len() > 1) {
-            return Err(full.unwrap_or_else(|| no_room(name, &nodes, geometry.replica_bytes())));
+            return Err(full.unwrap_or_else(|| no_room(name, &nodes, &asked)));
         }
         // Another each time: what was to forget the former one may come late.
         let segment = SegmentId(random()?);
@@ -78,6 +87,7 @@ async fn make(client: &Client, name: &str, shape: Shape, keeping: Keeping, acces
         former: Vec::new(),
         shape: Shape { capacity: geometry.capacity(), ..shape },
         keeping,
+        placing,
         access,
         created: now(),
         events: Vec::new(),
@@ -112,7 +122,7 @@ async fn make(client: &Client, name: &str, shape: Shape, keeping: Keeping, acces
     }
 }
 
-fn check_keeping(keeping: Keeping, mode: u32) -> Result<(), Fault> {
+pub(super) fn check_keeping(keeping: Keeping, mode: u32) -> Result<(), Fault> {
     let Keeping { replicas, minimum, .. } = keeping;
     let problem = if !(1..=REPLICAS).contains(&replicas) {
         format!("{replicas} replicas: a segment has 1 to {REPLICAS}")
@@ -126,23 +136,34 @@ fn check_keeping(keeping: Keeping, mode: u32) -> Result<(), Fault> {
     Err(Fault::new(FaultKind::Invalid, problem))
 }
 
-fn exists(name: &str) -> Fault {
+pub(super) fn exists(name: &str) -> Fault {
     Fault::new(FaultKind::Exists, format!("there is a segment {name} already: open it, or choose another name"))
 }
 
-fn no_room(name: &str, nodes: &[NodeEntry], bytes: u64) -> Fault {
-    let free = nodes.iter().map(|node| format!("{} has {}", node.name, shown(node.budget.saturating_sub(node.used))));
-    let free = match free.collect::<Vec<_>>().join(", ") {
+/// No node takes a replica, and why each does not.
+fn no_room(name: &str, nodes: &[NodeEntry], asked: &Asked<'_>) -> Fault {
+    let why = placement::judge(nodes, asked, 0).into_iter().map(|(node, _, why)| format!("{}: {why}", node.name));
+    let why = match why.collect::<Vec<_>>().join("; ") {
         none if none.is_empty() => "no node answered".to_owned(),
-        free => free,
+        why => why,
     };
-    let bytes = shown(bytes);
+    let bytes = shown(asked.bytes);
     let text = format!(
-        "no room for a replica of segment {name}, which takes {bytes} (twice the capacity); free: {free}. Ask for a smaller \
+        "no room on another node for a replica of segment {name}, which takes {bytes} (twice the capacity): {why}. Ask for a smaller \
          capacity, remove segments, or give nodes more: `memory` in their configuration, and the tmpfs of `memory_dir` \
          (mount -o remount,size=...)"
     );
     Fault::new(FaultKind::NoRoom, text)
+}
+
+/// Whether labels are named as labels are.
+pub(super) fn check_placing(placing: &Placing) -> Result<(), Fault> {
+    let wrong = placing.spread.iter().find(|label| !is_label(label));
+    let fault = |label| {
+        let text = format!("{label:?} is no label to spread by: 1 to 63 letters, digits, and . _ / -");
+        Fault::new(FaultKind::Invalid, text)
+    };
+    wrong.map_or(Ok(()), |label| Err(fault(label)))
 }
 
 /// Makes a replica on each node; if one cannot, none stays.
@@ -263,10 +284,9 @@ pub(super) async fn set_replicas(client: &Client, name: &str, replicas: u32) -> 
 /// who reads it.
 async fn tell_holder(node: std::sync::Arc<Node>, name: String, holder: Holder) {
     let call = Call::Changed { name: name.clone(), session: holder.session };
-    while let Err(fault) = node.call(holder.node, call.clone(), SHORT).await {
-        if node.view.get(holder.node).is_err() {
-            return;
-        }
+    for _ in 0..TELLINGS {
+        let told = node.call(holder.node, call.clone(), SHORT).await;
+        let Some(fault) = told.err().filter(|_| node.view.get(holder.node).is_ok()) else { return };
         tracing::warn!(segment = name, "node {}, where its owner is, is not told so far: {fault}", holder.node_name);
         tokio::time::sleep(SHORT).await;
     }

@@ -1,0 +1,109 @@
+//! Which nodes would get a segment's replicas.
+
+use segstore::control::message::{Answer, Fault, FaultKind, Judged, Keeping, Placing, Shape, Verdict};
+use segstore_core::id::NodeId;
+
+use super::Client;
+use super::replicas::near;
+use super::segments::{check_keeping, check_placing, exists};
+use crate::cluster::{NodeEntry, check_name};
+use crate::node::placement::{Asked, judge};
+use crate::node::{Node, geometry};
+use crate::sessions::credentials::Want;
+
+/// What is judged: a segment that is there, or would be.
+struct Subject {
+    bytes: u64,
+    placing: Placing,
+    /// The owner's node: this one, if there is none.
+    owner: NodeId,
+    /// Whether the owner's node may be taken, if there is no other.
+    is_new: bool,
+    /// The nodes with a replica in sync.
+    members: Vec<NodeId>,
+    /// How many replicas are missing.
+    missing: usize,
+}
+
+pub(super) async fn plan(
+    client: &Client,
+    name: &str,
+    made: Option<(Shape, Keeping, Placing)>,
+) -> Result<Answer, Fault> {
+    let subject = match made {
+        Some(made) => new(client, name, made).await?,
+        None => present(client, name).await?,
+    };
+    let node = &client.node;
+    let taken: Vec<_> = subject.members.iter().copied().chain([subject.owner]).collect();
+    let near = near(node, &taken);
+    let asked = Asked { bytes: subject.bytes, owner: subject.owner, placing: &subject.placing, near: &near };
+    let mut rooms = node.rooms().await;
+    rooms.retain(|place| !subject.members.contains(&place.node) && (subject.is_new || place.node != subject.owner));
+    let keeps = node.view.entries(subject.members.iter().copied()).into_iter();
+    let mut all: Vec<_> = keeps.map(|place| judged(&place, Verdict::Keeps, kept(&place))).collect();
+    all.extend(
+        judge(&rooms, &asked, subject.missing).into_iter().map(|(place, verdict, why)| judged(&place, verdict, why)),
+    );
+    all.extend(others(node, &subject, &all));
+    Ok(Answer::Plan(all))
+}
+
+async fn new(
+    client: &Client,
+    name: &str,
+    (shape, keeping, placing): (Shape, Keeping, Placing),
+) -> Result<Subject, Fault> {
+    check_name(name)?;
+    check_keeping(keeping, 0)?;
+    check_placing(&placing)?;
+    let bytes = geometry(shape)?.replica_bytes();
+    match client.node.segment(name).await {
+        Ok(_) => Err(exists(name)),
+        Err(fault) if fault.kind == FaultKind::NotFound => Ok(Subject {
+            bytes,
+            placing,
+            owner: client.node.id,
+            is_new: true,
+            members: Vec::new(),
+            missing: keeping.replicas as usize,
+        }),
+        Err(fault) => Err(fault),
+    }
+}
+
+async fn present(client: &Client, name: &str) -> Result<Subject, Fault> {
+    let (entry, _) = client.segment(name, Want::Read).await?;
+    let holder = client.node.holder(name).await?.map(|(holder, _)| holder.node);
+    let owner = holder.unwrap_or(client.node.id);
+    let members: Vec<_> = entry.in_sync.iter().map(|member| member.node).collect();
+    let drained = client.node.view.draining();
+    let counts = members.iter().filter(|member| Some(**member) != holder && !drained.contains(member)).count();
+    Ok(Subject {
+        bytes: geometry(entry.shape)?.replica_bytes(),
+        placing: entry.placing,
+        owner,
+        is_new: false,
+        members,
+        missing: (entry.keeping.replicas as usize).saturating_sub(counts),
+    })
+}
+
+fn judged(place: &NodeEntry, verdict: Verdict, why: String) -> Judged {
+    Judged { node_name: place.name.clone(), verdict, why }
+}
+
+fn kept(place: &NodeEntry) -> String {
+    if place.draining { "in sync, until another is: it is being drained".into() } else { "in sync".into() }
+}
+
+/// The nodes that were not asked.
+fn others(node: &Node, subject: &Subject, told: &[Judged]) -> Vec<Judged> {
+    let all = node.view.all().into_iter().filter(|(place, _)| !told.iter().any(|told| told.node_name == place.name));
+    let why = |place: &NodeEntry, up| match (place.node == subject.owner, up) {
+        (true, _) => "the owner's own node, with which it would die",
+        (false, true) => "it does not answer",
+        (false, false) => "it is down",
+    };
+    all.map(|(place, up)| judged(&place, Verdict::Unfit, why(&place, up).to_owned())).collect()
+}
