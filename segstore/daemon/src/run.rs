@@ -53,8 +53,14 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let address = with_port(&config.advertise, listener.local_addr()?.port());
 
     let (domains, _servers) = open_domains(&config)?;
-    let options =
-        Options { directory: config.memory_dir.clone(), node: id, budget: config.memory, domains, boot: host.clone() };
+    let options = Options {
+        directory: config.memory_dir.clone(),
+        node: id,
+        budget: config.memory,
+        domains,
+        boot: host.clone(),
+        repair_bandwidth: config.repair_bandwidth,
+    };
     // Replicas that somebody may still write are copied, which takes seconds where they are large.
     let opening = tokio::task::spawn_blocking(move || Replicas::open(options));
     let keeper_in = |directory| Keeper::new(directory, config.node_lease, config.data_dir.join("lease"));
@@ -80,7 +86,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
         draining: Draining::read(config.data_dir.join("draining")),
         rdma: config.rdma.clone(),
         directory: directory.clone(),
-        view: View::default(),
+        view: View::new(config.node_gone_after),
         replicas: Arc::new(replicas),
         peers: Peers::new(id, channels),
         sessions: Sessions::open(config.data_dir.join("sessions.json")),
@@ -102,7 +108,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     tokio::spawn(forget_orphans(node.clone()));
     tokio::spawn(forget_removed(node.clone()));
     tokio::spawn(node.sessions.clone().hold_again(node.clone()));
-    tokio::spawn(node.sessions.clone().tell_of_draining(node.clone()));
+    tokio::spawn(node.sessions.clone().tell_of_unwanted(node.clone()));
 
     if let Some(address) = config.metrics {
         tokio::spawn(metrics::serve(listen(address, "metrics").await?, node.clone()));

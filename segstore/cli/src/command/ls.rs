@@ -8,7 +8,7 @@ use crate::output::{facts, json, line, table, units};
 
 /// A segment, or a name that is held without one.
 enum Listed {
-    Segment(SegmentInfo),
+    Segment(Box<SegmentInfo>),
     Name(HeldName),
 }
 
@@ -19,7 +19,7 @@ pub(crate) fn run(context: &Context) -> Result<(), Failure> {
     let troubles: Vec<_> = segments.iter().filter(|segment| segment.is_lost()).filter_map(warning).collect();
     let crowds = |segment: &SegmentInfo| Some(format!("WARNING: {}: {}", segment.name, segment.crowded.as_ref()?));
     let crowded: Vec<_> = segments.iter().filter_map(crowds).collect();
-    let segments = segments.into_iter().map(Listed::Segment);
+    let segments = segments.into_iter().map(|segment| Listed::Segment(Box::new(segment)));
     let listed: Vec<_> = segments.chain(holds.into_iter().map(Listed::Name)).collect();
     if context.json {
         json(&listed.iter().map(told).collect::<Vec<_>>());
@@ -37,7 +37,7 @@ fn warning(segment: &SegmentInfo) -> Option<String> {
 
 fn told(listed: &Listed) -> facts::Segment {
     match listed {
-        Listed::Segment(segment) => segment.into(),
+        Listed::Segment(segment) => segment.as_ref().into(),
         Listed::Name(held) => held.into(),
     }
 }

@@ -112,7 +112,7 @@ impl From<&SegmentInfo> for Segment {
             holder,
             places,
             placing,
-            draining: _,
+            unwanted: _,
             crowded,
         } = info;
         let replica = |place: &segstore::Place| Replica {

@@ -70,3 +70,31 @@ fn a_drain_waits_for_the_applications_there() {
     assert_eq!(serde_json::from_slice::<Value>(&drained.stdout).unwrap()["draining"], true);
     run.wait().unwrap();
 }
+
+#[test]
+fn a_segment_is_where_it_was_asked_to_be() {
+    let cluster = Cluster::start(3);
+    let file = cluster.file("content");
+    std::fs::write(&file, b"state").unwrap();
+    let file = file.to_str().unwrap();
+    let new = cluster.json(&["plan", "s", "--capacity", "1M", "--require", "node!=n2"]);
+    assert_eq!((&new[0]["node"], &new[0]["verdict"]), (&"n3".into(), &"chosen".into()));
+    assert_eq!(cluster.code(&["put", "s", file, "--require", "node!=n2"]), 0);
+    assert_eq!(cluster.json(&["status", "s"])["replicas"][0]["node"], "n3");
+    assert_eq!(cluster.json(&["status", "s"])["require"][0], "node!=n2");
+    let plan = String::from_utf8(cluster.run(&["plan", "s"]).stdout).unwrap();
+    assert!(plan.contains("keeps one") && plan.contains("node!=n2 is required"), "{plan}");
+    for wrong in [
+        &["plan", "other", "--require", "ssd"][..],
+        &["plan", "other", "--capacity", "1M", "--require", "zone="],
+        &["put", "s", file, "--require", "node=n2"],
+        &["put", "s", file, "--replicas", "2"],
+    ] {
+        assert_eq!(cluster.code(wrong), 2, "{wrong:?}");
+    }
+    let other = cluster.run(&["put", "s", file, "--replicas", "2"]);
+    assert!(String::from_utf8_lossy(&other.stderr).contains("segctl replicas s 2"), "{other:?}");
+    assert_eq!(cluster.code(&["plan", "s", "--capacity", "1M"]), 1, "it is there");
+    assert_eq!(cluster.code(&["plan", "nothing"]), 10);
+    assert_eq!(cluster.code(&["put", "nowhere", file, "--require", "zone=a"]), 16);
+}

@@ -69,10 +69,10 @@ impl Engine {
             let why = self.unrepaired.as_ref().map_or_else(String::new, |why| format!(": {why}"));
             warnings.push(format!("{elsewhere} of {wanted} replicas on other nodes are in sync{why}"));
         } else if let Some(why) =
-            self.unrepaired.as_ref().filter(|_| in_sync.iter().any(|m| self.wanted.is_drained(*m)))
+            self.unrepaired.as_ref().filter(|_| in_sync.iter().any(|m| self.wanted.is_unwanted(*m)))
         {
             warnings
-                .push(format!("a replica stays on a node that is being drained, since no other can be made: {why}"));
+                .push(format!("a replica stays on a node that is being drained, or is gone for good, since no other can be made: {why}"));
         }
         warnings.extend(self.parting_rests.clone().map(|why| shared.with_names(why)));
         let parting = self.dismissed.iter();

@@ -16,18 +16,18 @@ pub(crate) struct Wanted {
     pub(super) replicas: usize,
     /// Whether there is to be a copy on the owner's node.
     local: bool,
-    /// Nodes that are to keep nothing of it.
-    draining: Vec<NodeId>,
+    /// Nodes that are to keep nothing of it: drained ones, and such as are gone for good.
+    unwanted: Vec<NodeId>,
 }
 
 impl Wanted {
     pub(crate) fn of(info: &SegmentInfo) -> Self {
         let keeping = info.keeping;
-        Self { replicas: keeping.replicas as usize, local: keeping.local, draining: info.draining.clone() }
+        Self { replicas: keeping.replicas as usize, local: keeping.local, unwanted: info.unwanted.clone() }
     }
 
-    pub(super) fn is_drained(&self, member: Member) -> bool {
-        self.draining.contains(&member.node)
+    pub(super) fn is_unwanted(&self, member: Member) -> bool {
+        self.unwanted.contains(&member.node)
     }
 }
 
@@ -48,7 +48,7 @@ impl Engine {
         let counts = |member: &Member| {
             let goes =
                 || self.dismissed.iter().any(|(dismissed, _)| dismissed == member) && self.owner.is_parting(*member);
-            member.node != shared.node && !self.wanted.is_drained(*member) && !goes()
+            member.node != shared.node && !self.wanted.is_unwanted(*member) && !goes()
         };
         let is_complete = self.owner.followers().filter(counts).count() >= self.wanted.replicas;
         if is_complete && !self.warnings.is_empty() {
@@ -71,13 +71,13 @@ impl Engine {
     /// the latest. They stay until others have taken their place. Whether there is anything new to do.
     pub(super) fn trim(&mut self, shared: &Arc<Shared>) -> bool {
         let is_own = |member: &Member| member.node == shared.node;
-        let may_go = |member: &Member| !is_own(member) || self.wanted.is_drained(*member);
+        let may_go = |member: &Member| !is_own(member) || self.wanted.is_unwanted(*member);
         let in_sync = self.owner.in_sync().iter().filter(|member| may_go(member)).count();
         if in_sync <= self.wanted.replicas && self.dismissed.is_empty() || self.owner.end().is_some() {
             return false;
         }
         let mut holders: Vec<_> = self.owner.holders().filter(may_go).collect();
-        holders.sort_by_key(|member| (!self.is_there(*member), self.wanted.is_drained(*member), is_own(member)));
+        holders.sort_by_key(|member| (!self.is_there(*member), self.wanted.is_unwanted(*member), is_own(member)));
         let surplus = holders.split_off(self.wanted.replicas.min(holders.len()));
         self.dismissed.retain(|(dismissed, _)| surplus.contains(dismissed));
         let wanted_again: Vec<_> = holders.into_iter().filter(|member| self.owner.is_parting(*member)).collect();
@@ -99,7 +99,7 @@ impl Engine {
         if !is_new || !self.owner.dismiss(member) {
             return false;
         }
-        let why = match (self.is_there(member), self.wanted.is_drained(member)) {
+        let why = match (self.is_there(member), self.wanted.is_unwanted(member)) {
             (false, _) => "it is out of reach, and others have taken its place",
             (true, true) => "its node is being drained",
             (true, false) => "fewer replicas are wanted",

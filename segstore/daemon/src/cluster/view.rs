@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use segstore::control::message::{Fault, FaultKind, Place};
 use segstore_core::id::{Member, NodeId};
@@ -12,21 +12,41 @@ use super::{NODES, NodeEntry};
 use crate::directory::{Change, Directory, Entry};
 
 const PAUSE: Duration = Duration::from_millis(200);
+/// How often to look whether a node that is down is gone for good.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A node that was seen.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Seen {
     entry: NodeEntry,
-    up: bool,
+    /// Since when it is down; none: it is up.
+    down: Option<Instant>,
+}
+
+impl Seen {
+    fn up(entry: NodeEntry) -> Self {
+        Self { entry, down: None }
+    }
+
+    fn is_up(&self) -> bool {
+        self.down.is_none()
+    }
 }
 
 /// The nodes that were seen since this daemon started.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct View {
     nodes: watch::Sender<BTreeMap<NodeId, Seen>>,
+    gone_after: Option<Duration>,
 }
 
 impl View {
+    /// No node was seen so far. One that is down for `gone_after` counts as gone for good.
+    #[must_use]
+    pub fn new(gone_after: Option<Duration>) -> Self {
+        Self { nodes: watch::Sender::default(), gone_after }
+    }
+
     /// Follows the directory until the process ends.
     pub async fn follow(self, directory: Arc<dyn Directory>) {
         loop {
@@ -50,8 +70,10 @@ impl View {
 
     fn replace(&self, entries: &[Entry]) {
         self.nodes.send_modify(|nodes| {
-            nodes.values_mut().for_each(|seen| seen.up = false);
-            nodes.extend(entries.iter().filter_map(parse).map(|entry| (entry.node, Seen { entry, up: true })));
+            for seen in nodes.values_mut() {
+                seen.down.get_or_insert_with(Instant::now);
+            }
+            nodes.extend(entries.iter().filter_map(parse).map(|entry| (entry.node, Seen::up(entry))));
         });
     }
 
@@ -59,17 +81,17 @@ impl View {
         self.nodes.send_modify(|nodes| match change {
             Change::Put(entry) => {
                 if let Some(entry) = parse(&entry) {
-                    if nodes.get(&entry.node).is_none_or(|seen| !seen.up) {
+                    if nodes.get(&entry.node).is_none_or(|seen| !seen.is_up()) {
                         tracing::info!(node = entry.name, "a node has joined, at {}", entry.address);
                     }
-                    nodes.insert(entry.node, Seen { entry, up: true });
+                    nodes.insert(entry.node, Seen::up(entry));
                 }
             }
             Change::Deleted { key, .. } => {
                 let node = key.strip_prefix(NODES).and_then(|node| node.parse().ok());
                 if let Some(seen) = node.and_then(|node| nodes.get_mut(&node)) {
                     tracing::warn!(node = seen.entry.name, "a node is gone: its lease is over");
-                    seen.up = false;
+                    seen.down.get_or_insert_with(Instant::now);
                 }
             }
         });
@@ -77,14 +99,14 @@ impl View {
 
     /// Names a node no longer, unless it is up.
     pub fn forget(&self, node: NodeId) {
-        self.nodes.send_modify(|nodes| nodes.retain(|seen, Seen { up, .. }| *seen != node || *up));
+        self.nodes.send_modify(|nodes| nodes.retain(|known, seen| *known != node || seen.is_up()));
     }
 
     /// Every node that was seen, and whether it is up.
     #[must_use]
     pub fn all(&self) -> Vec<(NodeEntry, bool)> {
         let nodes = self.nodes.borrow();
-        nodes.values().map(|seen| (seen.entry.clone(), seen.up)).collect()
+        nodes.values().map(|seen| (seen.entry.clone(), seen.is_up())).collect()
     }
 
     /// The nodes that are up.
@@ -107,25 +129,36 @@ impl View {
     pub fn get(&self, node: NodeId) -> Result<NodeEntry, Fault> {
         let nodes = self.nodes.borrow();
         let text = match nodes.get(&node) {
-            Some(Seen { entry, up: true }) => return Ok(entry.clone()),
+            Some(Seen { entry, down: None }) => return Ok(entry.clone()),
             Some(Seen { entry, .. }) => format!("node {} is down: its lease is over", entry.name),
             None => format!("node {node} is not in the cluster now"),
         };
         Err(Fault::new(FaultKind::Unreachable, text))
     }
 
-    /// The nodes that are being drained.
+    /// The nodes that are to keep nothing: those that are being drained, and those that are gone for good.
     #[must_use]
-    pub fn draining(&self) -> Vec<NodeId> {
-        draining(&self.nodes.borrow())
+    pub fn unwanted(&self) -> Vec<NodeId> {
+        let is_gone =
+            |seen: &Seen| self.gone_after.zip(seen.down).is_some_and(|(after, since)| since.elapsed() >= after);
+        let nodes = self.nodes.borrow();
+        let unwanted = nodes.values().filter(|seen| seen.entry.draining || is_gone(seen));
+        unwanted.map(|seen| seen.entry.node).collect()
     }
 
-    /// The nodes that are being drained, as soon as these are not they any more.
-    pub async fn other_draining(&self, known: &[NodeId]) -> Vec<NodeId> {
+    /// The nodes that are to keep nothing, as soon as these are not they any more.
+    pub async fn other_unwanted(&self, known: &[NodeId]) -> Vec<NodeId> {
         let mut nodes = self.nodes.subscribe();
-        // It fails when the sender is gone, which is `self`.
-        let changed = nodes.wait_for(|nodes| draining(nodes) != known).await;
-        changed.map_or_else(|_| known.to_vec(), |nodes| draining(&nodes))
+        loop {
+            let unwanted = self.unwanted();
+            if unwanted != known {
+                return unwanted;
+            }
+            let is_one_down = nodes.borrow_and_update().values().any(|seen| !seen.is_up());
+            let wait = if is_one_down { LOOK } else { Duration::MAX };
+            // The sender is `self`, and is not gone.
+            let _ = tokio::time::timeout(wait, nodes.changed()).await;
+        }
     }
 
     /// A node's name, as far as it is known.
@@ -140,13 +173,13 @@ impl View {
     pub fn place(&self, member: Member) -> Place {
         let nodes = self.nodes.borrow();
         match nodes.get(&member.node) {
-            Some(Seen { entry, up }) => Place {
+            Some(seen @ Seen { entry, .. }) => Place {
                 member,
                 node_name: entry.name.clone(),
                 host: entry.host.clone(),
                 providers: entry.providers.clone(),
-                up: *up,
-                problem: (!up).then(|| "its node is down: its lease is over".to_owned()),
+                up: seen.is_up(),
+                problem: (!seen.is_up()).then(|| "its node is down: its lease is over".to_owned()),
             },
             None => Place {
                 member,
@@ -158,10 +191,6 @@ impl View {
             },
         }
     }
-}
-
-fn draining(nodes: &BTreeMap<NodeId, Seen>) -> Vec<NodeId> {
-    nodes.values().filter(|seen| seen.entry.draining).map(|seen| seen.entry.node).collect()
 }
 
 fn parse(entry: &Entry) -> Option<NodeEntry> {

@@ -88,6 +88,10 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// After how long without a sign of life the node counts as dead.
     pub node_lease: Duration,
+    /// After how long a node that is down counts as gone for good; none: never.
+    pub node_gone_after: Option<Duration>,
+    /// Bytes in a second that replicas which are filled here may take together; zero: without a limit.
+    pub repair_bandwidth: u64,
     /// What replicas can be reached over.
     pub transport: Transport,
     /// Which logs are written.
@@ -132,6 +136,8 @@ impl Config {
             ("storage", self.storage.into()),
             ("metrics", self.metrics.map_or_else(|| text(&"off"), |address| text(&address))),
             ("node_lease", time(self.node_lease)),
+            ("node_gone_after", self.node_gone_after.map_or_else(|| text(&"off"), time)),
+            ("repair_bandwidth", text(&self.repair_bandwidth)),
             ("transport", text(&transport.to_lowercase())),
             ("log", text(&self.log)),
             ("log_format", text(&log_format.to_lowercase())),

@@ -90,6 +90,13 @@ pub struct Settings {
     /// After how long without a sign of life the node counts as dead [default: 3s]
     #[arg(long, env = "SEGSTORED_NODE_LEASE", value_name = "TIME")]
     pub node_lease: Option<String>,
+    /// After how long a node that is down counts as gone for good, so that owners keep nothing there any more, or `off` [default: 10m]
+    #[arg(long, env = "SEGSTORED_NODE_GONE_AFTER", value_name = "TIME|off")]
+    pub node_gone_after: Option<String>,
+    /// Bytes in a second that replicas which are filled here may take together, such as 500MiB; 0 for no limit [default: 0]
+    #[arg(long, env = "SEGSTORED_REPAIR_BANDWIDTH", value_name = "SIZE")]
+    #[serde(default, deserialize_with = "size_or_number")]
+    pub repair_bandwidth: Option<String>,
     /// What replicas are reached over: `auto`, `verbs`, `tcp` or `shm` [default: auto]
     #[arg(long, env = "SEGSTORED_TRANSPORT", value_name = "KIND")]
     pub transport: Option<String>,
@@ -176,6 +183,8 @@ impl Settings {
             labels,
             metrics,
             node_lease,
+            node_gone_after,
+            repair_bandwidth,
             transport,
             rdma_device,
             rdma_address,
@@ -237,6 +246,12 @@ pub(super) fn check(settings: Settings) -> Result<Config, Vec<String>> {
         labels: problems.take("labels", labels(settings.labels.unwrap_or_default()), BTreeMap::new()),
         metrics: problems.take("metrics", metrics, None),
         node_lease: problems.take("node_lease", duration(&lease, Config::SHORTEST_LEASE), Config::SHORTEST_LEASE),
+        node_gone_after: problems.take("node_gone_after", gone_after(settings.node_gone_after.as_deref()), None),
+        repair_bandwidth: problems.take(
+            "repair_bandwidth",
+            size(settings.repair_bandwidth.as_deref().unwrap_or("0")),
+            0,
+        ),
         transport,
         rdma: RdmaDevice {
             wanted: matches!(transport, Transport::Auto | Transport::Verbs),
@@ -357,6 +372,13 @@ fn directory(settings: &Settings) -> Result<DirectoryAt, String> {
     }
 }
 
+fn gone_after(text: Option<&str>) -> Result<Option<Duration>, String> {
+    match text.unwrap_or("10m") {
+        "off" => Ok(None),
+        text => duration(text, Duration::from_secs(1)).map(Some).map_err(|why| format!("{why}; or off")),
+    }
+}
+
 fn transport(text: Option<&str>) -> Result<Transport, String> {
     match text.unwrap_or("auto") {
         "auto" => Ok(Transport::Auto),
@@ -412,6 +434,8 @@ mod tests {
             pid_file: Some("/run/a \"b\".pid".into()),
             node_lease: Some("1500ms".into()),
             labels: Some(vec!["zone=a".into(), "rack=3".into()]),
+            node_gone_after: Some("1h".into()),
+            repair_bandwidth: Some("5MiB".into()),
             ..Settings::default()
         };
         let config = check(some).expect("it is right");
@@ -463,6 +487,8 @@ mod tests {
             rdma_patience: Some("5m".into()),
             rdma_service_level: Some(16),
             labels: Some(vec!["node=a".into()]),
+            node_gone_after: Some("never".into()),
+            repair_bandwidth: Some("fast".into()),
             ..Settings::default()
         };
         let problems = check(wrong).expect_err("all of it is wrong");
@@ -476,6 +502,8 @@ mod tests {
             "rdma_patience",
             "rdma_service_level",
             "labels",
+            "node_gone_after",
+            "repair_bandwidth",
             "directory",
         ] {
             assert!(problems.iter().any(|problem| problem.starts_with(&format!("{key}: "))), "{key} in {problems:?}");

@@ -109,16 +109,25 @@ impl Collector for Snapshot {
         })?;
         self.segment(&mut encoder, "length_bytes", "Bytes of application state", |state| state.length as f64)?;
         let in_sync = |segment: &SegmentInfo| segment.live_elsewhere().count() as f64;
-        self.replicas(
+        self.each(
             &mut encoder,
-            ("in_sync", "Replicas in sync on other nodes than the owner's; of a segment that nobody owns, those that are there, \
+            ("replicas_in_sync", "Replicas in sync on other nodes than the owner's; of a segment that nobody owns, those that are there, \
               told by the directory's host, or where that is no node, by the first that is up"),
             |state| state.elsewhere,
             in_sync,
         )?;
-        self.replicas(
+        self.each(
             &mut encoder,
-            ("wanted", "Replicas asked for on other nodes than the owner's"),
+            (
+                "under_replicated",
+                "Whether fewer replicas are in sync on other nodes than the owner's than are asked for",
+            ),
+            |state| u32::from(state.elsewhere < state.wanted),
+            |segment| f64::from(u8::from(segment.live_elsewhere().count() < segment.keeping.replicas as usize)),
+        )?;
+        self.each(
+            &mut encoder,
+            ("replicas_wanted", "Replicas asked for on other nodes than the owner's"),
             |state| state.wanted,
             |segment| f64::from(segment.keeping.replicas),
         )?;
@@ -151,7 +160,7 @@ impl Snapshot {
     }
 
     /// What is told of every segment, owned or not.
-    fn replicas(
+    fn each(
         &self,
         encoder: &mut DescriptorEncoder<'_>,
         (name, help): (&str, &str),
@@ -160,7 +169,7 @@ impl Snapshot {
     ) -> fmt::Result {
         let owned = self.segments.iter().map(|(name, state)| (name, f64::from(of_owned(state))));
         let unowned = self.unowned.iter().map(|segment| (&segment.name, of_unowned(segment)));
-        let name = format!("segment_replicas_{name}");
+        let name = format!("segment_{name}");
         let mut metric = encoder.encode_descriptor(&name, help, None, MetricType::Gauge)?;
         for (segment, value) in owned.chain(unowned) {
             let labels = Labels { segment: segment.clone() };

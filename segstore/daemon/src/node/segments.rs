@@ -100,7 +100,7 @@ impl Node {
             crowded: self.crowded(entry, holder.as_ref()),
             holder,
             places: entry.in_sync.iter().map(|member| self.view.place(*member)).collect(),
-            draining: self.view.draining(),
+            unwanted: self.view.unwanted(),
         }
     }
 

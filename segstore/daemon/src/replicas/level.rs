@@ -92,8 +92,15 @@ mod tests {
     fn a_later_owner_ends_it() {
         let directory = tempfile::tempdir_in("/dev/shm").unwrap();
         let (directory, domains) = (directory.path().to_owned(), Domains::default());
-        let replicas =
-            Replicas::open(Options { directory, node: NodeId(1), budget: 1 << 30, domains, boot: "b".into() }).unwrap();
+        let replicas = Replicas::open(Options {
+            directory,
+            node: NodeId(1),
+            budget: 1 << 30,
+            domains,
+            boot: "b".into(),
+            repair_bandwidth: 0,
+        })
+        .unwrap();
         let geometry = Geometry::new(STATE as u64, u32::try_from(BLOCK).unwrap(), 2).unwrap();
         let (old, new) = (Stamp { term: Term(1), epoch: Epoch(1) }, Stamp { term: Term(2), epoch: Epoch(2) });
         let mut in_the_middle = 0;

@@ -10,6 +10,7 @@ mod files;
 mod former;
 mod hosted;
 mod level;
+mod pace;
 mod repair;
 
 use std::collections::BTreeMap;
@@ -33,6 +34,7 @@ pub use repair::{Filled, Source};
 use crate::identity::random;
 use files::Files;
 use hosted::Hosted;
+use pace::Pace;
 
 /// Where and how much.
 #[derive(Clone, Debug)]
@@ -47,6 +49,8 @@ pub struct Options {
     pub domains: Domains,
     /// What tells this boot of the machine from every other: memory does not outlive it.
     pub boot: String,
+    /// Bytes in a second that replicas being filled may take together; zero: without a limit.
+    pub repair_bandwidth: u64,
 }
 
 /// How much is in use.
@@ -99,6 +103,7 @@ pub struct Replicas {
     used: AtomicU64,
     /// Of which segments replicas are being made: nobody can find these so far.
     making: Mutex<Vec<SegmentId>>,
+    pace: Pace,
 }
 
 impl Replicas {
@@ -109,7 +114,8 @@ impl Replicas {
     pub fn open(options: Options) -> Result<Self, ReplicaError> {
         let hosted = former::take_up(&options)?;
         let used = AtomicU64::new(hosted.values().map(|replica| replica.bytes()).sum());
-        Ok(Self { options, hosted: Mutex::new(hosted), used, making: Mutex::default() })
+        let pace = Pace::new(options.repair_bandwidth);
+        Ok(Self { options, hosted: Mutex::new(hosted), used, making: Mutex::default(), pace })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<(SegmentId, Incarnation), Arc<Hosted>>> {
@@ -253,7 +259,7 @@ impl Replicas {
     ) -> Result<Filled, ReplicaError> {
         let domain = self.options.domains.get(provider)?;
         let (replica, turn) = self.make(source.segment, source.geometry, by)?;
-        let filled = repair::fill(&replica, &domain, endpoint, source, turn);
+        let filled = repair::fill(&replica, &domain, endpoint, source, turn, &self.pace);
         replica.report_progress(None);
         if let Err(error) = &filled {
             tracing::warn!(segment = %source.segment, replica = %replica.member.incarnation, "the replica is not filled: {error}");
@@ -380,8 +386,14 @@ mod tests {
     fn a_replica_that_somebody_may_write_is_in_use() {
         let place = tempfile::TempDir::new_in("/dev/shm").expect("a directory");
         let domains = Domains::new(vec![(SHM.to_owned(), Shm::new().open().expect("a domain"))]);
-        let options =
-            Options { directory: place.path().into(), node: NodeId(1), budget: 1 << 30, domains, boot: "b".into() };
+        let options = Options {
+            directory: place.path().into(),
+            node: NodeId(1),
+            budget: 1 << 30,
+            domains,
+            boot: "b".into(),
+            repair_bandwidth: 0,
+        };
         let replicas = Replicas::open(options).expect("an empty directory");
         let (segment, geometry) = (SegmentId(1), Geometry::new(1 << 20, 4096, 2).expect("a geometry"));
         let incarnation = replicas.create(segment, geometry, Ownership::default()).expect("room").incarnation;
@@ -401,8 +413,14 @@ mod tests {
     fn what_cannot_be_removed_is_in_use() {
         let place = tempfile::TempDir::new_in("/dev/shm").expect("a directory");
         let (node, budget, directory) = (NodeId(1), 1 << 30, place.path().to_owned());
-        let replicas =
-            Replicas::open(Options { directory, node, budget, domains: Domains::default(), boot: "b".into() });
+        let replicas = Replicas::open(Options {
+            directory,
+            node,
+            budget,
+            domains: Domains::default(),
+            boot: "b".into(),
+            repair_bandwidth: 0,
+        });
         let replicas = replicas.expect("an empty directory");
         let (segment, geometry) = (SegmentId(1), Geometry::new(1 << 20, 4096, 2).expect("a geometry"));
         replicas.create(segment, geometry, Ownership::default()).expect("room");
@@ -425,8 +443,14 @@ mod tests {
         let place = tempfile::TempDir::new_in("/dev/shm").expect("a directory");
         let (node, budget) = (NodeId(1), 1 << 30);
         let directory = place.path().to_owned();
-        let replicas =
-            Replicas::open(Options { directory, node, budget, domains: Domains::default(), boot: "b".into() });
+        let replicas = Replicas::open(Options {
+            directory,
+            node,
+            budget,
+            domains: Domains::default(),
+            boot: "b".into(),
+            repair_bandwidth: 0,
+        });
         let replicas = replicas.expect("an empty directory");
         let geometry = Geometry::new(64 << 20, 4096, 2).expect("a geometry");
         let create = |segment| replicas.create(SegmentId(segment), geometry, Ownership::default());

@@ -15,6 +15,7 @@ use zerocopy::IntoBytes;
 
 use super::error::ReplicaError;
 use super::hosted::Hosted;
+use super::pace::Pace;
 
 /// Bytes of one piece, at least a block.
 const PIECE: u64 = 4 << 20;
@@ -60,6 +61,7 @@ pub(super) fn fill(
     endpoint: Endpoint,
     source: &Source,
     turn: Turn,
+    pace: &Pace,
 ) -> Result<Filled, ReplicaError> {
     let geometry = source.geometry;
     let chunk = u32::try_from((PIECE / u64::from(geometry.block_size())).max(1)).unwrap_or(u32::MAX);
@@ -81,6 +83,7 @@ pub(super) fn fill(
             }
             Step::ReadBlocks { first, count } => {
                 blocks.resize(count as usize * geometry.block_size() as usize, 0);
+                std::thread::sleep(pace.take(blocks.len() as u64, Instant::now()));
                 reader.read(geometry.block_in_slot(first), &mut blocks)?;
                 reader.check_blocks(source, repair.base(), first, &entries, &blocks)?;
             }

@@ -153,11 +153,11 @@ impl Sessions {
         }
     }
 
-    /// Tells who holds segments here, whenever other nodes are being drained than before.
-    pub async fn tell_of_draining(self, node: Arc<Node>) {
+    /// Tells who holds segments here, whenever other nodes are to keep nothing than before.
+    pub async fn tell_of_unwanted(self, node: Arc<Node>) {
         let mut known = Vec::new();
         loop {
-            known = node.view.other_draining(&known).await;
+            known = node.view.other_unwanted(&known).await;
             for (name, session) in self.held() {
                 tokio::spawn(self.clone().tell_of_change(session, name));
             }

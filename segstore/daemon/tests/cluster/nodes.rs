@@ -294,7 +294,7 @@ fn a_replica_that_takes_more_than_half_of_its_node_is_filled_again() {
     assert_eq!(elsewhere(&session), 1, "it is left out");
     until("it is said why there is no other", || {
         let said = session.status("s").unwrap().owner?.warnings.join("; ");
-        said.contains("no further node has room").then_some(())
+        said.contains("no further node takes").then_some(())
     });
     cluster.restart(2);
     until("it is filled again", || (elsewhere(&session) == 2).then_some(()));

@@ -1,8 +1,8 @@
 //! Healthy replicas that are let go: since fewer are wanted, or none on a node that is being drained.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use segstore::{LoadOptions, OpenOptions, Segment, Session};
+use segstore::{CreateOptions, LoadOptions, OpenOptions, Segment, Session};
 
 use super::harness::{Cluster, until};
 use super::roles::{check_state, opened, options, write_state};
@@ -170,8 +170,8 @@ fn draining_is_called_off_at_any_time() {
     for round in 0..8_u64 {
         let drained = session.lookup("s").unwrap().places[0].node_name.clone();
         session.drain(&drained, true).unwrap();
-        let until_then = std::time::Instant::now() + Duration::from_millis(round * 40);
-        while std::time::Instant::now() < until_then {
+        let until_then = Instant::now() + Duration::from_millis(round * 40);
+        while Instant::now() < until_then {
             n += 1;
             write(&mut segment, n);
         }
@@ -211,4 +211,45 @@ fn a_dead_replica_keeps_no_living_one_from_being_let_go() {
     drop(segment);
     let image = session.load("s", &LoadOptions::new()).unwrap();
     assert_eq!(check_state(image.bytes()), 1);
+}
+
+/// Its owner rests, so that no checkpoint fails for it: after the configured time another node has what it had.
+#[test]
+fn a_node_that_is_gone_for_good_is_replaced() {
+    let mut cluster = Cluster::start(4, &["--node-gone-after", "1s", "--transport", "tcp"]);
+    let session = cluster.session(0);
+    let segment = opened(&session, &options());
+    let gone = session.lookup("s").unwrap().places[0].clone();
+    cluster.kill(gone.node_name[1..].parse().unwrap());
+    until("another has it", || {
+        let info = session.lookup("s").unwrap();
+        (!info.record.record.in_sync.contains(&gone.member) && info.live_elsewhere().count() == 2).then_some(())
+    });
+    drop(segment);
+    let image = session.load("s", &LoadOptions::new()).unwrap();
+    assert_eq!(check_state(image.bytes()), 1);
+}
+
+/// A replica is filled no faster than its node may, and the owner does not wait for it.
+#[test]
+fn a_replica_is_filled_no_faster_than_is_allowed() {
+    let cluster = Cluster::start(3, &["--repair-bandwidth", "4MiB"]);
+    let session = cluster.session(0);
+    let make = CreateOptions::new(16 << 20).replicas(1);
+    let mut segment = session.open_or_create("s", &make, &OpenOptions::new()).unwrap();
+    segment.set_len(16 << 20).unwrap();
+    segment.checkpoint().unwrap();
+    let began = Instant::now();
+    session.set_replicas("s", 2).unwrap();
+    let (mut seen, mut checkpoints) = (None, 0_u64);
+    until("it is filled", || {
+        let status = session.status("s").unwrap();
+        seen = status.replicas.iter().find_map(|replica| replica.repair).or(seen);
+        segment.write(0, &checkpoints.to_le_bytes()).unwrap();
+        checkpoints += 1;
+        (segment.checkpoint().unwrap().elsewhere == 2).then_some(())
+    });
+    // Four pieces of 4 MiB, of which the first is free.
+    assert!(began.elapsed() > Duration::from_millis(2900), "{:?}", began.elapsed());
+    assert!(checkpoints > 10 && seen.is_some(), "{checkpoints} checkpoints meanwhile, {seen:?}");
 }

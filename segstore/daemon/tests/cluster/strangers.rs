@@ -89,7 +89,7 @@ fn a_taken_name_and_an_absurd_size_are_refused_with_the_value() {
     let Err(Error::NoRoom(text)) = session.create("t", &CreateOptions::new(1 << 40)) else {
         panic!("there is no room")
     };
-    assert!(text.contains("n0 has") && text.contains("n1 has"), "{text}");
+    assert!(text.contains("n0: it has") && text.contains("n1: it has"), "{text}");
     for name in ["", "a//b", "a/../b", "/a", "a b", &"x".repeat(256)] {
         assert!(matches!(session.create(name, &options()), Err(Error::Invalid(_))), "{name:?}");
     }

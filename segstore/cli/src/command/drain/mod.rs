@@ -67,7 +67,7 @@ fn move_off(session: &Session, node: &str, until: Instant) -> Result<(), Failure
         }
         if kept.is_empty() && owned.is_empty() || is_over {
             bar.finish_and_clear();
-            return unfinished(session, node, &kept, &owned, orphaned.reasons());
+            return unfinished(session, node, &kept, &owned, &orphaned.reasons());
         }
         orphaned.move_some(session, &kept);
         std::thread::sleep(PAUSE);
@@ -92,7 +92,7 @@ fn unfinished(
     node: &str,
     kept: &[Left],
     owned: &[Left],
-    reasons: HashMap<String, String>,
+    reasons: &HashMap<String, String>,
 ) -> Result<(), Failure> {
     if kept.is_empty() && owned.is_empty() {
         return Ok(());

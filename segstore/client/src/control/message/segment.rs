@@ -85,9 +85,9 @@ pub struct SegmentInfo {
     pub holder: Option<Holder>,
     /// Where the replicas in sync are.
     pub places: Vec<Place>,
-    /// Nodes that are being drained: they are to keep nothing of it.
+    /// Nodes that are to keep nothing of it: they are being drained, or gone for good.
     #[serde(default)]
-    pub draining: Vec<NodeId>,
+    pub unwanted: Vec<NodeId>,
     /// Which of its copies one failure would take together, for people: none that can be told apart.
     #[serde(default)]
     pub crowded: Option<String>,

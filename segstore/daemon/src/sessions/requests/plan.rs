@@ -77,7 +77,7 @@ async fn present(client: &Client, name: &str) -> Result<Subject, Fault> {
     let holder = client.node.holder(name).await?.map(|(holder, _)| holder.node);
     let owner = holder.unwrap_or(client.node.id);
     let members: Vec<_> = entry.in_sync.iter().map(|member| member.node).collect();
-    let drained = client.node.view.draining();
+    let drained = client.node.view.unwanted();
     let counts = members.iter().filter(|member| Some(**member) != holder && !drained.contains(member)).count();
     Ok(Subject {
         bytes: geometry(entry.shape)?.replica_bytes(),
