@@ -115,6 +115,19 @@ pub fn leave_out(rule: Rule) {
     LEFT_OUT.fetch_or(1 << rule as u8, std::sync::atomic::Ordering::Relaxed);
 }
 
+/// Leaves out the rules that `SEGSTORE_LEAVE_OUT` names, with commas between them, for the rest of this process.
+///
+/// # Panics
+/// There is no rule of such a name: what should be broken would be whole.
+#[cfg(feature = "sabotage")]
+pub fn leave_out_what_the_environment_says() {
+    let names = std::env::var("SEGSTORE_LEAVE_OUT").unwrap_or_default();
+    for name in names.split(',').filter(|name| !name.is_empty()) {
+        let rule = Rule::ALL.iter().find(|rule| rule.name() == name);
+        leave_out(*rule.unwrap_or_else(|| panic!("SEGSTORE_LEAVE_OUT={names}: no rule is called {name}")));
+    }
+}
+
 /// Whether `rule` is in force.
 #[cfg(feature = "sabotage")]
 #[must_use]

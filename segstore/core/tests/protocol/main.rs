@@ -15,15 +15,9 @@ mod properties;
 mod scenarios;
 mod world;
 
-/// Leaves the rule out that `SEGSTORE_LEAVE_OUT` names. Tests must then fail.
+// Tests must then fail.
 #[cfg(feature = "sabotage")]
-fn leave_out_what_the_environment_says() {
-    use segstore_core::rule::{Rule, leave_out};
-    if let Ok(name) = std::env::var("SEGSTORE_LEAVE_OUT") {
-        let rule = Rule::ALL.iter().find(|rule| rule.name() == name);
-        leave_out(*rule.unwrap_or_else(|| panic!("SEGSTORE_LEAVE_OUT={name}: no such rule")));
-    }
-}
+use segstore_core::rule::leave_out_what_the_environment_says;
 
 /// `scripts/test` leaves out what this prints, one after the other.
 #[test]

@@ -20,6 +20,9 @@ mod parting;
 mod placing;
 #[path = "../common/ports.rs"]
 mod ports;
+#[cfg(feature = "etcd")]
+#[path = "../common/program.rs"]
+mod program;
 mod readers;
 mod roles;
 mod strangers;

@@ -1,7 +1,7 @@
 //! A real etcd, of one member or several, on this machine. Its data is in memory: a busy disk takes it hundreds of milliseconds.
 
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::ports::unused;
+use crate::program::command;
 
 /// How its clients reach it, and who they are.
 pub(crate) const QUICK: [&str; 4] = ["--heartbeat-interval", "50", "--election-timeout", "500"];
@@ -16,55 +17,67 @@ pub(crate) const QUICK: [&str; 4] = ["--heartbeat-interval", "50", "--election-t
 /// An etcd that runs until this goes.
 pub(crate) struct EtcdServer {
     members: Vec<Member>,
+    /// The namespace from which all of them are reached.
+    within: Option<String>,
     place: TempDir,
 }
 
+/// Where a member listens, and in which network namespace, if not in this process's own.
+pub(crate) struct Site {
+    pub(crate) client: String,
+    pub(crate) peer: String,
+    pub(crate) namespace: Option<String>,
+}
+
 struct Member {
-    client: String,
-    peer: String,
+    site: Site,
     process: Option<Child>,
 }
 
 impl EtcdServer {
-    /// So many members, each with these options.
+    /// So many members on this machine's loopback, each with these options.
     pub(crate) fn start(members: usize, options: &[&str]) -> Self {
-        let place = tempfile::tempdir_in("/dev/shm").unwrap();
         let is_secure = options.contains(&"--cert-file");
         let scheme = if is_secure { "https" } else { "http" };
-        let member = |_| Member {
+        let site = |_| Site {
             client: format!("{scheme}://{}", unused()),
             peer: format!("http://{}", unused()),
-            process: None,
+            namespace: None,
         };
-        let mut server = Self { members: (0..members).map(member).collect(), place };
-        (0..members).for_each(|at| server.boot(at, options));
+        Self::start_at((0..members).map(site).collect(), None, Path::new("/dev/shm"), options)
+    }
+
+    /// A member at each of these sites, all of which are reached from the namespace `within`; their data is in `memory`.
+    pub(crate) fn start_at(sites: Vec<Site>, within: Option<String>, memory: &Path, options: &[&str]) -> Self {
+        let place = tempfile::tempdir_in(memory).unwrap();
+        let members: Vec<_> = sites.into_iter().map(|site| Member { site, process: None }).collect();
+        let mut server = Self { members, within, place };
+        (0..server.members.len()).for_each(|at| server.boot(at, options));
         server
     }
 
     /// Starts a member that does not run.
     pub(crate) fn boot(&mut self, at: usize, options: &[&str]) {
         let all: Vec<_> =
-            (0..).zip(&self.members).map(|(n, member): (usize, _)| format!("m{n}={}", member.peer)).collect();
-        let (data, member) = (self.place.path().join(format!("m{at}")), &mut self.members[at]);
+            (0..).zip(&self.members).map(|(n, member): (usize, _)| format!("m{n}={}", member.site.peer)).collect();
+        let (data, Member { site, process }) = (self.place.path().join(format!("m{at}")), &mut self.members[at]);
         let log = std::fs::File::create(self.place.path().join(format!("m{at}.log"))).unwrap();
-        let mut command = Command::new("etcd");
-        command
+        let mut program = command(site.namespace.as_deref(), "etcd");
+        program
             .args(["--name", &format!("m{at}"), "--initial-cluster", &all.join(","), "--log-outputs", "stderr"])
-            .args(["--listen-client-urls", &member.client, "--advertise-client-urls", &member.client])
-            .args(["--listen-peer-urls", &member.peer, "--initial-advertise-peer-urls", &member.peer])
+            .args(["--listen-client-urls", &site.client, "--advertise-client-urls", &site.client])
+            .args(["--listen-peer-urls", &site.peer, "--initial-advertise-peer-urls", &site.peer])
             .arg("--data-dir")
             .arg(data)
             .args(options)
             .stdout(Stdio::null())
             .stderr(log);
-        // SAFETY: a system call that any process may make between fork and exec.
-        unsafe { command.pre_exec(|| Ok(nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?)) };
-        member.process = Some(command.spawn().expect("no etcd on this machine: apt-get install etcd-server"));
+        *process = Some(program.spawn().expect("no etcd on this machine: apt-get install etcd-server"));
     }
 
     /// Where its clients find its members.
     pub(crate) fn endpoints(&self) -> Vec<String> {
-        self.members.iter().map(|member| member.client.clone()).collect()
+        self.members.iter().map(|member| member.site.client.clone()).collect()
     }
 
     pub(crate) fn signal(&mut self, at: usize, signal: Signal) {
@@ -79,7 +92,7 @@ impl EtcdServer {
     pub(crate) fn control(&self, arguments: &[&str]) -> String {
         let until = Instant::now() + Duration::from_secs(30);
         loop {
-            let done = Command::new("etcdctl")
+            let done = command(self.within.as_deref(), "etcdctl")
                 .env("ETCDCTL_API", "3")
                 .args(["--endpoints", &self.endpoints().join(",")])
                 .args(arguments)

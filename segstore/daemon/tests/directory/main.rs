@@ -11,6 +11,9 @@ mod etcd_server;
 #[cfg(feature = "etcd")]
 #[path = "../common/ports.rs"]
 mod ports;
+#[cfg(feature = "etcd")]
+#[path = "../common/program.rs"]
+mod program;
 mod promises;
 
 macro_rules! promises {

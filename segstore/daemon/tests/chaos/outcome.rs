@@ -1,0 +1,113 @@
+//! What a run has shown, for people and for programs.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::faults::Faults;
+use crate::ledger::{Counts, Ledger};
+use crate::plan::Fault;
+
+/// A run in which less happened has proved nothing: each second so many checkpoints, and takeovers.
+const CHECKPOINTS: f64 = 10.0;
+const TAKEOVERS: f64 = 0.1;
+/// After so long every kind of fault has come.
+const ALL_FAULTS: Duration = Duration::from_secs(240);
+
+pub(crate) struct Outcome {
+    seed: u64,
+    took: Duration,
+    counts: Counts,
+    faults: Vec<(Fault, u64)>,
+    spared: u64,
+    left_out: u64,
+    violations: Vec<String>,
+    logs: PathBuf,
+}
+
+impl Outcome {
+    pub(crate) fn new(
+        seed: u64,
+        took: Duration,
+        ledger: &Ledger,
+        faults: &Faults,
+        logs: PathBuf,
+        is_interrupted: bool,
+    ) -> Self {
+        let mut outcome = Self {
+            seed,
+            took,
+            counts: ledger.counts,
+            faults: faults.counts.iter().map(|(fault, count)| (*fault, *count)).collect(),
+            spared: faults.spared,
+            left_out: faults.left_out,
+            violations: ledger.violations.clone(),
+            logs,
+        };
+        if is_interrupted {
+            outcome.violations.push("it was interrupted".to_owned());
+        } else if outcome.violations.is_empty() {
+            outcome.violations.extend(outcome.idleness());
+        }
+        outcome
+    }
+
+    pub(crate) fn is_good(&self) -> bool {
+        self.violations.is_empty()
+    }
+
+    /// Too little happened for it to prove anything.
+    fn idleness(&self) -> Option<String> {
+        let seconds = self.took.as_secs_f64();
+        let has = |count: u64, each: f64| f64::from(u32::try_from(count).unwrap_or(u32::MAX)) >= each * seconds;
+        if !has(self.counts.acknowledged, CHECKPOINTS) || !has(self.counts.takeovers, TAKEOVERS) {
+            return Some(format!("hardly anything happened: {:?} in {seconds:.0} s", self.counts));
+        }
+        let missing = self.faults.iter().find(|(_, count)| *count == 0).filter(|_| self.took >= ALL_FAULTS);
+        missing.map(|(fault, _)| format!("there was no fault of the kind {}", fault.name()))
+    }
+
+    /// What went wrong, and how to see it again.
+    pub(crate) fn explain(&self) {
+        self.violations.iter().for_each(|violation| eprintln!("VIOLATION: {violation}"));
+        let events = std::fs::read_to_string(self.logs.join("events.log")).unwrap_or_default();
+        let lines: Vec<_> = events.lines().collect();
+        eprintln!("the last that happened:");
+        lines[lines.len().saturating_sub(60)..].iter().for_each(|line| eprintln!("{line}"));
+        eprintln!("everything that was logged is in {}", self.logs.display());
+        eprintln!("again: scripts/chaos --seconds {} --seed {}", self.took.as_secs().max(60), self.seed);
+    }
+
+    pub(crate) fn to_json(&self) -> String {
+        let faults: serde_json::Map<_, _> =
+            self.faults.iter().map(|(fault, count)| (fault.name().to_owned(), json!(count))).collect();
+        let Counts { acknowledged, takeovers, loads, pending, fenced, refused } = self.counts;
+        json!({
+            "seed": self.seed,
+            "revision": revision(),
+            "seconds": self.took.as_secs(),
+            "faults": faults,
+            "memory_spared": self.spared,
+            "left_out": self.left_out,
+            "acknowledged": acknowledged,
+            "takeovers": takeovers,
+            "loads": loads,
+            "pending": pending,
+            "fenced": fenced,
+            "refused": refused,
+            "violations": self.violations.len(),
+        })
+        .to_string()
+    }
+}
+
+/// What was built, as far as the sources' history tells.
+fn revision() -> String {
+    let said = Command::new("git")
+        .args(["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty", "--abbrev=12"])
+        .output();
+    let said = said.ok().filter(|said| said.status.success()).map(|said| said.stdout).unwrap_or_default();
+    String::from_utf8_lossy(&said).trim().to_owned()
+}

@@ -1,0 +1,226 @@
+//! What goes wrong, and when: a seed tells all of it. Pure.
+//!
+//! Most stories are a single fault. Some are those that take several in the right order, which would hardly come by themselves.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::random::Random;
+use crate::segments::{NODES, SEGMENTS};
+
+/// What is done to something.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Fault {
+    /// The application that owns a segment is killed.
+    Application,
+    /// A daemon is killed, and started again.
+    Daemon,
+    /// A node loses its power, and comes back without its memory.
+    Node,
+    /// A node's cable is out.
+    Cut,
+    /// What a node sends is lost.
+    Mute,
+    /// The owner's node and one of its replicas' do not reach each other.
+    Part,
+    /// The application that owns a segment stands still.
+    PauseApplication,
+    /// A daemon stands still.
+    PauseDaemon,
+    /// Everything on a node stands still.
+    PauseNode,
+    /// etcd's leader is killed, and started again.
+    Leader,
+    /// So many of etcd's members are killed that nothing is agreed on, and started again.
+    Majority,
+    /// Somebody takes a segment from its living owner.
+    Force,
+}
+
+impl Fault {
+    pub(crate) const ALL: [Self; 12] = [
+        Self::Application,
+        Self::Daemon,
+        Self::Node,
+        Self::Cut,
+        Self::Mute,
+        Self::Part,
+        Self::PauseApplication,
+        Self::PauseDaemon,
+        Self::PauseNode,
+        Self::Leader,
+        Self::Majority,
+        Self::Force,
+    ];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Application => "application",
+            Self::Daemon => "daemon",
+            Self::Node => "node",
+            Self::Cut => "cut",
+            Self::Mute => "mute",
+            Self::Part => "part",
+            Self::PauseApplication => "pause_application",
+            Self::PauseDaemon => "pause_daemon",
+            Self::PauseNode => "pause_node",
+            Self::Leader => "etcd_leader",
+            Self::Majority => "etcd_majority",
+            Self::Force => "force",
+        }
+    }
+}
+
+/// Whom it meets: found when it is done, but for replicas, which are found when their story begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Whom {
+    Node(usize),
+    /// The node whose application owns the segment of this number.
+    Owner(usize),
+    /// The node of one of its replicas.
+    Replica(usize, usize),
+    /// None of the nodes.
+    Etcd,
+}
+
+impl fmt::Display for Whom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node(node) => write!(f, "n{node}"),
+            Self::Owner(segment) => write!(f, "the owner of {}", SEGMENTS[*segment].name),
+            Self::Replica(segment, which) => write!(f, "replica {which} of {}", SEGMENTS[*segment].name),
+            Self::Etcd => write!(f, "etcd"),
+        }
+    }
+}
+
+/// One fault of a story.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Step {
+    /// After the beginning of the story.
+    pub(crate) after: Duration,
+    pub(crate) fault: Fault,
+    pub(crate) whom: Whom,
+    pub(crate) lasts: Duration,
+}
+
+/// Faults that belong together.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Story {
+    /// After the beginning of the run.
+    pub(crate) at: Duration,
+    pub(crate) steps: Vec<Step>,
+}
+
+/// Every story of a run, without an end.
+pub(crate) struct Plan {
+    random: Random,
+    at: Duration,
+    told: u64,
+}
+
+impl Plan {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { random: Random::new(seed), at: Duration::ZERO, told: 0 }
+    }
+
+    fn steps(&mut self) -> Vec<Step> {
+        let segment = self.random.index(SEGMENTS.len());
+        match self.random.below(100) {
+            0..18 => vec![self.step(0, Fault::Application, Whom::Owner(segment), 1..2)],
+            18..24 => self.succession(segment),
+            24..34 => self.single(segment, Fault::Daemon, 200..4000),
+            34..46 => self.single(segment, Fault::Node, 1500..5000),
+            46..54 => self.single(segment, Fault::Cut, 200..5000),
+            54..57 => self.single(segment, Fault::Mute, 200..4000),
+            57..62 => vec![self.step(0, Fault::Part, Whom::Owner(segment), 200..4000)],
+            62..66 => vec![self.step(0, Fault::PauseApplication, Whom::Owner(segment), 1000..5000)],
+            66..70 => self.single(segment, Fault::PauseDaemon, 500..5000),
+            70..78 => vec![self.step(0, Fault::PauseNode, Whom::Owner(segment), 2500..6000)],
+            78..82 => vec![self.step(0, Fault::Leader, Whom::Etcd, 500..3000)],
+            82..84 => vec![self.step(0, Fault::Majority, Whom::Etcd, 2000..5000)],
+            84..88 => self.force(segment),
+            88..95 => self.see_saw(segment),
+            _ => self.in_the_dark(segment),
+        }
+    }
+
+    fn step(&mut self, after: u64, fault: Fault, whom: Whom, lasts: std::ops::Range<u64>) -> Step {
+        Step { after: Duration::from_millis(after), fault, whom, lasts: self.random.millis(lasts) }
+    }
+
+    /// It meets an owner, a replica or anybody.
+    fn single(&mut self, segment: usize, fault: Fault, lasts: std::ops::Range<u64>) -> Vec<Step> {
+        let whom = match self.random.below(4) {
+            0 => Whom::Owner(segment),
+            1 | 2 => Whom::Replica(segment, self.random.index(2)),
+            _ => Whom::Node(self.random.index(NODES)),
+        };
+        vec![self.step(0, fault, whom, lasts)]
+    }
+
+    /// Every owner is killed soon after it has come.
+    fn succession(&mut self, segment: usize) -> Vec<Step> {
+        let mut after = 0;
+        let mut kill = |_| {
+            after += 100 + self.random.below(700);
+            Step {
+                after: Duration::from_millis(after),
+                fault: Fault::Application,
+                whom: Whom::Owner(segment),
+                lasts: Duration::ZERO,
+            }
+        };
+        (0..5).map(&mut kill).collect()
+    }
+
+    /// It is taken back and forth, sometimes from somebody who stands still.
+    fn force(&mut self, segment: usize) -> Vec<Step> {
+        let pause = self.step(0, Fault::PauseApplication, Whom::Owner(segment), 1000..3000);
+        let force = (1..4).map(|i| self.step(i * 300, Fault::Force, Whom::Owner(segment), 1..2)).collect::<Vec<_>>();
+        let stands_still = self.random.below(2) == 0;
+        stands_still.then_some(pause).into_iter().chain(force).collect()
+    }
+
+    /// The owner loses sight of one replica, and dies before it goes on without; its successor sees only that one, and dies as well.
+    fn see_saw(&mut self, segment: usize) -> Vec<Step> {
+        let first = self.random.index(2);
+        let [one, other] = [first, 1 - first].map(|which| Whom::Replica(segment, which));
+        let swap = 300 + self.random.below(500);
+        let again = swap + 100 + self.random.below(900);
+        vec![
+            self.step(0, Fault::Cut, one, swap..swap + 1),
+            self.step(swap - 1, Fault::Cut, other, 1500..3000),
+            self.step(swap, Fault::Application, Whom::Owner(segment), 1..2),
+            self.step(again, Fault::Application, Whom::Owner(segment), 1..2),
+            self.step(again + 300, Fault::Application, Whom::Owner(segment), 1..2),
+        ]
+    }
+
+    /// The owner loses one replica while nothing can be agreed on, then the owner and the other replica are gone when that one is back.
+    fn in_the_dark(&mut self, segment: usize) -> Vec<Step> {
+        let first = self.random.index(2);
+        let [one, other] = [first, 1 - first].map(|which| Whom::Replica(segment, which));
+        vec![
+            self.step(0, Fault::Majority, Whom::Etcd, 4000..5000),
+            self.step(300, Fault::Daemon, one, 2500..3000),
+            self.step(3400, Fault::Cut, other, 3000..4000),
+            self.step(3500, Fault::Application, Whom::Owner(segment), 1..2),
+        ]
+    }
+}
+
+impl Iterator for Plan {
+    type Item = Story;
+
+    fn next(&mut self) -> Option<Story> {
+        let is_calm = self.told.is_multiple_of(8);
+        let gap = if is_calm { 2000..4000 } else { 200..1800 };
+        let steps = self.steps();
+        let story = Story { at: self.at + self.random.millis(gap), steps };
+        // Of some stories the next one begins before the end.
+        self.at = story.at + story.steps.last().map_or(Duration::ZERO, |step| step.after);
+        self.told += 1;
+        Some(story)
+    }
+}

@@ -1,0 +1,173 @@
+//! What the run's own processes do, each connected to its node's daemon.
+
+use std::time::Duration;
+
+use segstore::{Error, LoadOptions, OpenOptions, Segment, Session};
+
+use crate::random::Random;
+use crate::report::{Moment, News, Seen, failed, now, say};
+use crate::segments::{SEGMENTS, Spec};
+use crate::state::{Next, Writer, check};
+
+/// The variable that names what a process is.
+pub(crate) const ROLE: &str = "CHAOS_ROLE";
+/// How long a checkpoint may take: some are to be given up.
+const TIMEOUT: Duration = Duration::from_secs(3);
+/// Between two checkpoints, at most.
+const PAUSE_MILLIS: u64 = 8;
+/// How long whoever comes last waits for anything.
+const AT_LAST: Duration = Duration::from_secs(60);
+
+/// Runs in the role `role`, for the segment `segment`.
+pub(crate) fn run(role: &str, segment: &str) {
+    #[cfg(feature = "sabotage")]
+    segstore_core::rule::leave_out_what_the_environment_says();
+    let mut random = Random::new(now() ^ u64::from(std::process::id()));
+    match role {
+        "owner" => {
+            let session = connected();
+            loop {
+                own(&session, Spec::named(segment), OpenOptions::new().stand_by(None), &mut random);
+            }
+        }
+        "usurper" => own(&connected(), Spec::named(segment), OpenOptions::new().take_over(true), &mut random),
+        "reader" => read(&mut random),
+        "last" => end(Spec::named(segment)),
+        other => panic!("no role {other}"),
+    }
+}
+
+fn connected() -> Session {
+    loop {
+        match Session::connect() {
+            Ok(session) => return session,
+            Err(_) => std::thread::sleep(Duration::from_millis(200)),
+        }
+    }
+}
+
+// ---- owners ----
+
+/// Owns the segment once, and changes it.
+fn own(session: &Session, spec: &'static Spec, how: OpenOptions, random: &mut Random) {
+    let began = now();
+    match session.open(spec.name, &how.timeout(TIMEOUT)) {
+        Ok(mut segment) => {
+            let Some(mut next) = take(spec, &segment, began) else { std::process::exit(0) };
+            if change(&mut segment, &mut next, random) {
+                let term = segment.term().0;
+                if segment.release().is_ok() {
+                    say(spec.name, News::Released { term });
+                }
+            }
+        }
+        Err(error) => {
+            say(spec.name, failed(&error));
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+}
+
+/// Checks what was loaded, and tells of it.
+fn take(spec: &'static Spec, segment: &Segment, began: Moment) -> Option<Next<'static>> {
+    let writer = Writer { id: random_id(), term: segment.term().0 };
+    let seen = seen(spec, segment.bytes(), segment.epoch().0, began)?;
+    say(spec.name, News::Took(seen, writer));
+    Some(Next::after(spec.name, spec.capacity, writer, segment.bytes()))
+}
+
+/// What a loaded state says; `None`, and told, if it is torn.
+fn seen(spec: &Spec, bytes: &[u8], epoch: u64, began: Moment) -> Option<Seen> {
+    let at = now();
+    match check(spec.name, spec.capacity, bytes) {
+        Ok(history) => Some(Seen { history, epoch, began, at }),
+        Err(why) => {
+            say(spec.name, News::Torn(format!("epoch {epoch}: {why}")));
+            None
+        }
+    }
+}
+
+fn random_id() -> u128 {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).unwrap();
+    u128::from_ne_bytes(bytes)
+}
+
+/// Makes changes, each a checkpoint, until the ownership is over; whether it is to be given up.
+fn change(segment: &mut Segment, next: &mut Next<'_>, random: &mut Random) -> bool {
+    for _ in 0..100 + random.below(4000) {
+        if !checkpoint(segment, next) {
+            return false;
+        }
+        std::thread::sleep(random.millis(0..PAUSE_MILLIS));
+    }
+    true
+}
+
+/// Makes one change; whether the ownership goes on.
+fn checkpoint(segment: &mut Segment, next: &mut Next<'_>) -> bool {
+    let name = segment.name().to_owned();
+    let (n, term) = (next.number(), segment.term().0);
+    let length = next.length(segment.len());
+    segment.set_len(length).unwrap();
+    next.make(length, |at, bytes| segment.write(at, bytes)).unwrap();
+    let began = now();
+    let news = match segment.checkpoint() {
+        Ok(done) => News::Acknowledged { n, epoch: done.epoch.0, term, began, at: now() },
+        Err(Error::Pending { .. }) => News::Pending { n },
+        Err(Error::Fenced { .. }) => News::Fenced { term },
+        Err(error) => failed(&error),
+    };
+    let goes_on = matches!(news, News::Acknowledged { .. } | News::Pending { .. });
+    say(&name, news);
+    goes_on
+}
+
+// ---- readers ----
+
+/// Loads segments without owning them.
+fn read(random: &mut Random) {
+    let session = connected();
+    loop {
+        let spec = &SEGMENTS[random.index(SEGMENTS.len())];
+        let pending = random.below(8) == 0;
+        load(&session, spec, &LoadOptions::new().pending(pending));
+        std::thread::sleep(random.millis(50..400));
+    }
+}
+
+fn load(session: &Session, spec: &Spec, how: &LoadOptions) {
+    let began = now();
+    match session.load(spec.name, how) {
+        Ok(image) => {
+            let Some(seen) = seen(spec, image.bytes(), image.epoch().0, began) else { return };
+            say(spec.name, News::Read { seen, is_acknowledged: image.is_acknowledged() });
+        }
+        Err(error) => say(spec.name, failed(&error)),
+    }
+}
+
+// ---- the end ----
+
+/// Opens a segment anew when everything is well again, until it is kept as it should be, and leaves it.
+fn end(spec: &'static Spec) {
+    let session = connected();
+    let until = now() + u64::try_from(AT_LAST.as_nanos()).unwrap();
+    let how = OpenOptions::new().stand_by(Some(AT_LAST)).timeout(AT_LAST);
+    let began = now();
+    let mut segment = match session.open(spec.name, &how) {
+        Ok(segment) => segment,
+        Err(error) => panic!("nothing is in the way any more: {error}"),
+    };
+    let Some(mut next) = take(spec, &segment, began) else { return };
+    loop {
+        assert!(checkpoint(&mut segment, &mut next), "nobody else is there");
+        let trouble = session.lookup(spec.name).unwrap().trouble();
+        let Some(trouble) = trouble else { break };
+        assert!(now() < until, "it is not kept as it should be: {trouble}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    segment.release().unwrap();
+    load(&session, spec, &LoadOptions::new());
+}
