@@ -16,12 +16,18 @@ use crate::ledger::Ledger;
 use crate::plan::{Fault, Plan, Step, Story, Whom};
 use crate::random::Random;
 use crate::segments::{NODES, SEGMENTS, Spec};
-use crate::watch::{Watch, is_dispensable};
+use crate::watch::{Watch, dispense_with};
 
 /// How many nodes are in trouble at most.
 const TROUBLED: usize = 2;
 /// How long etcd is left alone after it has had its members back.
 const ETCD_RESTS: Duration = Duration::from_secs(3);
+
+/// How long at most it is looked whether a node may lose its memory.
+const JUDGEMENT: Duration = Duration::from_secs(3);
+
+/// A node, and why it may not lose its memory.
+type Judged = (usize, Result<(), String>);
 
 /// What ends a fault.
 enum Undo {
@@ -44,7 +50,7 @@ pub(crate) struct Faults {
     steps: Vec<(Instant, Step)>,
     undo: Vec<(Instant, Undo)>,
     /// Whether a node may lose its memory.
-    judged: (Sender<(usize, bool)>, Receiver<(usize, bool)>),
+    judged: (Sender<Judged>, Receiver<Judged>),
     troubled: [bool; NODES],
     is_parted: bool,
     etcd_is_whole_since: Option<Instant>,
@@ -241,15 +247,19 @@ impl Faults {
 
     fn undo_until(&mut self, until: Instant, cluster: &mut Cluster) -> Vec<String> {
         let mut events: Vec<_> = due(&mut self.undo, until).map(|undo| self.undo(undo, cluster)).collect();
-        while let Ok((node, may_lose)) = self.judged.1.try_recv() {
-            if may_lose {
-                cluster.lose_memory(node);
-            } else {
-                self.spared += 1;
-            }
+        while let Ok((node, verdict)) = self.judged.1.try_recv() {
+            events.push(match verdict {
+                Ok(()) => {
+                    cluster.lose_memory(node);
+                    format!("n{node} is back, without its memory")
+                }
+                Err(why) => {
+                    self.spared += 1;
+                    format!("n{node} is back, with its memory: {why}")
+                }
+            });
             cluster.power_on(node);
             self.troubled[node] = false;
-            events.push(format!("n{node} is back, {} its memory", if may_lose { "without" } else { "with" }));
         }
         events
     }
@@ -303,10 +313,18 @@ impl Faults {
     /// Finds out, beside the run, whether a node may come back without its memory.
     fn judge(&self, node: usize, cluster: &Cluster) {
         let judged = self.judged.0.clone();
-        let asked = (0..NODES).find(|other| !self.troubled[*other]).map(|other| cluster.socket(other));
+        let others: Vec<_> = (0..NODES).filter(|other| *other != node).map(|other| cluster.socket(other)).collect();
         std::thread::spawn(move || {
-            let may_lose = asked.is_some_and(|socket| is_dispensable(node, &socket));
-            let _ = judged.send((node, may_lose));
+            let until = Instant::now() + JUDGEMENT;
+            let mut asked = others.iter().cycle();
+            let verdict = loop {
+                let verdict = asked.next().map_or(Ok(()), |socket| dispense_with(node, socket));
+                if verdict.is_ok() || Instant::now() >= until {
+                    break verdict;
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            };
+            let _ = judged.send((node, verdict));
         });
     }
 }

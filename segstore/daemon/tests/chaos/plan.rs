@@ -137,10 +137,10 @@ impl Plan {
             62..66 => vec![self.step(0, Fault::PauseApplication, Whom::Owner(segment), 1000..5000)],
             66..70 => self.single(segment, Fault::PauseDaemon, 500..5000),
             70..78 => vec![self.step(0, Fault::PauseNode, Whom::Owner(segment), 2500..6000)],
-            78..82 => vec![self.step(0, Fault::Leader, Whom::Etcd, 500..3000)],
-            82..84 => vec![self.step(0, Fault::Majority, Whom::Etcd, 2000..5000)],
+            78..83 => vec![self.step(0, Fault::Leader, Whom::Etcd, 500..3000)],
+            83..84 => vec![self.step(0, Fault::Majority, Whom::Etcd, 2000..5000)],
             84..88 => self.force(segment),
-            88..95 => self.see_saw(segment),
+            88..96 => self.see_saw(segment),
             _ => self.in_the_dark(segment),
         }
     }

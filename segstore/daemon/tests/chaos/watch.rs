@@ -50,12 +50,16 @@ fn numbered(name: &str) -> Option<usize> {
     name.strip_prefix('n')?.parse().ok().filter(|node| *node < NODES)
 }
 
-/// Whether every segment has a replica in sync that is there, is whole, and is not on this node, as the daemon at `socket` says.
-pub(crate) fn is_dispensable(node: usize, socket: &Path) -> bool {
-    let Ok(session) = Session::connect_to(socket) else { return false };
+/// Whether every segment has a replica in sync that is there, is whole, and is not on this node, as the daemon at `socket` says; if not,
+/// which has none.
+pub(crate) fn dispense_with(node: usize, socket: &Path) -> Result<(), String> {
+    let session = Session::connect_to(socket).map_err(|error| error.to_string())?;
     let is_good = |replica: &ReplicaInfo| {
         let is_there = replica.image.is_some() && replica.problem.is_none() && replica.repair.is_none();
         replica.in_sync && is_there && numbered(&replica.node_name) != Some(node)
     };
-    SEGMENTS.iter().all(|spec| session.status(spec.name).is_ok_and(|status| status.replicas.iter().any(is_good)))
+    SEGMENTS.iter().try_for_each(|spec| {
+        let status = session.status(spec.name).map_err(|error| error.to_string())?;
+        if status.replicas.iter().any(is_good) { Ok(()) } else { Err(format!("{} has no other replica", spec.name)) }
+    })
 }
