@@ -53,6 +53,10 @@ pub(crate) struct Faults {
     judged: (Sender<Judged>, Receiver<Judged>),
     troubled: [bool; NODES],
     is_parted: bool,
+    /// Segments whose owners are killed as soon as they come, and until when.
+    hunted: Vec<(Instant, usize)>,
+    /// Since when nothing is in trouble.
+    calm_since: Option<Instant>,
     etcd_is_whole_since: Option<Instant>,
     pub(crate) counts: BTreeMap<Fault, u64>,
     /// Nodes that came back with their memory, since no other had what was there.
@@ -74,6 +78,8 @@ impl Faults {
             judged: channel(),
             troubled: [false; NODES],
             is_parted: false,
+            hunted: Vec::new(),
+            calm_since: Some(began),
             etcd_is_whole_since: Some(began),
             counts: Fault::ALL.into_iter().map(|fault| (fault, 0)).collect(),
             spared: 0,
@@ -97,12 +103,21 @@ impl Faults {
                 None => self.left_out += 1,
             }
         }
+        events.extend(self.hunt(cluster, ledger));
+        let is_calm = self.etcd_is_whole_since.is_some() && !self.troubled.contains(&true);
+        self.calm_since = self.calm_since.filter(|_| is_calm).or_else(|| is_calm.then(Instant::now));
         events
+    }
+
+    /// For how long nothing has been in trouble.
+    pub(crate) fn calm(&self) -> Duration {
+        self.calm_since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// Undoes everything; whether all is done.
     pub(crate) fn heal(&mut self, cluster: &mut Cluster) -> (bool, Vec<String>) {
         self.steps.clear();
+        self.hunted.clear();
         let far = Instant::now() + Duration::from_secs(3600);
         let events = self.undo_until(far, cluster);
         (!self.troubled.contains(&true), events)
@@ -163,7 +178,10 @@ impl Faults {
         let owner = ledger.owner(spec.name)?.to_owned();
         let node = cluster.node_of(&owner)?;
         match fault {
-            Fault::Application => cluster.kill_application(&owner),
+            Fault::Application => {
+                cluster.kill_application(&owner);
+                self.hunted.push((Instant::now() + lasts, segment));
+            }
             Fault::PauseApplication => {
                 cluster.signal_application(&owner, Signal::SIGSTOP);
                 self.undo.push((Instant::now() + lasts, Undo::Continue(owner.clone())));
@@ -176,6 +194,20 @@ impl Faults {
             }
         }
         Some(owner)
+    }
+
+    fn hunt(&mut self, cluster: &mut Cluster, ledger: &Ledger) -> Vec<String> {
+        self.hunted.retain(|(until, _)| Instant::now() < *until);
+        let mut events = Vec::new();
+        for (_, segment) in &self.hunted {
+            let owner = ledger.owner(SEGMENTS[*segment].name).filter(|owner| cluster.node_of(owner).is_some());
+            if let Some(owner) = owner {
+                cluster.kill_application(owner);
+                *self.counts.entry(Fault::Application).or_default() += 1;
+                events.push(format!("{}: {owner}, as soon as it came", Fault::Application.name()));
+            }
+        }
+        events
     }
 
     fn meet_node(

@@ -11,7 +11,7 @@ use crate::segments::{NODES, SEGMENTS};
 /// What is done to something.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Fault {
-    /// The application that owns a segment is killed.
+    /// The application that owns a segment is killed, and for as long as this lasts whoever comes to own it is killed at once.
     Application,
     /// A daemon is killed, and started again.
     Daemon,
@@ -127,8 +127,8 @@ impl Plan {
     fn steps(&mut self) -> Vec<Step> {
         let segment = self.random.index(SEGMENTS.len());
         match self.random.below(100) {
-            0..18 => vec![self.step(0, Fault::Application, Whom::Owner(segment), 1..2)],
-            18..24 => self.succession(segment),
+            0..18 => vec![self.step(0, Fault::Application, Whom::Owner(segment), 0..1)],
+            18..24 => vec![self.step(0, Fault::Application, Whom::Owner(segment), 100..4000)],
             24..34 => self.single(segment, Fault::Daemon, 200..4000),
             34..46 => self.single(segment, Fault::Node, 1500..5000),
             46..54 => self.single(segment, Fault::Cut, 200..5000),
@@ -140,8 +140,8 @@ impl Plan {
             78..83 => vec![self.step(0, Fault::Leader, Whom::Etcd, 500..3000)],
             83..84 => vec![self.step(0, Fault::Majority, Whom::Etcd, 2000..5000)],
             84..88 => self.force(segment),
-            88..96 => self.see_saw(segment),
-            _ => self.in_the_dark(segment),
+            88..96 => self.see_saw(segment % 3),
+            _ => self.in_the_dark(segment % 3),
         }
     }
 
@@ -159,21 +159,6 @@ impl Plan {
         vec![self.step(0, fault, whom, lasts)]
     }
 
-    /// Every owner is killed soon after it has come.
-    fn succession(&mut self, segment: usize) -> Vec<Step> {
-        let mut after = 0;
-        let mut kill = |_| {
-            after += 100 + self.random.below(700);
-            Step {
-                after: Duration::from_millis(after),
-                fault: Fault::Application,
-                whom: Whom::Owner(segment),
-                lasts: Duration::ZERO,
-            }
-        };
-        (0..5).map(&mut kill).collect()
-    }
-
     /// It is taken back and forth, sometimes from somebody who stands still.
     fn force(&mut self, segment: usize) -> Vec<Step> {
         let pause = self.step(0, Fault::PauseApplication, Whom::Owner(segment), 1000..3000);
@@ -182,30 +167,31 @@ impl Plan {
         stands_still.then_some(pause).into_iter().chain(force).collect()
     }
 
-    /// The owner loses sight of one replica, and dies before it goes on without; its successor sees only that one, and dies as well.
+    /// The owner loses sight of one replica, and dies before it goes on without; its successors see only that one, and die as soon as they
+    /// have taken over, until both are seen again.
     fn see_saw(&mut self, segment: usize) -> Vec<Step> {
-        let first = self.random.index(2);
-        let [one, other] = [first, 1 - first].map(|which| Whom::Replica(segment, which));
+        let [one, other] = self.both(segment);
         let swap = 300 + self.random.below(500);
-        let again = swap + 100 + self.random.below(900);
         vec![
             self.step(0, Fault::Cut, one, swap..swap + 1),
-            self.step(swap - 1, Fault::Cut, other, 1500..3000),
-            self.step(swap, Fault::Application, Whom::Owner(segment), 1..2),
-            self.step(again, Fault::Application, Whom::Owner(segment), 1..2),
-            self.step(again + 300, Fault::Application, Whom::Owner(segment), 1..2),
+            self.step(swap - 1, Fault::Cut, other, 3500..4500),
+            self.step(swap, Fault::Application, Whom::Owner(segment), 3500..5000),
         ]
+    }
+
+    fn both(&mut self, segment: usize) -> [Whom; 2] {
+        let first = self.random.index(2);
+        [first, 1 - first].map(|which| Whom::Replica(segment, which))
     }
 
     /// The owner loses one replica while nothing can be agreed on, then the owner and the other replica are gone when that one is back.
     fn in_the_dark(&mut self, segment: usize) -> Vec<Step> {
-        let first = self.random.index(2);
-        let [one, other] = [first, 1 - first].map(|which| Whom::Replica(segment, which));
+        let [one, other] = self.both(segment);
         vec![
             self.step(0, Fault::Majority, Whom::Etcd, 4000..5000),
             self.step(300, Fault::Daemon, one, 2500..3000),
             self.step(3400, Fault::Cut, other, 3000..4000),
-            self.step(3500, Fault::Application, Whom::Owner(segment), 1..2),
+            self.step(3500, Fault::Application, Whom::Owner(segment), 0..1),
         ]
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use segstore::{Error, LoadOptions, OpenOptions, Segment, Session};
 
 use crate::random::Random;
-use crate::report::{Moment, News, Seen, failed, now, say};
+use crate::report::{Failing, Moment, News, Seen, failed, now, say};
 use crate::segments::{SEGMENTS, Spec};
 use crate::state::{Next, Writer, check};
 
@@ -152,22 +152,32 @@ fn load(session: &Session, spec: &Spec, how: &LoadOptions) {
 
 /// Opens a segment anew when everything is well again, until it is kept as it should be, and leaves it.
 fn end(spec: &'static Spec) {
+    if let Err(why) = open_anew(spec) {
+        say(
+            spec.name,
+            News::Failed { what: Failing::Never, why: format!("nothing is in the way any more, and: {why}") },
+        );
+    }
+}
+
+fn open_anew(spec: &'static Spec) -> Result<(), String> {
     let session = connected();
     let until = now() + u64::try_from(AT_LAST.as_nanos()).unwrap();
     let how = OpenOptions::new().stand_by(Some(AT_LAST)).timeout(AT_LAST);
     let began = now();
-    let mut segment = match session.open(spec.name, &how) {
-        Ok(segment) => segment,
-        Err(error) => panic!("nothing is in the way any more: {error}"),
-    };
-    let Some(mut next) = take(spec, &segment, began) else { return };
+    let mut segment = session.open(spec.name, &how).map_err(|error| error.to_string())?;
+    let Some(mut next) = take(spec, &segment, began) else { return Ok(()) };
     loop {
-        assert!(checkpoint(&mut segment, &mut next), "nobody else is there");
-        let trouble = session.lookup(spec.name).unwrap().trouble();
-        let Some(trouble) = trouble else { break };
-        assert!(now() < until, "it is not kept as it should be: {trouble}");
-        std::thread::sleep(Duration::from_millis(100));
+        if !checkpoint(&mut segment, &mut next) {
+            return Err("it is not owned any more".to_owned());
+        }
+        match session.lookup(spec.name).map_err(|error| error.to_string())?.trouble() {
+            Some(trouble) if now() > until => return Err(trouble),
+            Some(_) => std::thread::sleep(Duration::from_millis(100)),
+            None => break,
+        }
     }
-    segment.release().unwrap();
+    segment.release().map_err(|error| error.to_string())?;
     load(&session, spec, &LoadOptions::new());
+    Ok(())
 }

@@ -11,7 +11,7 @@ use crate::interruption::is_interrupted;
 use crate::ledger::Ledger;
 use crate::outcome::Outcome;
 use crate::processes::{Process, Told, trouble};
-use crate::report::{News, Report};
+use crate::report::{Failing, News, Report};
 use crate::segments::{NODES, SEGMENTS, Spec};
 
 const TICK: Duration = Duration::from_millis(10);
@@ -19,6 +19,9 @@ const TICK: Duration = Duration::from_millis(10);
 const TELL: Duration = Duration::from_secs(5);
 /// A segment whose state nobody changes for so long is stuck: no fault lasts a tenth of it.
 const STUCK: Duration = Duration::from_secs(60);
+
+/// After so long in which nothing was in trouble every replica answers.
+const CALM: Duration = Duration::from_secs(3);
 
 pub(crate) struct Run {
     began: Instant,
@@ -82,6 +85,11 @@ impl Run {
             Ok(report) => {
                 if let Some(event) = event(&who, &report) {
                     self.note(vec![event]);
+                }
+                if let News::Failed { what: Failing::Copies, why } = &report.news
+                    && self.faults.calm() > CALM
+                {
+                    self.ledger.violations.push(format!("nothing is in the way, and {who} finds no good copy: {why}"));
                 }
                 self.ledger.enter(&who, report);
             }

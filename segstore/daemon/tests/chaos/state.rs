@@ -84,7 +84,7 @@ impl Change {
         let at = |which| usize::try_from(self.number(which)).unwrap() % count;
         let altered = if self.is_whole() {
             (0..count).collect()
-        } else if self.number(3).is_multiple_of(8) {
+        } else if self.number(3).is_multiple_of(4) {
             (at(4)..count).take(count / 4 + 1).collect()
         } else {
             (10..11 + self.number(5) % 6).map(at).collect::<Vec<_>>()
