@@ -122,7 +122,7 @@ impl Domains {
             }
         }
         if problems.is_empty() {
-            problems.push(format!("no provider in common: it serves {}", place.providers.join(", ")));
+            problems.push(no_way(place));
         }
         Err(DialError::OutOfReach(format!("node {}: {}", place.node_name, problems.join("; "))))
     }
@@ -204,8 +204,40 @@ impl Destination<'_> {
     }
 }
 
+/// Why there is no way at all to a place.
+fn no_way(place: &Place) -> String {
+    let nothing_in_common = || format!("no provider in common: it serves {}", place.providers.join(", "));
+    // Of a node that is not known so far, nobody knows what it serves.
+    place.problem.clone().filter(|_| place.providers.is_empty()).unwrap_or_else(nothing_in_common)
+}
+
 /// All of them, or the first error.
 fn collected<T, const N: usize>(results: [Result<T>; N]) -> Result<[T; N]> {
     let all: Vec<T> = results.into_iter().collect::<Result<_>>()?;
     Ok(all.try_into().unwrap_or_else(|_| unreachable!("there are as many")))
+}
+
+#[cfg(test)]
+mod tests {
+    use segstore_core::id::{Incarnation, Member, NodeId};
+
+    use super::*;
+
+    /// A daemon that has just been started has not seen every node: then it does not matter what they serve.
+    #[test]
+    fn a_node_that_is_not_known_is_not_said_to_serve_nothing() {
+        let place = |providers: &[&str], problem: Option<&str>| Place {
+            member: Member { node: NodeId(1), incarnation: Incarnation(2) },
+            node_name: "n1".into(),
+            host: String::new(),
+            providers: providers.iter().map(|&name| name.into()).collect(),
+            up: false,
+            problem: problem.map(str::to_owned),
+        };
+        assert_eq!(
+            no_way(&place(&[], Some("its node is not in the cluster now"))),
+            "its node is not in the cluster now"
+        );
+        assert_eq!(no_way(&place(&["shm"], Some("it is down"))), "no provider in common: it serves shm");
+    }
 }

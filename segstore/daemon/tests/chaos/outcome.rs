@@ -18,6 +18,7 @@ const ALL_FAULTS: Duration = Duration::from_secs(240);
 
 pub(crate) struct Outcome {
     seed: u64,
+    revision: String,
     took: Duration,
     counts: Counts,
     faults: Vec<(Fault, u64)>,
@@ -29,7 +30,7 @@ pub(crate) struct Outcome {
 
 impl Outcome {
     pub(crate) fn new(
-        seed: u64,
+        (seed, revision): (u64, String),
         took: Duration,
         ledger: &Ledger,
         faults: &Faults,
@@ -38,6 +39,7 @@ impl Outcome {
     ) -> Self {
         let mut outcome = Self {
             seed,
+            revision,
             took,
             counts: ledger.counts,
             faults: faults.counts.iter().map(|(fault, count)| (*fault, *count)).collect(),
@@ -86,7 +88,7 @@ impl Outcome {
         let Counts { acknowledged, takeovers, loads, pending, fenced, refused } = self.counts;
         json!({
             "seed": self.seed,
-            "revision": revision(),
+            "revision": self.revision,
             "seconds": self.took.as_secs(),
             "faults": faults,
             "memory_spared": self.spared,
@@ -104,7 +106,7 @@ impl Outcome {
 }
 
 /// What was built, as far as the sources' history tells.
-fn revision() -> String {
+pub(crate) fn revision() -> String {
     let said = Command::new("git")
         .args(["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty", "--abbrev=12"])
         .output();

@@ -112,22 +112,27 @@ pub(crate) struct Story {
     pub(crate) steps: Vec<Step>,
 }
 
+/// After so many stories there is nothing for a moment, in which everything comes back.
+const CALM: u64 = 10;
+
 /// Every story of a run, without an end.
 pub(crate) struct Plan {
     random: Random,
     at: Duration,
+    /// When all of it so far is over.
+    ends: Duration,
     told: u64,
 }
 
 impl Plan {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { random: Random::new(seed), at: Duration::ZERO, told: 0 }
+        Self { random: Random::new(seed), at: Duration::ZERO, ends: Duration::ZERO, told: 0 }
     }
 
     fn steps(&mut self) -> Vec<Step> {
         let segment = self.random.index(SEGMENTS.len());
         match self.random.below(100) {
-            0..18 => vec![self.step(0, Fault::Application, Whom::Owner(segment), 0..1)],
+            0..18 => self.kills(),
             18..24 => vec![self.step(0, Fault::Application, Whom::Owner(segment), 100..4000)],
             24..34 => self.single(segment, Fault::Daemon, 200..4000),
             34..46 => self.single(segment, Fault::Node, 1500..5000),
@@ -157,6 +162,18 @@ impl Plan {
             _ => Whom::Node(self.random.index(NODES)),
         };
         vec![self.step(0, fault, whom, lasts)]
+    }
+
+    /// Owners of any segments are killed, one after the other.
+    fn kills(&mut self) -> Vec<Step> {
+        let mut after = 0;
+        let mut steps = Vec::new();
+        for _ in 0..1 + self.random.below(6) {
+            let segment = self.random.index(SEGMENTS.len());
+            steps.push(self.step(after, Fault::Application, Whom::Owner(segment), 0..1));
+            after += 50 + self.random.below(300);
+        }
+        steps
     }
 
     /// It is taken back and forth, sometimes from somebody who stands still.
@@ -200,13 +217,17 @@ impl Iterator for Plan {
     type Item = Story;
 
     fn next(&mut self) -> Option<Story> {
-        let is_calm = self.told.is_multiple_of(8);
-        let gap = if is_calm { 2000..4000 } else { 200..1800 };
         let steps = self.steps();
-        let story = Story { at: self.at + self.random.millis(gap), steps };
+        let at = if self.told.is_multiple_of(CALM) {
+            self.ends + self.random.millis(1500..3500)
+        } else {
+            self.at + self.random.millis(100..1500)
+        };
+        let ends = steps.iter().map(|step| at + step.after + step.lasts).max();
         // Of some stories the next one begins before the end.
-        self.at = story.at + story.steps.last().map_or(Duration::ZERO, |step| step.after);
+        self.at = at + steps.last().map_or(Duration::ZERO, |step| step.after);
+        self.ends = self.ends.max(ends.unwrap_or(at));
         self.told += 1;
-        Some(story)
+        Some(Story { at, steps })
     }
 }

@@ -13,8 +13,9 @@ use crate::state::{Next, Writer, check};
 pub(crate) const ROLE: &str = "CHAOS_ROLE";
 /// How long a checkpoint may take: some are to be given up.
 const TIMEOUT: Duration = Duration::from_secs(3);
-/// Between two checkpoints, at most.
-const PAUSE_MILLIS: u64 = 8;
+/// Of so many checkpoints one is followed by a pause, of so many milliseconds at most.
+const PAUSES: u64 = 4;
+const PAUSE_MILLIS: u64 = 16;
 /// How long whoever comes last waits for anything.
 const AT_LAST: Duration = Duration::from_secs(60);
 
@@ -100,7 +101,9 @@ fn change(segment: &mut Segment, next: &mut Next<'_>, random: &mut Random) -> bo
         if !checkpoint(segment, next) {
             return false;
         }
-        std::thread::sleep(random.millis(0..PAUSE_MILLIS));
+        if random.below(PAUSES) == 0 {
+            std::thread::sleep(random.millis(0..PAUSE_MILLIS));
+        }
     }
     true
 }

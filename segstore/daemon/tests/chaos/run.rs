@@ -9,7 +9,7 @@ use crate::cluster::{Cluster, WATCHDOG, until};
 use crate::faults::Faults;
 use crate::interruption::is_interrupted;
 use crate::ledger::Ledger;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, revision};
 use crate::processes::{Process, Told, trouble};
 use crate::report::{Failing, News, Report};
 use crate::segments::{NODES, SEGMENTS, Spec};
@@ -21,10 +21,12 @@ const TELL: Duration = Duration::from_secs(5);
 const STUCK: Duration = Duration::from_secs(60);
 
 /// After so long in which nothing was in trouble every replica answers.
-const CALM: Duration = Duration::from_secs(3);
+const CALM: Duration = Duration::from_secs(1);
 
 pub(crate) struct Run {
     began: Instant,
+    /// What was built, as it was when the run began.
+    revision: String,
     told: Receiver<Told>,
     cluster: Cluster,
     ledger: Ledger,
@@ -40,7 +42,17 @@ impl Run {
         let cluster = Cluster::start(tell);
         let (faults, events) = (Faults::new(seed, &cluster), cluster.place.log("events"));
         let (began, moved) = (Instant::now(), vec![(0, Instant::now()); SEGMENTS.len()]);
-        Self { began, told, cluster, ledger: Ledger::default(), faults, moved, events, is_verbose }
+        Self {
+            began,
+            revision: revision(),
+            told,
+            cluster,
+            ledger: Ledger::default(),
+            faults,
+            moved,
+            events,
+            is_verbose,
+        }
     }
 
     /// Lets everything go wrong for so long, or until something did that must not; then everything is to be well.
@@ -63,7 +75,7 @@ impl Run {
         self.ledger.violations.extend(self.panics());
         self.cluster.place.is_kept = !self.ledger.violations.is_empty();
         let logs = self.cluster.place.file("");
-        Outcome::new(seed, self.began.elapsed(), &self.ledger, &self.faults, logs, is_interrupted())
+        Outcome::new((seed, self.revision), self.began.elapsed(), &self.ledger, &self.faults, logs, is_interrupted())
     }
 
     fn goes_on(&self) -> bool {
