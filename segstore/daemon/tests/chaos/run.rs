@@ -73,9 +73,11 @@ impl Run {
             self.ledger.violations.extend(ended.err());
         }
         self.ledger.violations.extend(self.panics());
-        self.cluster.place.is_kept = !self.ledger.violations.is_empty();
         let logs = self.cluster.place.file("");
-        Outcome::new((seed, self.revision), self.began.elapsed(), &self.ledger, &self.faults, logs, is_interrupted())
+        let seed = (seed, self.revision);
+        let outcome = Outcome::new(seed, self.began.elapsed(), &self.ledger, &self.faults, logs, is_interrupted());
+        self.cluster.place.is_kept = !outcome.is_good();
+        outcome
     }
 
     fn goes_on(&self) -> bool {

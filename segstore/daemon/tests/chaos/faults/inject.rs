@@ -1,0 +1,157 @@
+//! Faults as they are done to a cluster.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use super::Faults;
+use super::undo::Undo;
+use crate::cluster::{Cluster, MEMBERS};
+use crate::ledger::Ledger;
+use crate::plan::{Fault, Step, Whom};
+use crate::segments::{NODES, SEGMENTS, Spec};
+
+/// How many nodes are in trouble at most.
+const TROUBLED: usize = 2;
+/// How long etcd is left alone after it has had its members back.
+const ETCD_RESTS: Duration = Duration::from_secs(3);
+
+impl Faults {
+    /// Does it, unless whom it should meet is in trouble or not there; says what it did.
+    pub(super) fn inject(&mut self, step: Step, cluster: &mut Cluster, ledger: &Ledger) -> Option<String> {
+        let Step { fault, whom, lasts, .. } = step;
+        match fault {
+            Fault::Application | Fault::PauseApplication | Fault::Force => {
+                self.meet_owner(fault, whom, lasts, cluster, ledger)
+            }
+            Fault::Leader | Fault::Majority => self.meet_etcd(fault, lasts, cluster),
+            _ => {
+                let node = self.node(whom, cluster, ledger)?;
+                if self.troubled[node] || self.troubled.iter().filter(|troubled| **troubled).count() >= TROUBLED {
+                    return None;
+                }
+                self.meet_node(fault, node, whom, lasts, cluster)
+            }
+        }
+    }
+
+    fn node(&self, whom: Whom, cluster: &Cluster, ledger: &Ledger) -> Option<usize> {
+        match whom {
+            Whom::Node(node) => Some(node),
+            Whom::Owner(segment) => cluster.node_of(ledger.owner(SEGMENTS[segment].name)?),
+            // The story has begun before anything was known of replicas.
+            Whom::Replica(..) | Whom::Etcd => None,
+        }
+    }
+
+    fn meet_owner(
+        &mut self,
+        fault: Fault,
+        whom: Whom,
+        lasts: Duration,
+        cluster: &mut Cluster,
+        ledger: &Ledger,
+    ) -> Option<String> {
+        let Whom::Owner(segment) = whom else { return None };
+        let spec: &'static Spec = &SEGMENTS[segment];
+        let owner = ledger.owner(spec.name)?.to_owned();
+        let node = cluster.node_of(&owner)?;
+        match fault {
+            Fault::Application => {
+                cluster.kill_application(&owner);
+                self.hunted.push((Instant::now() + lasts, segment));
+            }
+            Fault::PauseApplication => {
+                cluster.signal_application(&owner, Signal::SIGSTOP);
+                self.undo.push((Instant::now() + lasts, Undo::Continue(owner.clone())));
+            }
+            _ => {
+                let others: Vec<_> = (0..NODES).filter(|other| *other != node && !self.troubled[*other]).collect();
+                let other = others[self.random.index(others.len())];
+                cluster.force(spec.name, other);
+                return Some(format!("on n{other}, from {owner}"));
+            }
+        }
+        Some(owner)
+    }
+
+    /// Kills whoever has come to own what is hunted.
+    pub(super) fn hunt(&mut self, cluster: &mut Cluster, ledger: &Ledger) -> Vec<String> {
+        self.hunted.retain(|(until, _)| Instant::now() < *until);
+        let mut events = Vec::new();
+        for (_, segment) in &self.hunted {
+            let owner = ledger.owner(SEGMENTS[*segment].name).filter(|owner| cluster.node_of(owner).is_some());
+            if let Some(owner) = owner {
+                cluster.kill_application(owner);
+                *self.counts.entry(Fault::Application).or_default() += 1;
+                events.push(format!("{}: {owner}, as soon as it came", Fault::Application.name()));
+            }
+        }
+        events
+    }
+
+    fn meet_node(
+        &mut self,
+        fault: Fault,
+        node: usize,
+        whom: Whom,
+        lasts: Duration,
+        cluster: &mut Cluster,
+    ) -> Option<String> {
+        let undo = match fault {
+            Fault::Daemon => {
+                cluster.kill_daemon(node);
+                Undo::Start(node)
+            }
+            Fault::Node => {
+                cluster.power_off(node);
+                Undo::PowerOn(node)
+            }
+            Fault::Cut => {
+                cluster.network.cut(node, true);
+                Undo::Plug(node)
+            }
+            Fault::Mute => {
+                cluster.network.mute(node, true);
+                Undo::Unmute(node)
+            }
+            Fault::Part => {
+                let Whom::Owner(segment) = whom else { return None };
+                let other = self.watch.replicas(segment).into_iter().find(|other| *other != node)?;
+                if std::mem::replace(&mut self.is_parted, true) {
+                    return None;
+                }
+                [node, other].into_iter().for_each(|node| cluster.network.part(node, true));
+                Undo::Join(node, other)
+            }
+            Fault::PauseDaemon => {
+                cluster.signal_daemon(node, Signal::SIGSTOP);
+                Undo::ContinueDaemon(node)
+            }
+            _ => {
+                cluster.signal_applications_on(node, Signal::SIGSTOP);
+                cluster.signal_daemon(node, Signal::SIGSTOP);
+                Undo::ContinueNode(node)
+            }
+        };
+        self.troubled[node] = true;
+        self.undo.push((Instant::now() + lasts, undo));
+        Some(format!("n{node} ({whom}) for {lasts:?}"))
+    }
+
+    fn meet_etcd(&mut self, fault: Fault, lasts: Duration, cluster: &mut Cluster) -> Option<String> {
+        if self.etcd_is_whole_since?.elapsed() < ETCD_RESTS {
+            return None;
+        }
+        let leader = cluster.etcd.leader();
+        let members = match fault {
+            Fault::Leader => vec![leader],
+            _ => vec![leader, (leader + 1) % MEMBERS],
+        };
+        members.iter().for_each(|member| cluster.etcd.signal(*member, Signal::SIGKILL));
+        let what = format!("m{members:?} for {lasts:?}");
+        self.undo.push((Instant::now() + lasts, Undo::Boot(members)));
+        self.etcd_is_whole_since = None;
+        Some(what)
+    }
+}
