@@ -160,7 +160,7 @@ impl Cluster {
     /// Starts what has ended and should run; says what should not have ended as it has.
     pub(crate) fn tend(&mut self) -> Vec<String> {
         let mut wrong = Vec::new();
-        for daemon in self.daemons.iter_mut() {
+        for daemon in &mut self.daemons {
             let ended = daemon.as_mut().and_then(Process::ended);
             if let (Some(status), Some(process)) = (ended, daemon.take_if(|_| ended.is_some())) {
                 wrong.push(format!("the daemon of {} has ended by itself: {status}", process.name));

@@ -74,7 +74,7 @@ impl Outcome {
     /// What went wrong, and how to see it again.
     pub(crate) fn explain(&self) {
         self.violations.iter().for_each(|violation| eprintln!("VIOLATION: {violation}"));
-        let events = std::fs::read_to_string(self.logs.join("events.log")).unwrap_or_default();
+        let Ok(events) = std::fs::read_to_string(self.logs.join("events.log")) else { return };
         let lines: Vec<_> = events.lines().collect();
         eprintln!("the last that happened:");
         lines[lines.len().saturating_sub(60)..].iter().for_each(|line| eprintln!("{line}"));

@@ -76,7 +76,7 @@ impl Run {
         let logs = self.cluster.place.file("");
         let seed = (seed, self.revision);
         let outcome = Outcome::new(seed, self.began.elapsed(), &self.ledger, &self.faults, logs, is_interrupted());
-        self.cluster.place.is_kept = !outcome.is_good();
+        self.cluster.place.is_kept = !outcome.is_good() && !is_interrupted();
         outcome
     }
 
