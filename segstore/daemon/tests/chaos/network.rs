@@ -30,6 +30,11 @@ impl Network {
         ip(&["-n", &own, "link", "set", "lo", "up"]);
         ip(&["-n", &own, "link", "set", "eth0", "up"]);
         ip(&["-n", &switch, "link", "set", &port, "master", "bridge", "up"]);
+        // Sockets hold little: what they hold when a process is killed arrives, and much is to be cut off in the middle.
+        for limits in ["tcp_wmem", "tcp_rmem"] {
+            let set = format!("echo 4096 16384 65536 > /proc/sys/net/ipv4/{limits}");
+            ip(&["netns", "exec", &own, "sh", "-c", &set]);
+        }
     }
 
     /// The namespace from which every host is reached.

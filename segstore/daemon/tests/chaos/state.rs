@@ -74,8 +74,7 @@ impl Change {
     /// The length of the state from a change on that alters everything.
     fn length(&self, capacity: usize) -> usize {
         let size = usize::try_from(self.number(1)).unwrap() % capacity;
-        // Small ones as often as large ones.
-        let size = if self.number(2).is_multiple_of(2) { size / 16 } else { size };
+        let size = if self.number(2).is_multiple_of(4) { size / 16 } else { size };
         size.max(2 * BLOCK)
     }
 
