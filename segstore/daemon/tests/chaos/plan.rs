@@ -115,6 +115,9 @@ pub(crate) struct Story {
 /// After so many stories there is nothing for a moment, in which everything comes back.
 const CALM: u64 = 10;
 
+/// So many segments, the first ones, have two replicas each.
+const PAIRS: usize = 3;
+
 /// Every story of a run, without an end.
 pub(crate) struct Plan {
     random: Random,
@@ -135,7 +138,7 @@ impl Plan {
             0..18 => self.kills(),
             18..24 => vec![self.step(0, Fault::Application, Whom::Owner(segment), 100..4000)],
             24..34 => self.single(segment, Fault::Daemon, 200..4000),
-            34..46 => self.single(segment, Fault::Node, 1500..5000),
+            34..46 => self.single(segment % PAIRS, Fault::Node, 1500..5000),
             46..54 => self.single(segment, Fault::Cut, 200..5000),
             54..57 => self.single(segment, Fault::Mute, 200..4000),
             57..62 => vec![self.step(0, Fault::Part, Whom::Owner(segment), 200..4000)],
@@ -145,8 +148,8 @@ impl Plan {
             78..83 => vec![self.step(0, Fault::Leader, Whom::Etcd, 500..3000)],
             83..84 => vec![self.step(0, Fault::Majority, Whom::Etcd, 2000..5000)],
             84..88 => self.force(segment),
-            88..96 => self.see_saw(segment % 3),
-            _ => self.in_the_dark(segment % 3),
+            88..96 => self.see_saw(segment % PAIRS),
+            _ => self.in_the_dark(segment % PAIRS),
         }
     }
 

@@ -21,7 +21,7 @@ pub(crate) struct Spec {
 
 const KIB: usize = 1024;
 
-/// The last of them has one replica only.
+/// All but the last have two replicas.
 pub(crate) const SEGMENTS: [Spec; 4] = [
     Spec {
         name: "orders",
