@@ -143,7 +143,7 @@ impl Faults {
         if self.etcd_is_whole_since?.elapsed() < ETCD_RESTS {
             return None;
         }
-        let leader = cluster.etcd.leader();
+        let leader = cluster.etcd.leads()?;
         let members = match fault {
             Fault::Leader => vec![leader],
             _ => vec![leader, (leader + 1) % MEMBERS],
