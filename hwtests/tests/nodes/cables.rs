@@ -120,6 +120,8 @@ fn is_left_for_tcp(mut cluster: Cluster, passes: &str) {
     cluster.lab.tell(2, "kill -KILL $owner");
     cluster.taken_over(1, 2);
     cluster.acked(1, 2..);
+    // Before it, the new owner's own replica is replaced: later that would come after what is waited for.
+    cluster.happens(1, "added");
     cluster.lab.order("kill 3");
     cluster.happens(1, "removed");
     cluster.lab.order("boot 3");

@@ -101,7 +101,7 @@ impl Engine {
         }
         let why = match (self.is_there(member), self.wanted.is_unwanted(member)) {
             (false, _) => "it is out of reach, and others have taken its place",
-            (true, true) => "its node is being drained",
+            (true, true) => "its node is being drained, or gone for good",
             (true, false) => "fewer replicas are wanted",
         };
         self.dismissed.retain(|(dismissed, _)| *dismissed != member);
@@ -121,8 +121,11 @@ impl Engine {
         if !self.owner.seen(member, look, newest.ok().flatten()) {
             return self.unseen.retain(|unseen| *unseen != member);
         }
-        self.unseen.push(member);
-        let why = format!("none can be let go, since {member} is to stay: {why}");
+        if !self.unseen.contains(&member) {
+            self.unseen.push(member);
+        }
+        let why =
+            format!("no replica is let go while {member}, which is to stay, does not show that it is well: {why}");
         tracing::warn!(segment = %shared.name, "{}", shared.with_names(why.clone()));
         self.parting_rests = Some(why);
         shared.start(Job::RestFromParting);

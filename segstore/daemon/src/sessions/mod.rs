@@ -96,7 +96,8 @@ impl Sessions {
 
     /// Demands something of the session of that number.
     pub(crate) async fn demand(&self, number: u64, demand: Demand) -> Result<Report, Fault> {
-        let gone = || Fault::new(FaultKind::Unreachable, "the owner's session has ended");
+        // Its name is free in a moment.
+        let gone = || Fault::new(FaultKind::NotFound, "the owner's session has ended");
         let session = self.numbered(number).ok_or_else(gone)?;
         let answer = tokio::time::timeout(DEMAND, session.demand(demand)).await;
         answer.unwrap_or_else(|_| {
