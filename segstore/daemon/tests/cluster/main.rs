@@ -14,6 +14,7 @@ mod local;
 mod metrics;
 mod mistakes;
 mod moves;
+mod names;
 mod nodes;
 mod owners;
 mod parting;
@@ -24,5 +25,6 @@ mod ports;
 #[path = "../common/program.rs"]
 mod program;
 mod readers;
+mod repairs;
 mod roles;
 mod strangers;

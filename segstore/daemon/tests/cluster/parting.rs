@@ -2,20 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use segstore::{CreateOptions, LoadOptions, OpenOptions, Segment, Session};
+use segstore::{CreateOptions, LoadOptions, OpenOptions, Session};
 
 use super::harness::{Cluster, until};
-use super::roles::{check_state, opened, options, write_state};
-
-/// Replicas in sync on other nodes than the owner's.
-fn elsewhere(session: &Session) -> u32 {
-    session.status("s").unwrap().owner.map_or(0, |owner| owner.elsewhere)
-}
-
-fn write(segment: &mut Segment, n: u64) {
-    write_state(segment, n);
-    segment.checkpoint().unwrap();
-}
+use super::roles::{check_state, elsewhere, opened, options, write};
 
 fn events(session: &Session) -> Vec<String> {
     session.events(Some("s")).unwrap().into_iter().map(|event| format!("{}: {}", event.what, event.why)).collect()

@@ -9,6 +9,10 @@ use segstore::{CreateOptions, Error, LoadOptions, OpenOptions, Segment, Session}
 /// Bytes of the self-checking state.
 pub(super) const STATE: usize = 256 << 10;
 
+/// Where a daemon alone is killed, its memory lives on, and over shared memory so does what is written into it until the owner notices. Over
+/// TCP its end is the node's.
+pub(super) const OVER_TCP: &[&str] = &["--transport", "tcp"];
+
 /// Between two states of an owner whose lines nobody reads for a while.
 const IN_PEACE: Duration = Duration::from_millis(10);
 
@@ -52,9 +56,26 @@ pub(super) fn options() -> CreateOptions {
 pub(super) fn opened(session: &Session, make: &CreateOptions) -> Segment {
     let mut segment = session.open_or_create("s", make, &OpenOptions::new()).unwrap();
     segment.set_len(STATE).unwrap();
-    write_state(&mut segment, 1);
-    segment.checkpoint().unwrap();
+    write(&mut segment, 1);
     segment
+}
+
+/// The same with room for the state, and no checkpoint so far.
+pub(super) fn opened_empty(session: &Session) -> Segment {
+    let mut segment = session.open_or_create("s", &options(), &OpenOptions::new()).unwrap();
+    segment.set_len(STATE).unwrap();
+    segment
+}
+
+/// Makes a checkpoint of the state `n`.
+pub(super) fn write(segment: &mut Segment, n: u64) {
+    write_state(segment, n);
+    segment.checkpoint().unwrap();
+}
+
+/// Replicas in sync on other nodes than the owner's.
+pub(super) fn elsewhere(session: &Session) -> u32 {
+    session.status("s").unwrap().owner.expect("the owner answers").elsewhere
 }
 
 /// Not a test: what a child process runs.
