@@ -56,3 +56,9 @@ impl Context {
         self.joins.is_some()
     }
 }
+
+/// What a segment's owner warns of, if there is one that answers.
+fn owner_warnings(session: &Session, name: &str) -> Vec<String> {
+    let owner = session.status(name).ok().and_then(|status| status.owner);
+    owner.map_or_else(Vec::new, |owner| owner.warnings)
+}

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use segstore::{Error, SegmentInfo, Session};
 
-use super::Context;
+use super::{Context, owner_warnings};
 use crate::exit::Failure;
 use crate::output::{json, line, progress, units};
 
@@ -53,9 +53,10 @@ fn await_number(session: &Session, told: SegmentInfo, number: usize, wait: Durat
 }
 
 fn why(session: &Session, name: &str, in_sync: usize, number: u32) -> String {
-    let owner = session.status(name).ok().and_then(|status| status.owner);
-    let said = owner.map(|owner| owner.warnings.join("; ")).filter(|said| !said.is_empty());
-    let said = said.as_deref().unwrap_or("its owner has not come to it so far");
+    let said = match owner_warnings(session, name) {
+        none if none.is_empty() => "its owner has not come to it so far".to_owned(),
+        said => said.join("; "),
+    };
     format!(
         "{in_sync} replicas of {name} are in sync, not {number}: {said}. `segctl status {name}` tells when it is so"
     )

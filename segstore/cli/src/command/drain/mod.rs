@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use segstore::{Error, Left, Session};
 
-use super::Context;
+use super::{Context, owner_warnings};
 use crate::exit::Failure;
 use crate::output::{json, line, progress, units};
 use orphaned::Orphaned;
@@ -125,7 +125,8 @@ fn applications(node: &str, left: &[Left]) -> String {
 
 /// What a segment's owner says of a replica that is still there.
 fn why(session: &Session, name: &str) -> String {
-    let owner = session.status(name).ok().and_then(|status| status.owner);
-    let said = owner.map(|owner| owner.warnings.join(", ")).filter(|said| !said.is_empty());
-    said.unwrap_or_else(|| "another is not in sync so far".to_owned())
+    match owner_warnings(session, name) {
+        none if none.is_empty() => "another is not in sync so far".to_owned(),
+        said => said.join(", "),
+    }
 }

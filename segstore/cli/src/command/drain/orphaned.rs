@@ -35,7 +35,8 @@ impl Orphaned {
                 self.moving.remove(&name);
             }
         }
-        for left in kept.iter().filter(|left| left.holder.is_none()) {
+        // What is only being made there, or removed, is nobody's to move.
+        for left in kept.iter().filter(|left| left.holder.is_none() && left.has_replica) {
             let rests = self.tried.get(&left.segment).is_some_and(|(until, _)| *until > now);
             if self.moving.len() < AT_A_TIME && !self.moving.contains_key(&left.segment) && !rests {
                 self.open(session, &left.segment);
