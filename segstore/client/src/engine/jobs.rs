@@ -26,8 +26,8 @@ use crate::way::Way;
 /// How long the directory may take for one answer.
 const DIRECTORY: Duration = Duration::from_secs(10);
 /// The first pause before something is tried again; it doubles up to the longest.
-pub(super) const PAUSE: Duration = Duration::from_millis(20);
-pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// How long a thread that only drives keeps the engine at a time.
 const TURN: Duration = Duration::from_millis(1);
@@ -45,12 +45,8 @@ pub(crate) enum Job {
     Look { member: Member, than: Way },
     /// See what a replica holds, from now on.
     See { member: Member, look: u64 },
-    /// Wait before another replica is asked for.
-    Rest,
-    /// Wait before it is tried again to let go of one.
-    RestFromParting,
-    /// Wait until a replica that was filled should be in sync.
-    Settle(Member),
+    /// Bring this after the longest pause.
+    Later(Event),
     /// Open an endpoint to the copy on this node, which is made if there is none.
     Local,
     /// Have another replica placed and filled.
@@ -111,17 +107,9 @@ fn perform(shared: &Arc<Shared>, job: Job) {
         Job::Look { member, than } => look(shared, member, than),
         Job::See { member, look } => see(shared, member, look),
         Job::Local => local(shared),
-        Job::Settle(member) => {
+        Job::Later(event) => {
             std::thread::sleep(LONGEST_PAUSE);
-            shared.bring(Event::ShouldBeInSync(member));
-        }
-        Job::Rest => {
-            std::thread::sleep(LONGEST_PAUSE);
-            shared.bring(Event::NotRepaired(None));
-        }
-        Job::RestFromParting => {
-            std::thread::sleep(LONGEST_PAUSE);
-            shared.bring(Event::Rested);
+            shared.bring(event);
         }
         Job::Repair { ownership, members, source, slot, base } => {
             let name = shared.name.clone();
@@ -137,16 +125,20 @@ pub(super) fn start_driving(shared: &Arc<Shared>, epoch: Epoch, bell: Arc<EventF
 }
 
 /// Pauses that grow.
-struct Pauses(Duration);
+pub(super) struct Pauses(pub(super) Duration);
 
 impl Pauses {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(PAUSE)
+    }
+
+    pub(super) fn grow(&mut self) {
+        self.0 = (self.0 * 2).min(LONGEST_PAUSE);
     }
 
     fn pause(&mut self) {
         std::thread::sleep(self.0);
-        self.0 = (self.0 * 2).min(LONGEST_PAUSE);
+        self.grow();
     }
 }
 

@@ -25,7 +25,7 @@ use crate::stats::Durations;
 use crate::way::Way;
 use better::Better;
 use event::Event;
-use jobs::Job;
+use jobs::{Job, Pauses};
 use link::{Link, Progress};
 use seat::Shared;
 use wanted::Wanted;
@@ -52,7 +52,7 @@ pub(crate) struct Engine {
     /// Why nobody is let go for a moment.
     parting_rests: Option<String>,
     /// Before a change of the record that nobody took is tried again.
-    swap_pause: Duration,
+    swap_pauses: Pauses,
     repairing: bool,
     /// Repairs in a row that came to nothing: perhaps for their source.
     repairs_failed: usize,
@@ -105,7 +105,7 @@ impl Engine {
             dismissed: Vec::new(),
             unseen: Vec::new(),
             parting_rests: None,
-            swap_pause: jobs::PAUSE,
+            swap_pauses: Pauses::new(),
             repairing: false,
             repairs_failed: 0,
             unrepaired: None,
@@ -339,7 +339,7 @@ impl Engine {
             Action::Swap(swap) => {
                 let dismissed = self.dismissed.iter().map(|(member, why)| (*member, (*why).to_owned()));
                 let causes = self.warnings.iter().cloned().chain(dismissed).collect();
-                shared.start(Job::Swap { swap, causes, pause: self.swap_pause });
+                shared.start(Job::Swap { swap, causes, pause: self.swap_pauses.0 });
             }
             Action::ReadRecord => self.read_record(shared),
             Action::Look { member, look } => shared.start(Job::See { member, look }),
@@ -351,7 +351,7 @@ impl Engine {
                 tracing::info!(segment = %shared.name, %member, "a replica came into the in-sync set");
                 self.forget_warnings(member);
             }
-            Action::Rejoins(member) => shared.start(Job::Settle(member)),
+            Action::Rejoins(member) => shared.start(Job::Later(Event::ShouldBeInSync(member))),
             Action::Ended(end) => self.ended(shared, end),
         }
     }
@@ -416,12 +416,12 @@ impl Engine {
             Event::Unreached(member, why) => self.give_up_on(shared, member, why),
             Event::Refused(member, why) => self.owner.refused(member, &why),
             Event::Swapped(version) => {
-                self.swap_pause = jobs::PAUSE;
+                self.swap_pauses = Pauses::new();
                 self.owner.swapped(version);
             }
             Event::Conflicted(current) => self.owner.conflicted(current),
             Event::NotSwapped => {
-                self.swap_pause = (self.swap_pause * 2).min(jobs::LONGEST_PAUSE);
+                self.swap_pauses.grow();
                 self.owner.not_swapped();
             }
             Event::SwapUnknown => self.owner.swap_unknown(),
@@ -441,11 +441,11 @@ impl Engine {
                 if self.owner.repaired(by, member, slots, base, closed) {
                     (self.repairing, self.repairs_failed, self.unrepaired) = (false, 0, None);
                     shared.start(Job::Connect { member, patience: shared.patience });
-                    shared.start(Job::Settle(member));
+                    shared.start(Job::Later(Event::ShouldBeInSync(member)));
                 } else {
                     // It was filled for nothing; perhaps from an image of a later owner.
                     self.read_record(shared);
-                    shared.start(Job::Rest);
+                    shared.start(Job::Later(Event::NotRepaired(None)));
                 }
             }
             Event::NotRepaired(why) => {

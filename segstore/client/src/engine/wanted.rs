@@ -5,6 +5,7 @@ use std::sync::Arc;
 use segstore_core::id::{Member, NodeId, Stamp};
 
 use super::Engine;
+use super::event::Event;
 use super::jobs::Job;
 use super::seat::Shared;
 use crate::control::message::SegmentInfo;
@@ -128,6 +129,6 @@ impl Engine {
             format!("no replica is let go while {member}, which is to stay, does not show that it is well: {why}");
         tracing::warn!(segment = %shared.name, "{}", shared.with_names(why.clone()));
         self.parting_rests = Some(why);
-        shared.start(Job::RestFromParting);
+        shared.start(Job::Later(Event::Rested));
     }
 }
