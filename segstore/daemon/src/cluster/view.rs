@@ -115,6 +115,14 @@ impl View {
         self.all().into_iter().filter_map(|(entry, up)| up.then_some(entry)).collect()
     }
 
+    /// Whether a node that is up has another value of a label.
+    #[must_use]
+    pub fn has_another(&self, key: &str, value: &str) -> bool {
+        let nodes = self.nodes.borrow();
+        let mut up = nodes.values().filter(|seen| seen.is_up());
+        up.any(|seen| seen.entry.label(key).is_some_and(|other| other != value))
+    }
+
     /// These nodes, of those that were seen.
     #[must_use]
     pub fn entries(&self, wanted: impl IntoIterator<Item = NodeId>) -> Vec<NodeEntry> {

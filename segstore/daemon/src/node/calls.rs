@@ -8,6 +8,7 @@ use segstore_core::id::{NodeId, SegmentId};
 use segstore_core::layout::Geometry;
 use segstore_transport::Endpoint;
 
+use super::drain::await_owner;
 use super::{LONG, Node, unexpected};
 use crate::peers::message::{Call, KeptReplica, Reply, Serve};
 use crate::replicas::{Filled, Head, Kept, ReplicaError, Source, Summary, Usage};
@@ -114,7 +115,7 @@ impl Serve for Calls {
                     Err(fault) => tracing::warn!(segment = name, "the replica was not filled: {fault}"),
                 }
                 if filled.is_ok() {
-                    arrival.stays();
+                    await_owner(arrival);
                 }
                 filled
             }
@@ -158,7 +159,7 @@ impl Serve for Calls {
                 Ok(Reply::Done)
             }
             Call::Busy => {
-                let arriving = self.node.draining.arriving();
+                let arriving = self.node.draining.arriving.all();
                 let kept = self.blocking(|node| Ok(node.replicas.list())).await?;
                 let in_use = kept.iter().filter(|kept| kept.is_in_use).map(|kept| kept.segment);
                 let written = in_use.chain(arriving).collect();

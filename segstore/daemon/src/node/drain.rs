@@ -5,8 +5,8 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use segstore::control::message::{Fault, FaultKind, Holder, Left};
@@ -16,17 +16,16 @@ use super::{Node, SHORT, unexpected};
 use crate::cluster::SegmentEntry;
 use crate::identity::replace;
 use crate::peers::message::{Call, Reply};
+use crate::replicas::{Begun, Making};
 
 /// Whether this node is being drained. It stands in a file.
 #[derive(Debug)]
 pub struct Draining {
     file: PathBuf,
     is_on: AtomicBool,
-    arriving: Arriving,
+    /// Replicas that are being made here, each from before it is decided whether it may be.
+    pub(crate) arriving: Making,
 }
-
-/// Segments of which a replica is being made here.
-type Arriving = Arc<Mutex<Vec<SegmentId>>>;
 
 /// How long the owner takes at most to connect to a replica that was made for it.
 const MOMENT: Duration = Duration::from_secs(10);
@@ -36,23 +35,13 @@ impl Draining {
     #[must_use]
     pub fn read(file: PathBuf) -> Self {
         let is_on = AtomicBool::new(file.exists());
-        Self { file, is_on, arriving: Arriving::default() }
+        Self { file, is_on, arriving: Making::default() }
     }
 
     /// Whether it is.
     #[must_use]
     pub fn is_on(&self) -> bool {
         self.is_on.load(Ordering::SeqCst)
-    }
-
-    fn begin(&self, segment: SegmentId) -> Arrival {
-        lock(&self.arriving).push(segment);
-        Arrival { segment, arriving: self.arriving.clone() }
-    }
-
-    /// Segments of which a replica is being made here.
-    pub(crate) fn arriving(&self) -> Vec<SegmentId> {
-        lock(&self.arriving).clone()
     }
 
     /// From here on, or not any more.
@@ -72,40 +61,18 @@ impl Draining {
     }
 }
 
-/// A replica that is being made here. It counts until this goes.
-#[derive(Debug)]
-pub(crate) struct Arrival {
-    segment: SegmentId,
-    arriving: Arriving,
-}
-
-impl Arrival {
-    /// It was made for an owner, who connects to it in a moment: until then it counts.
-    pub(crate) fn stays(self) {
-        tokio::spawn(async move {
-            tokio::time::sleep(MOMENT).await;
-            drop(self);
-        });
-    }
-}
-
-impl Drop for Arrival {
-    fn drop(&mut self) {
-        let mut arriving = lock(&self.arriving);
-        if let Some(at) = arriving.iter().position(|segment| *segment == self.segment) {
-            arriving.swap_remove(at);
-        }
-    }
-}
-
-fn lock(arriving: &Arriving) -> MutexGuard<'_, Vec<SegmentId>> {
-    arriving.lock().unwrap_or_else(PoisonError::into_inner)
+/// A replica was made for an owner, who connects to it in a moment: until then it counts.
+pub(crate) fn await_owner(arrival: Begun) {
+    tokio::spawn(async move {
+        tokio::time::sleep(MOMENT).await;
+        drop(arrival);
+    });
 }
 
 impl Node {
     /// Begins to make a replica here, unless the node is being drained: whoever asks after that what is here hears of it.
-    pub(crate) fn arrival(&self, segment: SegmentId) -> Result<Arrival, Fault> {
-        let arrival = self.draining.begin(segment);
+    pub(crate) fn arrival(&self, segment: SegmentId) -> Result<Begun, Fault> {
+        let arrival = self.draining.arriving.begin(segment);
         if !self.draining.is_on() {
             return Ok(arrival);
         }

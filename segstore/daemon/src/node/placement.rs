@@ -54,24 +54,31 @@ pub fn judge(nodes: &[NodeEntry], asked: &Asked<'_>, count: usize) -> Vec<(NodeE
     judged
 }
 
-/// What one failure would take of a segment at once: all its `replicas`, or all copies there are, where the `cluster` could tell them apart.
+/// Why each of `nodes` gets none, or why it would be one that does, for people.
+#[must_use]
+pub fn told(nodes: &[NodeEntry], asked: &Asked<'_>) -> String {
+    let told = judge(nodes, asked, 0).into_iter().map(|(node, _, why)| format!("{}: {why}", node.name));
+    told.collect::<Vec<_>>().join("; ")
+}
+
+/// What one failure would take of a segment at once: all its `replicas`, or, where that is one, all copies there are. `is_apart` says
+/// whether the cluster has another value of a label, so that it tells copies apart.
 #[must_use]
 pub fn crowded(
     placing: &Placing,
     replicas: &[NodeEntry],
     owner: Option<&NodeEntry>,
-    cluster: &[NodeEntry],
+    is_apart: impl Fn(&str, &str) -> bool,
 ) -> Option<String> {
-    let copies: Vec<_> = owner.into_iter().chain(replicas).collect();
-    if copies.len() < 2 || replicas.is_empty() {
+    let owner = owner.filter(|_| replicas.len() == 1);
+    let together: Vec<_> = owner.into_iter().chain(replicas).collect();
+    if together.len() < 2 {
         return None;
     }
-    let together = if replicas.len() > 1 { &copies[copies.len() - replicas.len()..] } else { &copies[..] };
     domains(placing).find_map(|key| {
         let value = together[0].label(key)?;
-        let is_apart = cluster.iter().filter_map(|node| node.label(key)).any(|other| other != value);
         let is_together = together.iter().all(|node| node.label(key) == Some(value));
-        (is_apart && is_together).then(|| {
+        (is_together && is_apart(key, value)).then(|| {
             let mut names: Vec<_> = together.iter().map(|node| node.name.as_str()).collect();
             names.sort_unstable();
             let at = if key == HOST { "one machine".to_owned() } else { format!("{key} {value}") };
@@ -242,7 +249,9 @@ mod tests {
         let cluster = [owner.clone(), two.clone(), three.clone(), far.clone()];
         let any = Placing::default();
         let said = |replicas: &[&NodeEntry], owner: Option<&NodeEntry>, cluster: &[NodeEntry]| {
-            crowded(&any, &replicas.iter().map(|&node| node.clone()).collect::<Vec<_>>(), owner, cluster)
+            let is_apart =
+                |key: &str, value: &str| cluster.iter().filter_map(|node| node.label(key)).any(|other| other != value);
+            crowded(&any, &replicas.iter().map(|&node| node.clone()).collect::<Vec<_>>(), owner, is_apart)
         };
         assert_eq!(said(&[&two, &far], Some(&owner), &cluster), None);
         assert!(

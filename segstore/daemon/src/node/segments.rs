@@ -109,7 +109,7 @@ impl Node {
         let replicas = entry.in_sync.iter().filter(|member| holder.is_none_or(|holder| holder.node != member.node));
         let replicas = self.view.entries(replicas.map(|member| member.node));
         let owner = self.view.entries(holder.map(|holder| holder.node));
-        crowded(&entry.placing, &replicas, owner.first(), &self.view.up())
+        crowded(&entry.placing, &replicas, owner.first(), |key, value| self.view.has_another(key, value))
     }
 
     /// Writes a segment, if nothing came between; gives the record's new version.

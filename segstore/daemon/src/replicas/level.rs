@@ -43,7 +43,7 @@ pub(super) fn level(replica: &Hosted, heads: &[Head], turn: Turn) -> Result<(), 
 #[cfg(test)]
 mod tests {
     use segstore_core::changes::Changes;
-    use segstore_core::id::{Epoch, NodeId, OwnerId, SegmentId, Stamp, Term};
+    use segstore_core::id::{Epoch, OwnerId, SegmentId, Stamp, Term};
     use segstore_core::layout::{Geometry, Ownership, SlotHeader};
     use segstore_core::push::{Checkpoint, Source, Target};
     use segstore_core::replica::Request;
@@ -91,16 +91,7 @@ mod tests {
     #[test]
     fn a_later_owner_ends_it() {
         let directory = tempfile::tempdir_in("/dev/shm").unwrap();
-        let (directory, domains) = (directory.path().to_owned(), Domains::default());
-        let replicas = Replicas::open(Options {
-            directory,
-            node: NodeId(1),
-            budget: 1 << 30,
-            domains,
-            boot: "b".into(),
-            repair_bandwidth: 0,
-        })
-        .unwrap();
+        let replicas = Replicas::open(Options::of_test(directory.path(), Domains::default())).unwrap();
         let geometry = Geometry::new(STATE as u64, u32::try_from(BLOCK).unwrap(), 2).unwrap();
         let (old, new) = (Stamp { term: Term(1), epoch: Epoch(1) }, Stamp { term: Term(2), epoch: Epoch(2) });
         let mut in_the_middle = 0;

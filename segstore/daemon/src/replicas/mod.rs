@@ -10,6 +10,7 @@ mod files;
 mod former;
 mod hosted;
 mod level;
+mod making;
 mod pace;
 mod repair;
 
@@ -29,6 +30,7 @@ use segstore_transport::Endpoint;
 pub use domains::{Domains, SHM};
 pub use error::ReplicaError;
 pub use hosted::Head;
+pub use making::{Begun, Making};
 pub use repair::{Filled, Source};
 
 use crate::identity::random;
@@ -51,6 +53,15 @@ pub struct Options {
     pub boot: String,
     /// Bytes in a second that replicas being filled may take together; zero: without a limit.
     pub repair_bandwidth: u64,
+}
+
+#[cfg(test)]
+impl Options {
+    /// Of node 1, with a budget of 1 GiB.
+    fn of_test(directory: &std::path::Path, domains: Domains) -> Self {
+        let (directory, boot) = (directory.to_owned(), "b".to_owned());
+        Self { directory, node: NodeId(1), budget: 1 << 30, domains, boot, repair_bandwidth: 0 }
+    }
 }
 
 /// How much is in use.
@@ -102,7 +113,7 @@ pub struct Replicas {
     /// Bytes of the budget that are taken, by replicas that are being made as well.
     used: AtomicU64,
     /// Of which segments replicas are being made: nobody can find these so far.
-    making: Mutex<Vec<SegmentId>>,
+    making: Making,
     pace: Pace,
 }
 
@@ -115,15 +126,11 @@ impl Replicas {
         let hosted = former::take_up(&options)?;
         let used = AtomicU64::new(hosted.values().map(|replica| replica.bytes()).sum());
         let pace = Pace::new(options.repair_bandwidth);
-        Ok(Self { options, hosted: Mutex::new(hosted), used, making: Mutex::default(), pace })
+        Ok(Self { options, hosted: Mutex::new(hosted), used, making: Making::default(), pace })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<(SegmentId, Incarnation), Arc<Hosted>>> {
         self.hosted.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn making(&self) -> MutexGuard<'_, Vec<SegmentId>> {
-        self.making.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What peers can come over.
@@ -169,7 +176,7 @@ impl Replicas {
         let head = ReplicaHead { segment, incarnation, node: self.options.node, geometry, remembered };
         let bytes = files::slots_bytes(&geometry);
         self.reserve(bytes)?;
-        let _making = Making::begin(self, segment);
+        let _making = self.making.begin(segment);
         // The kernel clears the memory first, which takes seconds where it is much.
         let files = Files::create(&self.options.directory, &head).inspect_err(|_| self.give_back(bytes))?;
         let replica = Arc::new(Hosted::new(&head, files));
@@ -290,7 +297,7 @@ impl Replicas {
     /// One is left: it is being made, has been owned, or its files cannot be removed.
     pub fn forget(&self, segment: SegmentId, unowned_only: bool) -> Result<(), ReplicaError> {
         // Looked at first: whoever has ended to make one has put it among the others before.
-        if self.making().contains(&segment) {
+        if self.making.has(segment) {
             return Err(ReplicaError::BeingMade(segment));
         }
         for replica in self.of_segment(segment) {
@@ -342,28 +349,6 @@ impl Replicas {
     }
 }
 
-/// For as long as a replica is being made.
-struct Making<'r> {
-    replicas: &'r Replicas,
-    segment: SegmentId,
-}
-
-impl<'r> Making<'r> {
-    fn begin(replicas: &'r Replicas, segment: SegmentId) -> Self {
-        replicas.making().push(segment);
-        Self { replicas, segment }
-    }
-}
-
-impl Drop for Making<'_> {
-    fn drop(&mut self) {
-        let mut making = self.replicas.making();
-        if let Some(at) = making.iter().position(|segment| *segment == self.segment) {
-            making.swap_remove(at);
-        }
-    }
-}
-
 fn summary(replica: &Hosted) -> Summary {
     let (image, problem) = match replica.heads() {
         Ok(heads) => {
@@ -386,15 +371,7 @@ mod tests {
     fn a_replica_that_somebody_may_write_is_in_use() {
         let place = tempfile::TempDir::new_in("/dev/shm").expect("a directory");
         let domains = Domains::new(vec![(SHM.to_owned(), Shm::new().open().expect("a domain"))]);
-        let options = Options {
-            directory: place.path().into(),
-            node: NodeId(1),
-            budget: 1 << 30,
-            domains,
-            boot: "b".into(),
-            repair_bandwidth: 0,
-        };
-        let replicas = Replicas::open(options).expect("an empty directory");
+        let replicas = Replicas::open(Options::of_test(place.path(), domains)).expect("an empty directory");
         let (segment, geometry) = (SegmentId(1), Geometry::new(1 << 20, 4096, 2).expect("a geometry"));
         let incarnation = replicas.create(segment, geometry, Ownership::default()).expect("room").incarnation;
         assert!(!replicas.list()[0].is_in_use);
@@ -412,15 +389,7 @@ mod tests {
     #[test]
     fn what_cannot_be_removed_is_in_use() {
         let place = tempfile::TempDir::new_in("/dev/shm").expect("a directory");
-        let (node, budget, directory) = (NodeId(1), 1 << 30, place.path().to_owned());
-        let replicas = Replicas::open(Options {
-            directory,
-            node,
-            budget,
-            domains: Domains::default(),
-            boot: "b".into(),
-            repair_bandwidth: 0,
-        });
+        let replicas = Replicas::open(Options::of_test(place.path(), Domains::default()));
         let replicas = replicas.expect("an empty directory");
         let (segment, geometry) = (SegmentId(1), Geometry::new(1 << 20, 4096, 2).expect("a geometry"));
         replicas.create(segment, geometry, Ownership::default()).expect("room");
@@ -441,16 +410,7 @@ mod tests {
     #[test]
     fn what_is_in_use_is_told_while_a_replica_is_made() {
         let place = tempfile::TempDir::new_in("/dev/shm").expect("a directory");
-        let (node, budget) = (NodeId(1), 1 << 30);
-        let directory = place.path().to_owned();
-        let replicas = Replicas::open(Options {
-            directory,
-            node,
-            budget,
-            domains: Domains::default(),
-            boot: "b".into(),
-            repair_bandwidth: 0,
-        });
+        let replicas = Replicas::open(Options::of_test(place.path(), Domains::default()));
         let replicas = replicas.expect("an empty directory");
         let geometry = Geometry::new(64 << 20, 4096, 2).expect("a geometry");
         let create = |segment| replicas.create(SegmentId(segment), geometry, Ownership::default());

@@ -181,8 +181,7 @@ pub(super) fn near(node: &Node, taken: &[NodeId]) -> Vec<NodeEntry> {
 }
 
 fn no_further_room(name: &str, nodes: &[NodeEntry], asked: &Asked<'_>) -> Fault {
-    let why = placement::judge(nodes, asked, 0).into_iter().map(|(place, _, why)| format!("{}: {why}", place.name));
-    let why = match why.collect::<Vec<_>>().join("; ") {
+    let why = match placement::told(nodes, asked) {
         none if none.is_empty() => "every node that answers has one already, or owns it".to_owned(),
         why => format!("{why}; give one more (`memory`, and the tmpfs of `memory_dir`), or add a node"),
     };

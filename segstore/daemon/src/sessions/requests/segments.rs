@@ -142,8 +142,7 @@ pub(super) fn exists(name: &str) -> Fault {
 
 /// No node takes a replica, and why each does not.
 fn no_room(name: &str, nodes: &[NodeEntry], asked: &Asked<'_>) -> Fault {
-    let why = placement::judge(nodes, asked, 0).into_iter().map(|(node, _, why)| format!("{}: {why}", node.name));
-    let why = match why.collect::<Vec<_>>().join("; ") {
+    let why = match placement::told(nodes, asked) {
         none if none.is_empty() => "no node answered".to_owned(),
         why => why,
     };
