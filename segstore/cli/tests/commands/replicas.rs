@@ -44,6 +44,7 @@ fn a_node_is_drained() {
     let nowhere = cluster.run(&["drain", "n3", "--wait", "3s"]);
     let said = String::from_utf8_lossy(&nowhere.stderr);
     assert!(nowhere.status.code() == Some(16) && said.contains("still keeps a replica"), "{nowhere:?}");
+    assert!(said.contains("no further node takes a replica"), "{nowhere:?}");
     for node in ["n2", "n3"] {
         assert_eq!(cluster.json(&["drain", node, "--undo"])["draining"], false);
     }

@@ -67,7 +67,7 @@ fn move_off(session: &Session, node: &str, until: Instant) -> Result<(), Failure
         }
         if kept.is_empty() && owned.is_empty() || is_over {
             bar.finish_and_clear();
-            return unfinished(session, node, &kept, &owned, &orphaned.reasons());
+            return unfinished(session, node, &kept, &owned, &orphaned.reasons(session));
         }
         orphaned.move_some(session, &kept);
         std::thread::sleep(PAUSE);

@@ -45,7 +45,11 @@ impl Orphaned {
     }
 
     /// Why what is left is left, as far as this command has to do with it.
-    pub(super) fn reasons(self) -> HashMap<String, String> {
+    pub(super) fn reasons(mut self, session: &Session) -> HashMap<String, String> {
+        // While they are owned, their owner says it.
+        for name in self.moving.keys().cloned().collect::<Vec<_>>() {
+            self.note(&name, super::why(session, &name));
+        }
         self.tried.into_iter().map(|(name, (_, why))| (name, why)).collect()
     }
 
