@@ -148,6 +148,21 @@ configurations! {
     late_repairs: repairing(Faults { repairs: 2, lost_repairs: 1, ..NONE });
     /// A segment is released, and its replicas level their slots while others take over.
     levelled: Config { processes: 3, in_sync: 1, commits: [1, 1, 0], ..small(Faults { releases: 1, ..NONE }) };
+    /// A segment is handed over: its owner lets go after its last checkpoint, with attempts before it that came to nothing, and the next one
+    /// starts from exactly that.
+    handed_over: quick_or(
+        Config { in_sync: 1, commits: [2, 1, 0], ..small(Faults { releases: 1, give_ups: 1, losses: 1, ..NONE }) },
+        Config { commits: [2, 0, 0], ..small(Faults { releases: 1, give_ups: 1, losses: 1, ..NONE }) },
+    );
+    /// The directory's answers take their time, while a replica is removed and a rival takes over.
+    answers_are_late: small(Faults { cuts: 1, late_answers: 2, ..NONE });
+    /// Owners hear of their record unasked, as it was a while ago, while a replica is lost and another repaired.
+    records_are_heard_of: Config { processes: 1, ..repairing(Faults { watches: 2, late_answers: 1, cuts: 1, ..NONE }) };
+    /// The same while a healthy replica is let go.
+    let_go_and_heard_of: Config {
+        processes: 1,
+        ..small(Faults { dismissals: 1, watches: 1, late_answers: 1, memory_losses: 1, ..NONE })
+    };
     /// A daemon forgets what nobody needs.
     orphans: quick_or(
         small(Faults { partitions: 1, orphans: 1, ..NONE }),

@@ -21,6 +21,8 @@ const ANY: Faults = Faults {
     losses: 8,
     partitions: 4,
     lost_replies: 4,
+    late_answers: 6,
+    watches: 6,
     restarts: 4,
     memory_losses: 1,
     give_ups: 6,

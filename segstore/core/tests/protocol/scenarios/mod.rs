@@ -24,6 +24,8 @@ const ANY: Faults = Faults {
     losses: 9,
     partitions: 9,
     lost_replies: 9,
+    late_answers: 9,
+    watches: 9,
     restarts: 9,
     memory_losses: 9,
     give_ups: 9,

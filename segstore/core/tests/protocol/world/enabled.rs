@@ -59,7 +59,15 @@ impl World {
                     steps.extend(process.owning().map(|_| Step::NotTaken(p)));
                 }
             }
+            Some(DirectoryRequest::Served(..)) => steps.push(Step::Directory(p)),
             None => {}
+        }
+        let is_asking = matches!(process.directory, Some(DirectoryRequest::Read | DirectoryRequest::Swap(_)));
+        if is_asking && self.faults.late_answers > 0 {
+            steps.push(Step::Serve(p));
+        }
+        if process.rumour.is_some() {
+            steps.push(Step::Hear(p));
         }
         for (member, _) in &process.fences {
             steps.push(Step::Fence(p, replica_of(member)));
@@ -134,6 +142,9 @@ impl World {
             steps.push(Step::RepairUnanswered(p));
         }
         self.enabled_for_parting(p, owning, steps);
+        if self.faults.watches > 0 && process.rumour.is_none() {
+            steps.push(Step::Watch(p));
+        }
         if self.faults.releases > 0 {
             steps.push(Step::Release(p));
         }

@@ -25,6 +25,8 @@ pub enum Violation {
     LetGo,
     /// An owner that waits for nothing is not done with letting go of a replica.
     NotLetGo,
+    /// An owner took over what another had let go, and found something else than that one's last checkpoint.
+    NotAsLeft,
     /// Two images were acknowledged of which neither contains the other.
     Forked,
 }
@@ -49,6 +51,8 @@ pub struct Journal {
     takeover: Option<(Term, Index)>,
     /// What a reader was given last.
     read: Option<Index>,
+    /// The last checkpoint of an owner that has let go, until somebody begins another.
+    left: Option<Index>,
     violation: Option<Violation>,
 }
 
@@ -107,8 +111,14 @@ impl Journal {
 
     /// A checkpoint of `content` was begun, in memory that was at `parent`.
     pub fn attempted(&mut self, stamp: Stamp, parent: Option<Index>, content: &[u8]) -> Index {
+        self.left = None;
         self.images.push(Image { stamp, parent, content: content.to_vec() });
         self.images.len() as Index - 1
+    }
+
+    /// The owner that the record names lets go, its memory at `image`: what it attempted last, or loaded.
+    pub fn let_go(&mut self, image: Option<Index>) {
+        self.left = image.filter(|_| image == self.acknowledged);
     }
 
     /// A process was told that its attempt `image` is acknowledged.
@@ -133,6 +143,9 @@ impl Journal {
         };
         if self.acknowledged.is_some_and(|before| !self.contains(image, before)) {
             self.broken(Violation::Forgotten);
+        }
+        if self.left.is_some_and(|left| left != image) {
+            self.broken(Violation::NotAsLeft);
         }
         match self.takeover {
             Some((before, loaded)) if before < term && !self.contains(image, loaded) => {

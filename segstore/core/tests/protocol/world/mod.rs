@@ -74,6 +74,10 @@ pub struct Faults {
     pub partitions: u8,
     /// A directory's answer is lost; the change may be made, then or later, or not.
     pub lost_replies: u8,
+    /// A directory's answer takes its time.
+    pub late_answers: u8,
+    /// An owner hears of its record unasked, and late.
+    pub watches: u8,
     /// A replica's daemon restarts with its memory.
     pub restarts: u8,
     /// A replica's node restarts without its memory.
@@ -106,6 +110,8 @@ impl Config {
             losses: 0,
             partitions: 0,
             lost_replies: 0,
+            late_answers: 0,
+            watches: 0,
             restarts: 0,
             memory_losses: 0,
             give_ups: 0,

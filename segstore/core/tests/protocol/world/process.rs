@@ -17,6 +17,8 @@ use super::{BLOCK, BLOCKS, key, node_id, owner_id};
 pub enum DirectoryRequest {
     Read,
     Swap(Swap),
+    /// It was served, and the answer is under way: whether the change was made, if it was one, and the record as it was then.
+    Served(Option<bool>, Versioned),
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -50,6 +52,8 @@ pub struct Process {
     /// Checkpoints that it may still begin.
     pub commits: u8,
     pub directory: Option<DirectoryRequest>,
+    /// What a watch is about to tell it: the record as it was.
+    pub rumour: Option<Versioned>,
     pub fences: Vec<(Member, ReplicaRequest)>,
     pub load: Option<(SlotHeader, Vec<(Member, u32)>)>,
     /// What a takeover has loaded: the changes and the bytes.
@@ -67,6 +71,7 @@ impl Process {
             stage: Stage::Idle,
             commits,
             directory: None,
+            rumour: None,
             fences: Vec::new(),
             load: None,
             loaded: None,

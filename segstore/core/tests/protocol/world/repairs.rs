@@ -141,7 +141,11 @@ impl World {
     /// An owner lets go of the segment, and has its replicas level their slots.
     pub(super) fn release(&mut self, p: usize) {
         self.faults.releases -= 1;
-        let owner = &self.processes[p].owning().unwrap().owner;
+        let owning = self.processes[p].owning().unwrap();
+        let owner = &owning.owner;
+        if owner.ownership() == self.record.ownership() {
+            self.journal.let_go(owning.built_on);
+        }
         let (asker, followers) = (owner.ownership(), owner.followers().collect::<Vec<_>>());
         self.end_process(p);
         let request = |member: Member| {

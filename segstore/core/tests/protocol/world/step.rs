@@ -7,6 +7,12 @@ pub enum Step {
     TakeOver(usize),
     /// The directory serves a process's request, and the process hears of it.
     Directory(usize),
+    /// The directory serves a process's request, and the answer is under way.
+    Serve(usize),
+    /// A watch of an owner sees the record.
+    Watch(usize),
+    /// An owner hears what its watch saw.
+    Hear(usize),
     /// The directory makes a process's change, but the answer is lost.
     ReplyLost(usize),
     /// A process stops waiting for its change, which is still on its way.
@@ -99,6 +105,8 @@ impl Step {
             }
             Self::DeliverLate(p, _)
             | Self::Resize(p)
+            | Self::Serve(p)
+            | Self::Watch(p)
             | Self::Ask(_, p, _)
             | Self::Lose(p, _)
             | Self::RepairUnanswered(p)
@@ -116,7 +124,7 @@ impl Step {
     /// Whether this is what happens if nothing goes wrong and nothing new begins, and concerns `process`.
     pub fn is_progress_of(self, process: usize) -> bool {
         match self {
-            Self::Directory(p) | Self::Load(p) | Self::Repaired(p) => p == process,
+            Self::Directory(p) | Self::Hear(p) | Self::Load(p) | Self::Repaired(p) => p == process,
             Self::OutOfReach(p, _) | Self::Look(p, _) => p == process,
             Self::Fence(p, _) | Self::Connect(p, _) | Self::Deliver(p, _) | Self::Complete(p, _) => p == process,
             Self::RepairArrives(_) | Self::WorkGoesOn(..) => true,

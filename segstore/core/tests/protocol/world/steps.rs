@@ -16,7 +16,16 @@ impl World {
                 self.processes[p].begin_takeover();
                 self.take_actions(p);
             }
-            Step::Directory(p) => self.serve_directory(p),
+            Step::Directory(p) => self.answer_from_directory(p),
+            Step::Serve(p) => {
+                self.faults.late_answers -= 1;
+                self.serve(p);
+            }
+            Step::Watch(p) => {
+                self.faults.watches -= 1;
+                self.processes[p].rumour = Some(self.record.clone());
+            }
+            Step::Hear(p) => self.hear(p),
             Step::ReplyLost(p) => {
                 self.faults.lost_replies -= 1;
                 if let Some(DirectoryRequest::Swap(swap)) = self.processes[p].directory.take() {
@@ -129,23 +138,37 @@ impl World {
         self.endpoints.retain(|endpoint| !endpoint.is_over());
     }
 
-    fn serve_directory(&mut self, p: usize) {
-        let Some(request) = self.processes[p].directory.take() else { return };
-        let outcome = match request {
-            DirectoryRequest::Read => None,
-            DirectoryRequest::Swap(swap) => Some(self.record.apply(swap)),
+    /// Serves what a process asked of the directory, and keeps the answer.
+    fn serve(&mut self, p: usize) {
+        let made = match self.processes[p].directory.take() {
+            Some(DirectoryRequest::Read) => None,
+            Some(DirectoryRequest::Swap(swap)) => Some(self.record.apply(swap).is_ok()),
+            other => return self.processes[p].directory = other,
         };
-        let record = self.record.clone();
-        match (&mut self.processes[p].stage, outcome) {
+        self.processes[p].directory = Some(DirectoryRequest::Served(made, self.record.clone()));
+    }
+
+    fn answer_from_directory(&mut self, p: usize) {
+        self.serve(p);
+        let Some(DirectoryRequest::Served(made, record)) = self.processes[p].directory.take() else { return };
+        match (&mut self.processes[p].stage, made) {
             (Stage::TakingOver(takeover), None) => takeover.record_read(record),
-            (Stage::TakingOver(takeover), Some(Ok(()))) => takeover.swapped(record.version),
-            (Stage::TakingOver(takeover), Some(Err(_))) => takeover.conflicted(record),
+            (Stage::TakingOver(takeover), Some(true)) => takeover.swapped(record.version),
+            (Stage::TakingOver(takeover), Some(false)) => takeover.conflicted(record),
             (Stage::Owning(owning), None) => owning.owner.record_read(record),
-            (Stage::Owning(owning), Some(Ok(()))) => owning.owner.swapped(record.version),
-            (Stage::Owning(owning), Some(Err(_))) => owning.owner.conflicted(record),
+            (Stage::Owning(owning), Some(true)) => owning.owner.swapped(record.version),
+            (Stage::Owning(owning), Some(false)) => owning.owner.conflicted(record),
             _ => {}
         }
         self.take_actions(p);
+    }
+
+    fn hear(&mut self, p: usize) {
+        let heard = self.processes[p].rumour.take();
+        if let (Some(record), Some(owning)) = (heard, self.processes[p].owning_mut()) {
+            owning.owner.record_read(record);
+            self.take_actions(p);
+        }
     }
 
     fn tell_unknown(&mut self, p: usize) {
