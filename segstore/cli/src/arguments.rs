@@ -70,7 +70,8 @@ pub(crate) enum Command {
     ///
     /// When the node's lease was not confirmed for two thirds of its time, because the node's daemon is silent, or the directory to it, another
     /// node may run the program soon: it gets TERM, and is killed before the lease is over, whatever its time to end. When another session
-    /// takes the name by force, it is killed at once.
+    /// takes the name by force, it is killed at once. When `segctl move` asks for the name, the program gets TERM and its time to end, unless
+    /// it hears of moves itself.
     Run(Run),
     /// Show which nodes get a segment's next replicas, and why
     ///
@@ -90,11 +91,25 @@ pub(crate) enum Command {
         #[arg(long, default_value = "1m", value_name = "TIME", value_parser = parse_time)]
         wait: Duration,
     },
+    /// Have an application hand its segment over to one that stands by on another node
+    ///
+    /// The application is told, makes its last checkpoint, and lets the segment go when it is ready to: then it goes to whoever stands by on
+    /// that node and to nobody else, who starts from exactly that checkpoint. What `segctl run` runs gets TERM and its time to end. Where
+    /// nobody stands by, or the application cannot be told, nothing changes, and it says so. When the time is over, the application goes on.
+    Move {
+        /// The segment
+        name: String,
+        /// The node; without it, any where somebody stands by and that is not being drained
+        node: Option<String>,
+        /// How long the application may take
+        #[arg(long, default_value = "1m", value_name = "TIME", value_parser = parse_time)]
+        wait: Duration,
+    },
     /// Move everything off a node, and say when its machine may be switched off
     ///
     /// It gets no further replica from then on, also after it was started again, until `--undo`. Owners make another replica of what it
     /// has, and then let that one go; segments that nobody owns are owned by this command meanwhile. Applications that own segments there
-    /// are named, and waited for: they are to be ended there, or others are to take over.
+    /// are asked to hand them over where somebody stands by on another node, as by `segctl move`; the others are named, and waited for.
     ///
     /// It ends with 0 when nothing is left there. When the time is over before that, it says what is left and why, and the node goes on
     /// being drained: ask again.

@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         Command::Run(run) => return exit::of(json, command::run::run(&context, &run)),
         Command::Plan(plan) => command::plan::run(&context, &plan),
         Command::Replicas { name, number, wait } => command::replicas::run(&context, &name, number, wait),
+        Command::Move { name, node, wait } => command::move_to::run(&context, &name, node.as_deref(), wait),
         Command::Drain { node, undo, wait } => command::drain::run(&context, &node, undo, wait),
         Command::Rm { name, force } => command::rm::run(&context, &name, force),
         Command::Directory(what) => return exit::of(json, command::directory::run(&what)),

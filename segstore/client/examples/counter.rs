@@ -1,6 +1,7 @@
 //! A counter that survives its process and its node: `counter NAME [TIMES]`.
 //!
-//! Kill it anywhere, start it on another node: it goes on with the next number.
+//! Kill it anywhere, start it on another node: it goes on with the next number. Started on a second node while it runs it stands by, and
+//! `segctl move NAME NODE` has it go on there.
 
 use std::time::Instant;
 
@@ -18,12 +19,17 @@ fn main() -> segstore::Result<()> {
         segment.set_len(8)?;
     }
     println!("owner in term {} after {:?}", segment.term(), segment.takeover_times());
+    let moves = segment.moves()?;
     let started = Instant::now();
     for _ in 0..times {
         let count = segment.bytes_mut(0..8)?;
         let next = u64::from_le_bytes(count.try_into().unwrap_or_default()) + 1;
         count.copy_from_slice(&next.to_le_bytes());
         let checkpoint = segment.checkpoint()?;
+        if let Some(wish) = moves.wanted() {
+            println!("{next}: node {} goes on", wish.to);
+            return segment.release();
+        }
         if times <= 20 {
             println!(
                 "{next}: epoch {} is in {} replicas, {} elsewhere",

@@ -33,6 +33,8 @@ mod error;
 mod fabric;
 mod hold;
 mod load;
+mod lock;
+mod moves;
 mod name;
 mod options;
 mod reader;
@@ -48,11 +50,12 @@ mod way;
 mod working;
 
 pub use control::message::{
-    Event, HeldName, Holder, Judged, Left, NodeInfo, OwnerState, Place, ReplicaInfo, SegmentInfo, Status,
+    Event, HeldName, Holder, Judged, Left, NodeInfo, OwnerState, Place, ReplicaInfo, SegmentInfo, Standby, Status,
 };
 pub use error::{Error, Result};
 pub use fabric::Fabric;
 pub use hold::Hold;
+pub use moves::{Move, Moves};
 pub use options::{BelowMinimum, Condition, CreateOptions, LoadOptions, OpenOptions, Tracking};
 pub use reader::Image;
 pub use segment::{Checkpoint, Segment};

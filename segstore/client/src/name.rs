@@ -2,10 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::session::Inner as Session;
+use crate::time::after;
+
+/// Between two attempts to reach a daemon that is away.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A name that the session holds for a segment, or for a load. The session lets it go with the last of these, unless it was acquired by
 /// itself, or by another process of the session: then whoever did that lets it go.
@@ -22,7 +26,7 @@ impl HeldName {
         // Counted before the daemon is asked: who lets go meanwhile is not the last.
         session.names.join(name);
         let held = Self { session: session.clone(), name: name.to_owned(), is_counted: true };
-        if session.acquire(name, wait, force)?.0 {
+        if acquire(session, name, wait, force)? {
             session.names.set_ours(name, true);
         }
         Ok(held)
@@ -48,6 +52,24 @@ impl Drop for HeldName {
         let mut names = self.session.names.lock();
         if names.leave(&self.name) {
             self.session.release_soon(&self.name);
+        }
+    }
+}
+
+/// Whether the session did not hold the name before. Who stands by does so while the node's daemon is away, too.
+fn acquire(session: &Session, name: &str, wait: Option<Duration>, force: bool) -> Result<bool> {
+    let until = wait.map(|wait| after(Instant::now(), wait));
+    let mut is_told = false;
+    loop {
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        match session.acquire(name, left, force) {
+            Err(Error::Unreachable(why)) if left.is_none_or(|left| !left.is_zero()) => {
+                if !std::mem::replace(&mut is_told, true) {
+                    tracing::warn!(segment = name, "still standing by for it: {why}");
+                }
+                std::thread::sleep(PAUSE);
+            }
+            other => return other.map(|(newly, _)| newly),
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::engine::Engine;
 use crate::engine::seat::Shared;
 use crate::engine::wanted::Wanted;
 use crate::error::{Error, Result};
+use crate::moves::Moves;
 use crate::name::HeldName;
 use crate::options::{OpenOptions, Tracking};
 use crate::session;
@@ -320,6 +321,15 @@ impl Segment {
     #[must_use]
     pub fn takeover_times(&self) -> Times {
         self.times
+    }
+
+    /// From now on this owner can be asked to hand the segment over, as `segctl move` does: it makes its last checkpoint then, and
+    /// [releases](Self::release) the segment, which goes to whom it is wished for and to nobody else. So it is with a process that just ends.
+    ///
+    /// # Errors
+    /// [`Error::NoRoom`]: no descriptor is left.
+    pub fn moves(&self) -> Result<Moves> {
+        self.shared.moves.listen()
     }
 
     /// Lets go of the segment, so that another session may own it at once. Its replicas bring their stale slots up to date in their

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use segstore_core::id::Member;
@@ -11,7 +11,7 @@ use segstore_core::layout::{Geometry, Ownership};
 
 use crate::control::channel::{Asked, Channel, Reporter};
 use crate::control::message::{
-    Answer, Bytes, Demand, Event, Fault, Holder, Judged, Left, NodeInfo, Place, Request, SegmentInfo, Status,
+    Answer, Bytes, Demand, Event, Fault, Holder, Judged, Left, NodeInfo, Place, Report, Request, SegmentInfo, Status,
 };
 use crate::control::rdma::RdmaDevice;
 use crate::domains::Domains;
@@ -20,6 +20,8 @@ use crate::engine::seat::Shared;
 use crate::error::{Error, Result};
 use crate::fabric::Fabric;
 use crate::hold::Hold;
+use crate::lock::lock;
+use crate::moves::{Listener, Move, Moves};
 use crate::name::{HeldName, Names};
 use crate::options::{CreateOptions, LoadOptions, OpenOptions};
 use crate::reader::{self, Image};
@@ -59,6 +61,8 @@ pub(crate) struct Inner {
     pub(crate) domains: Domains,
     /// The segments that this session owns, for what the daemon demands.
     owned: Arc<Mutex<HashMap<String, Weak<Shared>>>>,
+    /// Who hears of it when a name is to be handed over that the session holds without a segment.
+    holders: Arc<Mutex<HashMap<String, Listener>>>,
     /// Bytes that loads have read.
     pub(crate) pulled: Arc<AtomicU64>,
     /// Names that this process holds for its segments.
@@ -103,25 +107,36 @@ impl Session {
             .as_deref()
             .and_then(Path::file_name)
             .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let holders = Arc::new(Mutex::new(HashMap::<String, Listener>::new()));
+        let listeners = holders.clone();
         let on_demand = Box::new(move |demand: Demand, reporter: Reporter| {
-            let segments = segments.lock().unwrap_or_else(PoisonError::into_inner);
-            let segment = segments.get(demand.name()).and_then(Weak::upgrade);
-            drop(segments);
-            // Nobody there: the reporter says so when it is dropped.
-            let Some(segment) = segment else { return };
-            segment.bring(match demand {
+            let segment = lock(&segments).get(demand.name()).and_then(Weak::upgrade);
+            // Where nobody is there, the reporter says so when it is dropped.
+            let segment = segment.filter(|segment| !segment.is_closed());
+            let event = match demand {
                 Demand::Hold { time, without, .. } => {
                     event::Event::Hold { time: Duration::from_millis(time), without, reporter }
                 }
                 Demand::EndHold { number, .. } => event::Event::EndHold { number, reporter },
                 Demand::Changed { .. } => event::Event::Changed(reporter),
+                Demand::Move { name, to, left_ms, of_holder } => {
+                    let wish = Move { to, until: Instant::now() + Duration::from_millis(left_ms) };
+                    let is_heard = segment.is_some_and(|segment| segment.moves.tell(&wish))
+                        || of_holder && lock(&listeners).get(&name).is_some_and(|holder| holder.tell(&wish));
+                    if is_heard {
+                        reporter.report(Ok(Report::Done));
+                    }
+                    return;
+                }
                 Demand::State { .. } => event::Event::State(reporter),
-            });
+            };
+            if let Some(segment) = segment {
+                segment.bring(event);
+            }
         });
         let segments = owned.clone();
         let on_return = Box::new(move || {
-            let segments: Vec<_> =
-                segments.lock().unwrap_or_else(PoisonError::into_inner).values().filter_map(Weak::upgrade).collect();
+            let segments: Vec<_> = lock(&segments).values().filter_map(Weak::upgrade).collect();
             segments.iter().for_each(|segment| segment.bring(event::Event::DaemonIsBack));
         });
         let channel = Channel::open(path, &program, token, on_demand, on_return);
@@ -131,7 +146,7 @@ impl Session {
         })?;
         let (domains, names) = (Domains::new(channel.welcome().rdma), Names::default());
         let (pulled, releasing) = (Arc::default(), Mutex::default());
-        Ok(Self { inner: Arc::new(Inner { channel, domains, owned, pulled, names, releasing }) })
+        Ok(Self { inner: Arc::new(Inner { channel, domains, owned, holders, pulled, names, releasing }) })
     }
 
     /// What joins this session, in the environment of a program that is started to use it.
@@ -233,6 +248,30 @@ impl Session {
     pub fn await_loss(&self, name: &str, hold: u64) -> Result<Option<Holder>> {
         match self.inner.ask(name, Request::AwaitLoss { name: name.to_owned(), hold }, None)? {
             Answer::Lost { holder } => Ok(holder),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// From now on who [holds](Self::acquire) this name without a segment can be asked to hand it over, as `segctl move` does, and
+    /// [releases](Self::release) it then. Where another process of the session has the segment open, and hears of moves, that one is asked.
+    ///
+    /// # Errors
+    /// [`Error::NoRoom`]: no descriptor is left.
+    pub fn moves(&self, name: &str) -> Result<Moves> {
+        lock(&self.inner.holders).entry(name.to_owned()).or_default().listen()
+    }
+
+    /// Has a name handed over to whoever stands by for it on the node `to`, or on any other node than its holder's: the holder is told, and
+    /// lets it go when it is ready to. Gives who has it then. Nothing changes where nobody stands by, or the holder cannot be told.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]: nobody holds it; [`Error::Refused`]: nobody stands by there, or the holder does not hear of moves;
+    /// [`Error::Unreachable`]: it was not let go within `wait`.
+    pub fn move_to(&self, name: &str, to: Option<&str>, wait: Duration) -> Result<Holder> {
+        let (wait_ms, to) = (u64::try_from(wait.as_millis()).unwrap_or(u64::MAX), to.map(str::to_owned));
+        let request = Request::Move { name: name.to_owned(), to, wait: wait_ms };
+        match self.inner.ask(name, request, Some(wait.saturating_add(ANSWER)))? {
+            Answer::Moved { holder } => Ok(holder),
             other => Err(unexpected(&other)),
         }
     }
@@ -424,7 +463,7 @@ impl Inner {
 
     /// Holds a name; whether the session did not before, and the number of the hold.
     pub(crate) fn acquire(&self, name: &str, wait: Option<Duration>, force: bool) -> Result<(bool, u64)> {
-        let releasing = self.releasing.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        let releasing = lock(&self.releasing).remove(name);
         if let Some(released) = releasing {
             // The daemon serves requests side by side: the release must not come after this.
             let _ = released.wait(Some(ANSWER));
@@ -444,7 +483,7 @@ impl Inner {
     /// Lets a name go without waiting for it; if that is not heard, the end of the session does it.
     pub(crate) fn release_soon(&self, name: &str) {
         if let Ok(released) = self.channel.send(Request::Release { name: name.to_owned() }) {
-            let mut releasing = self.releasing.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut releasing = lock(&self.releasing);
             releasing.retain(|_, released| !released.is_answered());
             releasing.insert(name.to_owned(), released);
         }
@@ -491,7 +530,7 @@ impl Inner {
 
     /// Directs what the daemon demands of this segment to its owner here.
     pub(crate) fn own(&self, shared: &Arc<Shared>) {
-        let mut owned = self.owned.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut owned = lock(&self.owned);
         owned.retain(|_, segment| segment.strong_count() > 0);
         owned.insert(shared.name.clone(), Arc::downgrade(shared));
     }

@@ -7,6 +7,7 @@ pub(crate) mod drain;
 pub(crate) mod events;
 pub(crate) mod get;
 pub(crate) mod ls;
+pub(crate) mod move_to;
 pub(crate) mod nodes;
 pub(crate) mod perf;
 pub(crate) mod plan;

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use segstore::control::message::{Condition, Fault, FaultKind};
-use segstore::{BelowMinimum, Error, HeldName, NodeInfo, OwnerState, Session, Status};
+use segstore::{BelowMinimum, Error, HeldName, NodeInfo, OwnerState, Session, Standby, Status};
 
 use super::{Context, nodes};
 use crate::exit::Failure;
@@ -58,6 +58,9 @@ fn print_segment(status: &Status) {
             ),
         ),
         None => line("owner", format!("nobody; the last term was {}", info.record.record.term)),
+    }
+    for Standby { program, pid, node_name } in &status.standby {
+        line("stands by", format!("{program} (process {pid} on {node_name})"));
     }
     match &status.owner {
         Some(owner) => print_owner(owner, &line),

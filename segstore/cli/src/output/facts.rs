@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use segstore::control::message::Condition;
-use segstore::{BelowMinimum, HeldName, Holder, NodeInfo, OwnerState, ReplicaInfo, SegmentInfo, Status};
+use segstore::{BelowMinimum, HeldName, Holder, NodeInfo, OwnerState, ReplicaInfo, SegmentInfo, Standby, Status};
 use serde::{Serialize, Serializer};
 
 use super::units;
@@ -15,6 +15,9 @@ pub(crate) struct Segment {
     name: String,
     /// Null: nobody.
     owner: Option<Owner>,
+    /// Who waits to own it, where that was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    standby: Option<Vec<Waiting>>,
     #[serde(flatten)]
     made: Option<Made>,
     #[serde(flatten)]
@@ -27,6 +30,13 @@ struct Owner {
     pid: i32,
     node: String,
     since: String,
+}
+
+#[derive(Serialize)]
+struct Waiting {
+    program: String,
+    pid: i32,
+    node: String,
 }
 
 #[derive(Serialize)]
@@ -145,13 +155,14 @@ impl From<&SegmentInfo> for Segment {
             trouble: info.trouble(),
             replicas: places.iter().map(replica).collect(),
         };
-        Self { name: name.clone(), owner: holder.as_ref().map(Owner::from), made: Some(made), state: None }
+        let owner = holder.as_ref().map(Owner::from);
+        Self { name: name.clone(), owner, standby: None, made: Some(made), state: None }
     }
 }
 
 impl From<&HeldName> for Segment {
     fn from(HeldName { name, holder }: &HeldName) -> Self {
-        Self { name: name.clone(), owner: Some(holder.into()), made: None, state: None }
+        Self { name: name.clone(), owner: Some(holder.into()), standby: None, made: None, state: None }
     }
 }
 
@@ -163,6 +174,7 @@ impl From<&Status> for Segment {
             // It knows better than the directory.
             made.replicas_in_sync = status.owner.as_ref().map_or(made.replicas_in_sync, |owner| owner.elsewhere);
         });
+        segment.standby = Some(status.standby.iter().map(Waiting::from).collect());
         segment.state = status.owner.as_ref().map(State::from);
         segment
     }
@@ -172,6 +184,12 @@ impl From<&Holder> for Owner {
     fn from(holder: &Holder) -> Self {
         let Holder { program, pid, node_name, since, .. } = holder;
         Self { program: program.clone(), pid: *pid, node: node_name.clone(), since: units::moment(*since) }
+    }
+}
+
+impl From<&Standby> for Waiting {
+    fn from(Standby { node_name, pid, program }: &Standby) -> Self {
+        Self { program: program.clone(), pid: *pid, node: node_name.clone() }
     }
 }
 

@@ -6,6 +6,7 @@ mod cluster;
 mod dev;
 mod files;
 mod link;
+mod moves;
 mod replicas;
 mod run;
 mod tenure;

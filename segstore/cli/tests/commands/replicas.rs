@@ -54,22 +54,25 @@ fn a_node_is_drained() {
     assert!(directory.status.code() == Some(17) && said.contains("the cluster's directory"), "{directory:?}");
 }
 
-/// On the node itself, where an application owns a segment.
+/// On the node itself, where an application owns a segment: it is named as long as nobody stands by for it, and asked to let it go from then on.
 #[test]
-fn a_drain_waits_for_the_applications_there() {
+fn applications_are_moved_off_a_node_that_is_drained() {
     let cluster = Cluster::start(3);
     cluster.put_with("s", b"state", 1);
     let mut run = cluster.command(2, &["run", "job", "--", "sleep", "100"]).spawn().unwrap();
     until("it runs", || cluster.json(&["ls"]).to_string().contains("job"));
     let early = cluster.command(2, &["drain", "n2", "--wait", "1s"]).output().unwrap();
     let said = String::from_utf8_lossy(&early.stderr);
-    assert!(early.status.code() == Some(17) && said.contains("which owns job"), "{early:?}");
+    assert!(early.status.code() == Some(17) && said.contains("which owns job: nobody stands by"), "{early:?}");
     let drain = cluster.command(2, &["drain", "n2", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
-    send(run.id(), Signal::SIGTERM);
+    let mut other = cluster.start_run(3, "job", "sleep 100");
     let drained = drain.wait_with_output().unwrap();
     assert!(drained.status.success(), "{drained:?}");
     assert_eq!(serde_json::from_slice::<Value>(&drained.stdout).unwrap()["draining"], true);
-    run.wait().unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(128 + 15), "it was asked to end");
+    assert_eq!(cluster.json(&["status", "job"])["owner"]["node"], "n3");
+    send(other.id(), Signal::SIGTERM);
+    other.wait().unwrap();
 }
 
 #[test]

@@ -6,7 +6,7 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use crossbeam_utils::Backoff;
@@ -22,6 +22,8 @@ use super::Engine;
 use super::event::Event;
 use super::jobs::{self, Job, Queue};
 use crate::control::message::{Place, Request, SegmentInfo};
+use crate::lock::lock;
+use crate::moves::Listener;
 use crate::session::Inner as Session;
 
 /// How long replicas may take to bring their slots up to date.
@@ -39,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) working: Memory,
     /// How long a replica that was lost may take to come back before it is given up.
     pub(crate) patience: Duration,
+    /// Who hears of it when the segment is to be handed over.
+    pub(crate) moves: Listener,
     engine: AtomicCell<Option<Box<Engine>>>,
     inbox: Mutex<Vec<Event>>,
     has_events: AtomicBool,
@@ -66,6 +70,7 @@ impl Shared {
             session,
             working,
             patience,
+            moves: Listener::default(),
             engine: AtomicCell::new(Some(Box::new(engine))),
             inbox: Mutex::default(),
             has_events: AtomicBool::new(false),
@@ -231,8 +236,4 @@ impl Drop for Seated {
     fn drop(&mut self) {
         self.shared.engine.store(self.engine.take());
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

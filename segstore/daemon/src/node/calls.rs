@@ -1,6 +1,7 @@
 //! What daemons ask this node.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use segstore::control::message::{Bytes, Demand, Fault, FaultKind, Place, ReplicaInfo, Report, Shape};
 use segstore_core::forget::Forgettable;
@@ -10,6 +11,7 @@ use segstore_transport::Endpoint;
 
 use super::drain::await_owner;
 use super::{LONG, Node, unexpected};
+use crate::directory::Revision;
 use crate::peers::message::{Call, KeptReplica, Reply, Serve};
 use crate::replicas::{Filled, Head, Kept, ReplicaError, Source, Summary, Usage};
 
@@ -157,6 +159,14 @@ impl Serve for Calls {
             Call::Changed { name, session } => {
                 tokio::spawn(self.node.sessions.clone().tell_of_change(session, name));
                 Ok(Reply::Done)
+            }
+            Call::Standby { name } => Ok(Reply::Standby(self.node.sessions.standbys().of(&name))),
+            Call::Move { name, session, to, to_name, time } => {
+                let time = Duration::from_millis(time);
+                self.node.sessions.ask_to_move(session, &name, (to, to_name), time).await.map(|()| Reply::Done)
+            }
+            Call::Take { name, revision, from } => {
+                self.node.sessions.standbys().offer(&name, Revision(revision), &from).await.map(|()| Reply::Done)
             }
             Call::Busy => {
                 let arriving = self.node.draining.arriving.all();

@@ -81,13 +81,13 @@ impl Node {
 
     /// Begins to drain a node that is up, or ends that.
     pub(crate) async fn drain(self: &Arc<Self>, name: &str, on: bool) -> Result<(), Fault> {
-        let node = self.named(name)?;
+        let node = self.to_be_drained(name)?;
         self.call(node, Call::Drain { on }, SHORT).await.map(drop)
     }
 
     /// What keeps the node of that name from being switched off.
     pub(crate) async fn left(self: &Arc<Self>, name: &str) -> Result<Vec<Left>, Fault> {
-        let of = self.named(name)?;
+        let of = self.to_be_drained(name)?;
         let (kept, written) = match self.call(of, Call::Busy, SHORT).await? {
             Reply::Busy { kept, written } => (kept, written),
             other => return Err(unexpected(&other)),
@@ -121,18 +121,12 @@ impl Node {
         Ok(left)
     }
 
-    /// The node of that name, which is up.
-    fn named(&self, name: &str) -> Result<NodeId, Fault> {
-        let all = self.view.all();
-        let found = all.iter().find(|(entry, up)| entry.name == name && *up);
-        found.map(|(entry, _)| entry.node).ok_or_else(|| {
-            if all.iter().any(|(entry, _)| entry.name == name) {
-                let text =
-                    format!("node {name} is down: what it kept in sync its segments' owners make anew elsewhere");
-                return Fault::new(FaultKind::Unreachable, text);
+    fn to_be_drained(&self, name: &str) -> Result<NodeId, Fault> {
+        self.named(name).map_err(|mut fault| {
+            if fault.kind == FaultKind::Unreachable {
+                fault.message += ": what it kept in sync its segments' owners make anew elsewhere";
             }
-            let names: Vec<_> = all.iter().map(|(entry, _)| entry.name.as_str()).collect();
-            Fault::new(FaultKind::NotFound, format!("there is no node {name}; there are: {}", names.join(", ")))
+            fault
         })
     }
 }

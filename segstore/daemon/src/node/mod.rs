@@ -30,7 +30,7 @@ pub(crate) use calls::geometry;
 pub use drain::Draining;
 pub use known::forget_removed;
 pub use orphans::forget_orphans;
-pub(crate) use segments::{Change, encode, parse};
+pub(crate) use segments::{Came, Change, encode, parse};
 
 /// How long another daemon may take for what takes no time.
 pub(crate) const SHORT: Duration = Duration::from_secs(2);
@@ -86,6 +86,20 @@ impl Node {
         }
         let address = self.view.get(node)?.address;
         self.peers.call(&address, call, limit).await
+    }
+
+    /// The node of that name, which is up.
+    pub(crate) fn named(&self, name: &str) -> Result<NodeId, Fault> {
+        let all = self.view.all();
+        let found = all.iter().find(|(entry, up)| entry.name == name && *up);
+        found.map(|(entry, _)| entry.node).ok_or_else(|| {
+            if all.iter().any(|(entry, _)| entry.name == name) {
+                return Fault::new(FaultKind::Unreachable, format!("node {name} is down"));
+            }
+            let mut names: Vec<_> = all.iter().map(|(entry, _)| entry.name.as_str()).collect();
+            names.sort_unstable();
+            Fault::new(FaultKind::NotFound, format!("there is no node {name}; there are: {}", names.join(", ")))
+        })
     }
 
     /// What is wrong while the node has no lease.

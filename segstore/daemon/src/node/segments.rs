@@ -17,14 +17,23 @@ use crate::identity::now;
 pub(crate) struct Change<'c> {
     pub(crate) who: &'c str,
     pub(crate) why: &'c str,
-    /// From whom the name was taken by force.
-    pub(crate) from: Option<&'c str>,
-    /// How the hold before this one ended.
-    pub(crate) after: &'c str,
+    /// How the name came to who holds it.
+    pub(crate) came: &'c Came,
     /// Why these replicas leave the set, each for itself.
     pub(crate) causes: &'c [(Member, String)],
     /// Replicas that have left the set before.
     pub(crate) former: &'c [Member],
+}
+
+/// How a name came to who holds it, for people.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Came {
+    /// It was free: what became of who held it before.
+    Free(String),
+    /// It was taken by force, from this one.
+    ByForce(String),
+    /// It was handed over, by this one.
+    HandedOver(String),
 }
 
 impl Node {
@@ -130,14 +139,17 @@ impl Node {
 
     /// What a change of the record means, for people: one event for each thing that it does.
     pub(crate) fn events(&self, name: &str, swap: &Swap, change: &Change<'_>) -> Vec<Event> {
-        let Change { who, why, from, after, causes, former } = *change;
+        let Change { who, why, came, causes, former } = *change;
         let (old, new) = (&swap.expected.record, &swap.new);
         let mut events = Vec::new();
         let mut note = |what, text| events.push(self.note(name, what, new.term.0, text));
         if old.owner != new.owner {
-            match from {
-                Some(from) => note("taken_over", format!("by {who}: {why}, by force, from {from}")),
-                None => note("claimed", format!("by {who}: {why}; {after}")),
+            match came {
+                Came::Free(after) => note("claimed", format!("by {who}: {why}; {after}")),
+                Came::ByForce(from) => {
+                    note("taken_over", format!("by {who}: {why}, by force, from {from}, which held it"));
+                }
+                Came::HandedOver(from) => note("moved", format!("by {who}: {why}, handed over by {from}")),
             }
         }
         for member in old.in_sync.iter().filter(|member| !new.in_sync.contains(member)) {

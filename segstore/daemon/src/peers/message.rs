@@ -1,6 +1,6 @@
 //! The messages between daemons. JSON, as between client and daemon: a newer one may add fields, each with a default.
 
-use segstore::control::message::{Bytes, Fault, Held, OwnerState, Place, ReplicaInfo, Shape};
+use segstore::control::message::{Bytes, Fault, Held, OwnerState, Place, ReplicaInfo, Shape, Standby};
 use segstore_core::id::{Incarnation, Member, NodeId, SegmentId, Stamp, Term};
 use segstore_core::layout::Ownership;
 use segstore_core::replica::Request as ReplicaRequest;
@@ -121,6 +121,34 @@ pub enum Call {
         /// The session's public number.
         session: u64,
     },
+    /// Say who stands by here for a name. Answer: [`Reply::Standby`].
+    Standby {
+        /// The name.
+        name: String,
+    },
+    /// Ask the client that holds a name in this session to let it go, for somebody on another node. Answer: [`Reply::Done`], when it
+    /// has heard of it.
+    Move {
+        /// The name.
+        name: String,
+        /// The session's public number.
+        session: u64,
+        /// The other node.
+        to: NodeId,
+        /// Its name.
+        to_name: String,
+        /// For how long that is asked for, in milliseconds.
+        time: u64,
+    },
+    /// Take a name whose holder lets it go, for whoever stands by for it here. Answer: [`Reply::Done`], when that one holds it.
+    Take {
+        /// The name.
+        name: String,
+        /// The revision of the entry that says who holds it.
+        revision: u64,
+        /// Who hands it over, for people.
+        from: String,
+    },
     /// Say what keeps the node from being switched off. Answer: [`Reply::Busy`].
     Busy,
     /// Be drained from here on, or not any more. Answer: [`Reply::Done`].
@@ -177,6 +205,8 @@ pub enum Reply {
     },
     /// What the node keeps of the segment.
     Replicas(Vec<ReplicaInfo>),
+    /// Who stands by here, the first to come first.
+    Standby(Vec<Standby>),
     /// Every replica that the node keeps.
     Kept(Vec<KeptReplica>),
     /// Memory for replicas.

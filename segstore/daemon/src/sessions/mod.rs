@@ -5,9 +5,11 @@ pub mod credentials;
 mod kept;
 mod life;
 mod listener;
+mod moving;
 mod requests;
 mod seat;
 mod session;
+mod standby;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -15,15 +17,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use segstore::control::message::{Demand, Fault, FaultKind, Report};
+use segstore_core::id::NodeId;
 
 use crate::identity::{random, random_number};
 use crate::node::Node;
 use credentials::Credentials;
 pub use listener::{bind, serve};
+use moving::Moving;
 pub(crate) use requests::lists::all as all_segments;
 use seat::Seats;
 use session::Left;
 pub use session::Session;
+use standby::Standbys;
 
 /// How long a client may take to answer a demand.
 const DEMAND: Duration = Duration::from_secs(2);
@@ -42,6 +47,8 @@ struct Inner {
     by_token: Mutex<HashMap<String, Arc<Session>>>,
     file: PathBuf,
     seats: Arc<Seats>,
+    standbys: Standbys,
+    moving: Moving,
 }
 
 impl Sessions {
@@ -54,7 +61,9 @@ impl Sessions {
             kept.claims.iter().for_each(|(name, claimed)| session.claimed(name, *claimed));
             (kept.token, session)
         });
-        Self { inner: Arc::new(Inner { by_token: Mutex::new(former.collect()), file, seats: Arc::default() }) }
+        let by_token = Mutex::new(former.collect());
+        let (seats, standbys, moving) = Default::default();
+        Self { inner: Arc::new(Inner { by_token, file, seats, standbys, moving }) }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Session>>> {
@@ -104,6 +113,31 @@ impl Sessions {
             let pid = session.credentials.pid;
             Err(Fault::new(FaultKind::Unreachable, format!("the owner (process {pid}) does not answer")))
         })
+    }
+
+    /// Who stands by here for names that others hold.
+    pub(crate) fn standbys(&self) -> &Standbys {
+        &self.inner.standbys
+    }
+
+    /// Asks a session to let a name go; until the time is over it goes to that node then, and to nobody else. Where a process of the session
+    /// owns the segment and hears of moves, it is that one's matter, otherwise that of who holds the name.
+    pub(crate) async fn ask_to_move(
+        &self,
+        number: u64,
+        name: &str,
+        (to, to_name): (NodeId, String),
+        time: Duration,
+    ) -> Result<(), Fault> {
+        // Before it is heard of: it may be let go at once.
+        self.inner.moving.note(number, name, to, time);
+        let left_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let ask = |of_holder| Demand::Move { name: name.to_owned(), to: to_name.clone(), left_ms, of_holder };
+        let Err(of_owner) = self.demand(number, ask(false)).await else { return Ok(()) };
+        let Err(of_holder) = self.demand(number, ask(true)).await else { return Ok(()) };
+        self.inner.moving.take(number, name);
+        // Whoever does not answer may hear of moves.
+        Err(if of_owner.kind == FaultKind::Unreachable { of_owner } else { of_holder })
     }
 
     /// Writes down which sessions hold something.

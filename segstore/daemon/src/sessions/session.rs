@@ -9,6 +9,7 @@ use segstore_core::layout::Ownership;
 use tokio::sync::{mpsc, oneshot};
 
 use super::credentials::Credentials;
+use crate::node::Came;
 
 /// Where a connection's frames go out.
 pub(super) type Outgoing = mpsc::Sender<ToClient>;
@@ -34,8 +35,8 @@ struct State {
     last: u64,
     /// The names, each with the ownership that was claimed under it.
     holding: BTreeMap<String, Option<Ownership>>,
-    /// From whom names were taken by force that were not claimed since.
-    taken: HashMap<String, String>,
+    /// How names came that others held, and that were not claimed since.
+    taken: HashMap<String, Came>,
     pinned: Vec<Pinned>,
     demands: HashMap<u64, Asked>,
     is_over: bool,
@@ -128,13 +129,13 @@ impl Session {
         state.taken.remove(name);
     }
 
-    /// Notes from whom the name was taken by force.
-    pub(super) fn took(&self, name: &str, from: String) {
-        self.lock().taken.insert(name.to_owned(), from);
+    /// Notes how a name came that another session held.
+    pub(super) fn took(&self, name: &str, how: Came) {
+        self.lock().taken.insert(name.to_owned(), how);
     }
 
-    /// From whom the name was taken by force, until the segment is claimed under it.
-    pub(super) fn taken_from(&self, name: &str) -> Option<String> {
+    /// How the name came if another session held it, until the segment is claimed under it.
+    pub(super) fn taken(&self, name: &str) -> Option<Came> {
         self.lock().taken.get(name).cloned()
     }
 

@@ -19,6 +19,7 @@ mod nodes;
 mod owners;
 mod parting;
 mod placing;
+mod planned;
 #[path = "../common/ports.rs"]
 mod ports;
 #[cfg(feature = "etcd")]

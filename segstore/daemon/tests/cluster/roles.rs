@@ -101,6 +101,15 @@ fn role() {
         }
         "standby" => writer(arguments[0], &OpenOptions::new().stand_by(None)),
         "usurper" => writer(arguments[0], &OpenOptions::new().take_over(true)),
+        "mover" => mover(arguments[0]),
+        "leaver" => {
+            // Where it is asked to hand over, it ends without a word.
+            let segment = open(arguments[0], &OpenOptions::new());
+            let moves = segment.moves().unwrap();
+            say("owner", 0);
+            assert!(moves.wait(None).is_some(), "it waits without a limit");
+            std::process::abort();
+        }
         "idler" => {
             // Until a replica is missing; then it does nothing any more, but the library looks for another one.
             let mut segment = open(arguments[0], &OpenOptions::new());
@@ -202,6 +211,26 @@ fn open(name: &str, how: &OpenOptions) -> Segment {
 fn writer(name: &str, how: &OpenOptions) {
     // Checking is quadratic in what is written.
     write_states(open(name, how), || std::thread::sleep(Duration::from_micros(200)));
+}
+
+/// Writes states until it is asked to hand the segment over; then stands by for it again.
+fn mover(name: &str) {
+    loop {
+        let mut segment = open(name, &OpenOptions::new().stand_by(None));
+        let moves = segment.moves().unwrap();
+        let mut n = check_state(segment.bytes());
+        say("owner", n);
+        if segment.is_empty() {
+            segment.set_len(STATE).unwrap();
+        }
+        while moves.wanted().is_none() {
+            std::thread::sleep(Duration::from_micros(200));
+            n += 1;
+            write(&mut segment, n);
+        }
+        say("handed", n);
+        segment.release().unwrap();
+    }
 }
 
 fn write_states(mut segment: Segment, pause: impl Fn()) {

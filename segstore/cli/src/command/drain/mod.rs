@@ -1,6 +1,7 @@
 //! `segctl drain`.
 
 mod orphaned;
+mod owned;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use super::{Context, owner_warnings};
 use crate::exit::Failure;
 use crate::output::{json, line, progress, units};
 use orphaned::Orphaned;
+use owned::Owned;
 
 /// How often to look what is left.
 const PAUSE: Duration = Duration::from_millis(300);
@@ -43,7 +45,7 @@ pub(crate) fn run(context: &Context, node: &str, undo: bool, wait: Duration) -> 
 
 /// Until nothing is left, or the time is over.
 fn move_off(session: &Session, node: &str, until: Instant) -> Result<(), Failure> {
-    let (mut orphaned, mut bar, mut is_told) = (Orphaned::default(), None, false);
+    let (mut orphaned, mut applications, mut bar, mut is_told) = (Orphaned::default(), Owned::new(), None, false);
     loop {
         let is_over = Instant::now() >= until;
         let left = match session.left(node) {
@@ -55,19 +57,24 @@ fn move_off(session: &Session, node: &str, until: Instant) -> Result<(), Failure
             }
             Err(error) => return Err(error.into()),
         };
-        let (kept, owned): (Vec<_>, Vec<_>) = left.into_iter().partition(is_kept);
-        let owned: Vec<_> = owned.into_iter().filter(|left| !is_own(session, left)).collect();
+        let is_owned = |left: &&Left| left.holder.as_ref().is_some_and(|holder| holder.node_name == node);
+        let owned: Vec<_> = left.iter().filter(is_owned).filter(|left| !is_own(session, left)).cloned().collect();
+        let kept: Vec<_> = left.into_iter().filter(is_kept).collect();
+        if !is_over {
+            applications.ask(session, &owned, until);
+        }
         let count = kept.len() as u64;
         let bar = bar.get_or_insert_with(|| progress::steps(count));
         bar.set_message(format!("moving replicas off {node}"));
         bar.set_position(bar.length().unwrap_or(0).saturating_sub(count));
         if kept.is_empty() && !owned.is_empty() && !is_told {
             is_told = true;
-            bar.suspend(|| eprintln!("segctl: waiting for {}", applications(node, &owned)));
+            bar.suspend(|| eprintln!("segctl: waiting for {}", applications.told(node, &owned)));
         }
         if kept.is_empty() && owned.is_empty() || is_over {
             bar.finish_and_clear();
-            return unfinished(session, node, &kept, &owned, &orphaned.reasons(session));
+            let owned = (!owned.is_empty()).then(|| applications.told(node, &owned));
+            return unfinished(session, node, &kept, owned, &orphaned.reasons(session));
         }
         orphaned.move_some(session, &kept);
         std::thread::sleep(PAUSE);
@@ -91,15 +98,13 @@ fn unfinished(
     session: &Session,
     node: &str,
     kept: &[Left],
-    owned: &[Left],
+    owned: Option<String>,
     reasons: &HashMap<String, String>,
 ) -> Result<(), Failure> {
-    if kept.is_empty() && owned.is_empty() {
-        return Ok(());
-    }
     if kept.is_empty() {
-        let text = format!("{node} keeps no replica any more; still to wait for: {}", applications(node, owned));
-        return Err(Failure::Refused(text));
+        return owned.map_or(Ok(()), |owned| {
+            Err(Failure::Refused(format!("{node} keeps no replica any more; still to wait for: {owned}")))
+        });
     }
     let why = |left: &Left| {
         let why = reasons.get(&left.segment).cloned().unwrap_or_else(|| why(session, &left.segment));
@@ -111,16 +116,6 @@ fn unfinished(
     let text =
         format!("{node} still keeps a replica of {count}, and goes on being drained: {}{more}", named.join("; "));
     Err(Error::NoRoom(text).into())
-}
-
-/// Who is to be ended there.
-fn applications(node: &str, left: &[Left]) -> String {
-    let owned = left.iter().filter_map(|left| {
-        let holder = left.holder.as_ref().filter(|holder| holder.node_name == node)?;
-        Some(format!("{} (process {}), which owns {}", holder.program, holder.pid, left.segment))
-    });
-    let owned = owned.collect::<Vec<_>>().join(", ");
-    format!("applications on {node}: {owned}. End them there, or let others take over")
 }
 
 /// What a segment's owner says of a replica that is still there.

@@ -14,7 +14,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::Signal;
-use segstore::{Error, Session};
+use segstore::{Error, Move, Moves, Session};
 
 use super::Context;
 use crate::arguments::Run;
@@ -37,9 +37,10 @@ pub(crate) fn run(context: &Context, run: &Run) -> Result<ExitCode, Failure> {
         Acquired::Held(hold) => hold,
         Acquired::Ended(signal) => return Ok(code(128 + signal as i32)),
     };
+    let moves = session.moves(&run.name)?;
     let mut tenure = Tenure::watch(context, &session, run, hold)?;
     let supervisor = supervisor::start(context, &session, run)?;
-    let ended = until_ended(context, supervisor, &signals, &mut tenure, run.grace);
+    let ended = until_ended(context, supervisor, &signals, &moves, &mut tenure, run);
     // Only a supervisor that was killed leaves any. Whoever became this process by `exec` may have had children of its own.
     if !ended.as_ref().is_ok_and(|status| status.code().is_some()) {
         descendants::kill_all();
@@ -122,8 +123,9 @@ fn until_ended(
     context: &Context,
     mut supervisor: Child,
     signals: &Signals,
+    moves: &Moves,
     tenure: &mut Tenure,
-    grace: Duration,
+    run: &Run,
 ) -> Result<ExitStatus, Failure> {
     let saying = |error: std::io::Error| Failure::File(format!("waiting for the program: {error}"));
     let mut kill_at: Option<Instant> = None;
@@ -131,14 +133,18 @@ fn until_ended(
         if let Some(status) = supervisor.try_wait().map_err(saying)? {
             return Ok(status);
         }
-        if tenure.look() && kill_at.is_none() {
+        let wish = moves.wanted().filter(|_| kill_at.is_none());
+        if let Some(Move { to, .. }) = &wish {
+            tell(context.json, "moving", &format!("{} is to go to node {to}: ending the program", run.name));
+        }
+        if (tenure.look() || wish.is_some()) && kill_at.is_none() {
             supervisor::pass_on(&supervisor, Signal::SIGTERM);
-            kill_at = Some(Instant::now() + grace);
+            kill_at = Some(Instant::now() + run.grace);
         }
         let (now, end) = (Instant::now(), tenure.end());
         let left = kill_at.map_or(end, |at| at.min(end)).saturating_duration_since(now);
         if left.is_zero() {
-            let grace = humantime::format_duration(grace);
+            let grace = humantime::format_duration(run.grace);
             let why = match kill_at {
                 Some(at) if at <= now => format!("the program did not end within {grace}"),
                 _ => format!(
@@ -156,7 +162,7 @@ fn until_ended(
                 supervisor::pass_on(&supervisor, come.signal);
             }
             if is_end(come.signal) {
-                kill_at.get_or_insert_with(|| Instant::now() + grace);
+                kill_at.get_or_insert_with(|| Instant::now() + run.grace);
             }
         }
     }

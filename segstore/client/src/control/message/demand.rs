@@ -31,6 +31,17 @@ pub enum Demand {
         /// The segment.
         name: String,
     },
+    /// Hand the segment over. Answer: [`Report::Done`], from whom hears of such things; the segment is let go after that, or not.
+    Move {
+        /// The segment.
+        name: String,
+        /// The name of the node that is to have it.
+        to: String,
+        /// For how long that is asked for, in milliseconds.
+        left_ms: u64,
+        /// Whether it is asked of who only holds the name, too.
+        of_holder: bool,
+    },
     /// Say how the segment is. Answer: [`Report::State`].
     State {
         /// The segment.
@@ -42,9 +53,13 @@ impl Demand {
     /// The segment that it is about.
     #[must_use]
     pub fn name(&self) -> &str {
-        let (Self::Hold { name, .. } | Self::EndHold { name, .. } | Self::Changed { name } | Self::State { name }) =
-            self;
-        name
+        match self {
+            Self::Hold { name, .. }
+            | Self::EndHold { name, .. }
+            | Self::Changed { name }
+            | Self::Move { name, .. }
+            | Self::State { name } => name,
+        }
     }
 }
 

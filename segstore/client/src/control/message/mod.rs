@@ -17,7 +17,7 @@ pub use bytes::Bytes;
 pub use demand::{Demand, Report};
 pub use fault::{Fault, FaultKind};
 pub use node::{Left, NodeInfo};
-pub use owner::{Held, HeldName, Histogram, Holder, LinkState, OwnerState};
+pub use owner::{Held, HeldName, Histogram, Holder, LinkState, OwnerState, Standby};
 pub use placing::{Condition, Judged, Labelled, OWN_LABELS, Placing, SPREAD, Verdict, is_label};
 pub use replica::{Place, ReplicaInfo};
 pub use request::{Answer, Request};

@@ -30,6 +30,17 @@ pub struct HeldName {
     pub holder: Holder,
 }
 
+/// Who waits for a name that another session holds.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Standby {
+    /// The name of the node on which it does.
+    pub node_name: String,
+    /// The process.
+    pub pid: i32,
+    /// What it says that it is.
+    pub program: String,
+}
+
 /// What an owner says of its segment.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]

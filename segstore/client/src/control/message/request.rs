@@ -72,6 +72,15 @@ pub enum Request {
         /// Its number, as [`Answer::Acquired`] gave it.
         hold: u64,
     },
+    /// Ask who holds a name to let it go, for somebody who stands by on another node. Answered when that one holds it: [`Answer::Moved`].
+    Move {
+        /// The name.
+        name: String,
+        /// The name of the other node; none: any where somebody stands by.
+        to: Option<String>,
+        /// How long to wait, in milliseconds.
+        wait: u64,
+    },
     /// How long the node's lease is good. Answered without the directory: [`Answer::Lease`].
     Lease,
     /// Change the record by compare-and-swap. Answer: [`Answer::Swapped`] or [`Answer::Conflict`]; where there is no answer, a
@@ -260,6 +269,11 @@ pub enum Answer {
     Lost {
         /// Who holds the name instead.
         holder: Option<Holder>,
+    },
+    /// Who holds the name now.
+    Moved {
+        /// The new holder.
+        holder: Holder,
     },
     /// How the node's lease stands.
     Lease {

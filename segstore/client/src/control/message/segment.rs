@@ -5,7 +5,7 @@ use segstore_core::layout::{Geometry, GeometryError};
 use segstore_core::record::Versioned;
 use serde::{Deserialize, Serialize};
 
-use super::{Fault, Holder, OwnerState, Place, Placing, ReplicaInfo};
+use super::{Fault, Holder, OwnerState, Place, Placing, ReplicaInfo, Standby};
 
 /// The shape of a segment: fixed for its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -134,6 +134,9 @@ pub struct Status {
     /// What came instead, where somebody holds the name: [`FaultKind::NotHeld`](super::FaultKind::NotHeld) of who has not opened it.
     #[serde(default)]
     pub silence: Option<Fault>,
+    /// Who waits to own it.
+    #[serde(default)]
+    pub standby: Vec<Standby>,
     /// What its replicas say.
     pub replicas: Vec<ReplicaInfo>,
 }
@@ -147,8 +150,8 @@ pub struct Event {
     pub segment: String,
     /// The node whose daemon wrote it down.
     pub node_name: String,
-    /// What, in one word: `created`, `claimed` (nobody held it any more), `taken_over` (from a living holder, by force), `removed`, `added`,
-    /// `changed` (how it is to be kept).
+    /// What, in one word: `created`, `claimed` (nobody held it any more), `taken_over` (from a living holder, by force),
+    /// `moved` (handed over by the holder before), `removed`, `added`, `changed` (how it is to be kept).
     pub what: String,
     /// In which term.
     pub term: u64,

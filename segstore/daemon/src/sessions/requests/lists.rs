@@ -72,23 +72,14 @@ pub(super) async fn forget_node(client: &Client, name: &str) -> Result<Answer, F
 
 /// Begins to drain a node, or ends that.
 pub(super) async fn drain(client: &Client, name: &str, on: bool) -> Result<Answer, Fault> {
-    check_operator(client, "drain a node")?;
+    client.check_operator("drain a node")?;
     client.node.drain(name, on).await.map(|()| Answer::Done)
 }
 
 /// What keeps a node from being switched off.
 pub(super) async fn left(client: &Client, name: &str) -> Result<Answer, Fault> {
-    check_operator(client, "see whose segments a node has")?;
+    client.check_operator("see whose segments a node has")?;
     client.node.left(name).await.map(Answer::Left)
-}
-
-/// What concerns everybody's segments is for root, and for the user as whom the daemon runs.
-fn check_operator(client: &Client, what: &str) -> Result<(), Fault> {
-    let (uid, own) = (client.credentials.uid, nix::unistd::geteuid().as_raw());
-    if uid == 0 || uid == own {
-        return Ok(());
-    }
-    Err(Fault::new(FaultKind::Denied, format!("user {uid} may not {what}: only root, and the daemon's own user, may")))
 }
 
 pub(super) async fn nodes(client: &Client) -> Result<Answer, Fault> {

@@ -1,6 +1,7 @@
 //! What clients ask, by subject.
 
 pub(super) mod lists;
+mod moves;
 pub(super) mod names;
 pub(super) mod owners;
 mod plan;
@@ -9,7 +10,7 @@ mod segments;
 
 use std::sync::Arc;
 
-use segstore::control::message::{Access, Answer, Fault, FaultKind, Holder, Request, SegmentInfo};
+use segstore::control::message::{Access, Answer, Fault, FaultKind, Holder, Request, SegmentInfo, Standby};
 
 use super::credentials::{Credentials, Want};
 use super::session::Session;
@@ -35,6 +36,22 @@ impl Client {
         };
         self.credentials.check(name, entry.access, want)?;
         Ok((entry, revision))
+    }
+
+    /// What concerns everybody's segments is for root, and for the user as whom the daemon runs.
+    fn check_operator(&self, what: &str) -> Result<(), Fault> {
+        let (uid, own) = (self.credentials.uid, nix::unistd::geteuid().as_raw());
+        if uid == 0 || uid == own {
+            return Ok(());
+        }
+        let text = format!("user {uid} may not {what}: only root, and the daemon's own user, may");
+        Err(Fault::new(FaultKind::Denied, text))
+    }
+
+    /// As it stands by for a name.
+    fn standby(&self) -> Standby {
+        let (node_name, program) = (self.node.name.clone(), self.session.program.clone());
+        Standby { node_name, pid: self.credentials.pid, program }
     }
 
     /// There is no such segment; somebody may hold its name.
@@ -73,6 +90,7 @@ pub(super) async fn serve(client: &Client, request: Request) -> Result<Answer, F
         Request::AwaitLoss { name, hold } => names::await_loss(client, &name, Revision(hold)).await,
         Request::Lease => Ok(names::lease(client)),
         Request::Release { name } => names::release(client, &name).await,
+        Request::Move { name, to, wait } => moves::hand_over(client, &name, to.as_deref(), wait).await,
         Request::Fence { name, member, request } => replicas::fence(client, &name, member, request).await,
         Request::Level { name, member, request } => replicas::level(client, &name, member, request).await,
         Request::Heads { name, member } => replicas::heads(client, &name, member).await,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use segstore::control::message::{Answer, Fault, FaultKind, Holder, OwnerState, ReplicaInfo, Status};
 use segstore_core::id::{Member, SegmentId};
 
-use super::Client;
+use super::{Client, moves};
 use crate::node::{Node, SHORT, unexpected};
 use crate::peers::message::{Call, Reply};
 use crate::sessions::credentials::Want;
@@ -78,7 +78,8 @@ pub(super) async fn status(client: &Client, name: &str) -> Result<Answer, Fault>
         replica.over = links.find(|link| link.member == replica.member).map(|link| link.provider.clone());
     }
     replicas.sort_by(|a, b| a.node_name.cmp(&b.node_name));
-    Ok(Answer::Status(Box::new(Status { info, owner, silence, replicas })))
+    let standby = moves::standbys(&client.node, name).await.into_iter().map(|(_, standby)| standby).collect();
+    Ok(Answer::Status(Box::new(Status { info, owner, silence, standby, replicas })))
 }
 
 async fn state(client: &Client, name: &str, holder: &Holder) -> Result<Box<OwnerState>, Fault> {

@@ -12,7 +12,7 @@ use crate::directory::{Revision, Swapped};
 use crate::identity::now;
 use crate::identity::random;
 use crate::node::placement::Asked;
-use crate::node::{Change, LONG, Node, SHORT, directory_fault, geometry, placement, unexpected};
+use crate::node::{Came, Change, LONG, Node, SHORT, directory_fault, geometry, placement, unexpected};
 use crate::peers::message::{Call, Reply};
 use crate::sessions::credentials::Want;
 
@@ -224,12 +224,12 @@ pub(super) async fn swap(
         return Err(Fault::new(FaultKind::Invalid, text));
     }
     let who = format!("{} (process {} on node {})", client.session.program, client.credentials.pid, node.name);
-    let from = client.session.taken_from(name);
-    let after = match changes_owner && from.is_none() {
-        true => node.after(entry.claimant.as_ref(), client.session.number).await,
-        false => String::new(),
+    let came = match client.session.taken(name) {
+        Some(came) => came,
+        None if changes_owner => Came::Free(node.after(entry.claimant.as_ref(), client.session.number).await),
+        None => Came::Free(String::new()),
     };
-    let change = Change { who: &who, why, from: from.as_deref(), after: &after, causes, former: &entry.former };
+    let change = Change { who: &who, why, came: &came, causes, former: &entry.former };
     let events = node.events(name, &swap, &change);
     let mut new = entry.with_record(swap.new);
     if changes_owner {

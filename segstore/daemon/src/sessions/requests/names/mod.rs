@@ -1,10 +1,12 @@
 //! Who holds a name.
 
+mod again;
+mod letting_go;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use segstore::control::message::{Answer, Fault, FaultKind, Holder};
-use segstore_core::layout::Ownership;
 use tokio::time::Instant;
 
 use super::Client;
@@ -12,9 +14,13 @@ use crate::cluster::{check_name, holder_key};
 use crate::directory::{Change, Revision, Swapped, Value};
 use crate::identity::now;
 use crate::lease::Standing;
-use crate::node::{Node, directory_fault};
+use crate::node::{Came, Node, directory_fault};
 use crate::sessions::Session;
 use crate::sessions::credentials::Want;
+use crate::sessions::standby::Gift;
+
+pub(in crate::sessions) use again::hold_again;
+pub(in crate::sessions) use letting_go::{free_at_last, free_strays, release};
 
 /// The pause after a watch that broke off.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -32,11 +38,17 @@ pub(super) async fn acquire(client: &Client, name: &str, wait: Option<u64>, forc
         return Err(Fault::new(FaultKind::Denied, text));
     }
     let mut is_away = Away::default();
+    let (mut standby, mut gift) = (None, None);
     let until = wait.map(|wait| Instant::now() + Duration::from_millis(wait));
     loop {
         // In a task of its own: a connection that closes meanwhile must not leave an entry that nobody knows of.
         let (asker, wanted) = (client.clone(), name.to_owned());
-        let attempted = tokio::spawn(async move { take(&asker, &wanted, force).await }).await;
+        let right = match gift.take() {
+            Some(gift) => Right::Gift(gift),
+            None if force => Right::Force,
+            None => Right::Free,
+        };
+        let attempted = tokio::spawn(async move { take(&asker, &wanted, right).await }).await;
         let attempted = attempted.map_err(|error| Fault::new(FaultKind::Internal, error.to_string()))?;
         let is_late = until.is_some_and(|until| until <= Instant::now());
         let holder = match attempted {
@@ -56,16 +68,43 @@ pub(super) async fn acquire(client: &Client, name: &str, wait: Option<u64>, forc
         };
         is_away.end(name);
         if is_late {
-            let Holder { program, pid, node_name, .. } = &*holder;
-            let text = format!("segment {name} is owned by {program} (process {pid} on node {node_name})");
-            return Err(Fault::new(FaultKind::Held(holder), text));
+            return Err(held(name, &holder));
         }
-        let free = until_free(node, name);
-        match until {
-            Some(until) => drop(tokio::time::timeout_at(until, free).await),
-            None => free.await,
+        let standby = standby.get_or_insert_with(|| node.sessions.standbys().join(name, client.standby()));
+        let over = async {
+            match until {
+                Some(until) => tokio::time::sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = until_free(node, name) => {}
+            given = standby.gift() => gift = Some(given),
+            () = over => {}
         }
     }
+}
+
+/// By what right a name is taken.
+enum Right {
+    /// Nobody holds it.
+    Free,
+    /// By force, whoever holds it.
+    Force,
+    /// Its holder hands it over.
+    Gift(Gift),
+}
+
+/// Somebody else has it.
+pub(super) fn held(name: &str, holder: &Holder) -> Fault {
+    let text = format!("segment {name} is owned by {}", named(holder));
+    Fault::new(FaultKind::Held(Box::new(holder.clone())), text)
+}
+
+/// Who holds a name, for people.
+pub(super) fn named(holder: &Holder) -> String {
+    let Holder { program, pid, node_name, .. } = holder;
+    format!("{program} (process {pid} on node {node_name})")
 }
 
 fn found<T>(result: Result<T, Fault>) -> Result<Option<T>, Fault> {
@@ -96,7 +135,20 @@ impl Away {
 }
 
 /// Takes the name for the session; whether it did not have it before, and the entry's revision, or who has it.
-async fn take(client: &Client, name: &str, force: bool) -> Result<Result<(bool, Revision), Box<Holder>>, Fault> {
+async fn take(client: &Client, name: &str, right: Right) -> Result<Result<(bool, Revision), Box<Holder>>, Fault> {
+    let taken = take_by(client, name, &right).await;
+    if let Right::Gift(gift) = right {
+        // Who hands it over may have given up.
+        let _ = gift.taken.send(match &taken {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(holder)) => Err(held(name, holder)),
+            Err(fault) => Err(fault.clone()),
+        });
+    }
+    taken
+}
+
+async fn take_by(client: &Client, name: &str, right: &Right) -> Result<Result<(bool, Revision), Box<Holder>>, Fault> {
     if let Some((entry, _)) = found(client.node.segment(name).await)? {
         client.credentials.check(name, entry.access, Want::Write)?;
     }
@@ -104,7 +156,7 @@ async fn take(client: &Client, name: &str, force: bool) -> Result<Result<(bool, 
     // Noted before the entry stands, so that nobody takes it for a stale one.
     let held_before = client.session.holds(name);
     client.session.hold(name);
-    let attempted = attempt(&client.node, &client.session, client.credentials.pid, name, force).await;
+    let attempted = attempt(&client.node, &client.session, client.credentials.pid, name, right).await;
     if matches!(attempted, Ok(Ok(_))) {
         client.node.sessions.keep();
     } else if !held_before {
@@ -124,17 +176,17 @@ async fn take(client: &Client, name: &str, force: bool) -> Result<Result<(bool, 
     Ok(attempted?.map(|revision| (!held_before, revision)))
 }
 
-/// Takes the name if it is free, or stale, or is to be taken by force: the revision of the entry. Otherwise who has it.
+/// Takes the name if it is free, or stale, or somebody else's that may be taken: the revision of the entry. Otherwise who has it.
 async fn attempt(
     node: &Arc<Node>,
     session: &Arc<Session>,
     pid: i32,
     name: &str,
-    force: bool,
+    right: &Right,
 ) -> Result<Result<Revision, Box<Holder>>, Fault> {
     let lease = *node.lease.borrow();
     let lease = lease.ok_or_else(|| Fault::new(FaultKind::Unreachable, node.no_lease()))?;
-    let mut taken_from = None;
+    let mut came = None;
     let present = node.directory.read(&holder_key(name)).await.map_err(|error| directory_fault(&error))?;
     if let Some(entry) = &present {
         let holder: Holder = crate::node::parse(entry)?;
@@ -147,12 +199,13 @@ async fn attempt(
         let holds = |other: Arc<Session>| other.holds(name);
         let is_stale = is_own && !node.sessions.numbered(holder.session).is_some_and(holds);
         // One under an earlier lease would go with it.
-        if !is_this && !is_stale && !force {
-            return Ok(Err(Box::new(holder)));
+        if !is_this && !is_stale {
+            came = match right {
+                Right::Force => Some(Came::ByForce(named(&holder))),
+                Right::Gift(gift) if gift.revision == entry.revision => Some(Came::HandedOver(gift.from.clone())),
+                Right::Free | Right::Gift(_) => return Ok(Err(Box::new(holder))),
+            };
         }
-        let Holder { program, pid, node_name, .. } = holder;
-        taken_from =
-            (!is_this && !is_stale).then(|| format!("{program} (process {pid} on node {node_name}), which held it"));
     }
     let holder = Holder {
         node: node.id,
@@ -167,62 +220,14 @@ async fn attempt(
     let swapped = node.directory.compare_swap(&holder_key(name), expected, Some(value)).await;
     match swapped.map_err(|error| directory_fault(&error))? {
         Swapped::Made(revision) => {
-            if let Some(from) = taken_from {
-                session.took(name, from);
+            if let Some(came) = came {
+                session.took(name, came);
             }
             Ok(Ok(revision))
         }
         Swapped::Conflict(Some(entry)) => Ok(Err(Box::new(crate::node::parse(&entry)?))),
-        Swapped::Conflict(None) => Box::pin(attempt(node, session, pid, name, force)).await,
+        Swapped::Conflict(None) => Box::pin(attempt(node, session, pid, name, right)).await,
     }
-}
-
-/// Holds a name for a session that held it under an earlier lease: unless somebody else has it by now, or has owned the segment
-/// meanwhile. Then this session's owner is fenced, and its next checkpoint tells it.
-pub(in crate::sessions) async fn hold_again(
-    node: &Arc<Node>,
-    session: &Arc<Session>,
-    name: &str,
-    claimed: Option<Ownership>,
-) {
-    loop {
-        let why = match try_again(node, session, name, claimed).await {
-            Ok(None) => return,
-            Ok(Some(why)) => why,
-            Err(fault) => {
-                tracing::debug!(segment = name, "holding it again: {fault}");
-                tokio::time::sleep(RETRY).await;
-                if node.lease.borrow().is_none() || !session.holds(name) {
-                    return; // The next lease begins this anew.
-                }
-                continue;
-            }
-        };
-        tracing::warn!(segment = name, process = session.credentials.pid, "it is not held here any more: {why}");
-        session.let_go(name);
-        node.sessions.keep();
-        return free_at_last(node, session.number, name).await;
-    }
-}
-
-/// Why the name is the session's no longer, if it is not.
-async fn try_again(
-    node: &Arc<Node>,
-    session: &Arc<Session>,
-    name: &str,
-    claimed: Option<Ownership>,
-) -> Result<Option<String>, Fault> {
-    if let Err(holder) = attempt(node, session, session.credentials.pid, name, false).await? {
-        return Ok(Some(format!("process {} on node {} holds it", holder.pid, holder.node_name)));
-    }
-    if !session.holds(name) {
-        return Ok(Some("its session let it go".to_owned()));
-    }
-    // With the name held nobody else claims the segment, so what is read now stays true.
-    let Some(claimed) = claimed else { return Ok(None) };
-    let record = found(node.segment(name).await)?;
-    let is_other = record.is_none_or(|(entry, _)| entry.record().ownership() != claimed);
-    Ok(is_other.then(|| "the segment was taken over, or removed, meanwhile".to_owned()))
 }
 
 /// Waits until the entry of that revision stands no longer: another session took the name, or this one let it go.
@@ -275,57 +280,4 @@ async fn until_free(node: &Arc<Node>, name: &str) {
         }
     }
     tokio::time::sleep(PAUSE).await;
-}
-
-/// Holds the name no longer.
-pub(super) async fn release(client: &Client, name: &str) -> Result<Answer, Fault> {
-    if client.session.let_go(name) {
-        client.node.sessions.keep();
-    }
-    // In a task of its own: it goes on when the client does not wait for it, and until the directory has heard of it.
-    let (node, number, name) = (client.node.clone(), client.session.number, name.to_owned());
-    let freed = tokio::spawn(async move { free_at_last(&node, number, &name).await });
-    freed.await.map(|()| Answer::Done).map_err(|error| Fault::new(FaultKind::Internal, error.to_string()))
-}
-
-/// Takes a session's entry away, as soon as the directory answers.
-pub(in crate::sessions) async fn free_at_last(node: &Arc<Node>, session: u64, name: &str) {
-    while let Err(fault) = free(node, session, name).await {
-        tracing::warn!(segment = name, "telling the directory that it is free: {fault}; trying again");
-        tokio::time::sleep(RETRY).await;
-    }
-}
-
-/// Frees what entries say of sessions of this node that do not hold it: of a former life of this daemon, or from an old copy of the
-/// directory.
-pub(in crate::sessions) async fn free_strays(node: &Arc<Node>) -> Result<(), Fault> {
-    let listing = node.directory.list(&holder_key("")).await.map_err(|error| directory_fault(&error))?;
-    for entry in &listing.entries {
-        let Ok(holder) = crate::node::parse::<Holder>(entry) else { continue };
-        let name = entry.key.strip_prefix(&holder_key("")).unwrap_or(&entry.key);
-        let is_held = node.sessions.numbered(holder.session).is_some_and(|session| session.holds(name));
-        if holder.node == node.id && !is_held {
-            free(node, holder.session, name).await?;
-        }
-    }
-    Ok(())
-}
-
-/// Takes a session's entry away, if it stands and the session has not acquired the name again meanwhile.
-async fn free(node: &Arc<Node>, session: u64, name: &str) -> Result<(), Fault> {
-    let living = node.sessions.numbered(session);
-    let _alone = match &living {
-        Some(living) => Some(living.names.lock().await),
-        None => None,
-    };
-    if living.as_ref().is_some_and(|living| living.holds(name)) {
-        return Ok(());
-    }
-    let Some((holder, revision)) = node.holder(name).await? else { return Ok(()) };
-    if holder.node != node.id || holder.session != session {
-        return Ok(());
-    }
-    let swapped = node.directory.compare_swap(&holder_key(name), Some(revision), None).await;
-    // In a conflict somebody else has taken it.
-    swapped.map(drop).map_err(|error| directory_fault(&error))
 }

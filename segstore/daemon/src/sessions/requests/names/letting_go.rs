@@ -1,0 +1,83 @@
+//! Letting a name go: to whom it is handed over, or to whoever comes.
+
+use std::sync::Arc;
+
+use segstore::control::message::{Answer, Fault, FaultKind, Holder};
+use segstore_core::id::NodeId;
+
+use super::{RETRY, named};
+use crate::cluster::holder_key;
+use crate::directory::Revision;
+use crate::node::{Node, SHORT, directory_fault};
+use crate::peers::message::Call;
+use crate::sessions::requests::Client;
+
+/// Holds the name no longer.
+pub(in crate::sessions) async fn release(client: &Client, name: &str) -> Result<Answer, Fault> {
+    if client.session.let_go(name) {
+        client.node.sessions.keep();
+    }
+    // In a task of its own: it goes on when the client does not wait for it, and until the directory has heard of it.
+    let (node, number, name) = (client.node.clone(), client.session.number, name.to_owned());
+    let freed = tokio::spawn(async move { free_at_last(&node, number, &name).await });
+    freed.await.map(|()| Answer::Done).map_err(|error| Fault::new(FaultKind::Internal, error.to_string()))
+}
+
+/// Takes a session's entry away, as soon as the directory answers.
+pub(in crate::sessions) async fn free_at_last(node: &Arc<Node>, session: u64, name: &str) {
+    while let Err(fault) = free(node, session, name).await {
+        tracing::warn!(segment = name, "telling the directory that it is free: {fault}; trying again");
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Frees what entries say of sessions of this node that do not hold it: of a former life of this daemon, or from an old copy of the
+/// directory.
+pub(in crate::sessions) async fn free_strays(node: &Arc<Node>) -> Result<(), Fault> {
+    let listing = node.directory.list(&holder_key("")).await.map_err(|error| directory_fault(&error))?;
+    for entry in &listing.entries {
+        let Ok(holder) = crate::node::parse::<Holder>(entry) else { continue };
+        let name = entry.key.strip_prefix(&holder_key("")).unwrap_or(&entry.key);
+        let is_held = node.sessions.numbered(holder.session).is_some_and(|session| session.holds(name));
+        if holder.node == node.id && !is_held {
+            free(node, holder.session, name).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes a session's entry away, if it stands and the session has not acquired the name again meanwhile.
+async fn free(node: &Arc<Node>, session: u64, name: &str) -> Result<(), Fault> {
+    let living = node.sessions.numbered(session);
+    let _alone = match &living {
+        Some(living) => Some(living.names.lock().await),
+        None => None,
+    };
+    if living.as_ref().is_some_and(|living| living.holds(name)) {
+        return Ok(());
+    }
+    let Some((holder, revision)) = node.holder(name).await? else { return Ok(()) };
+    if holder.node != node.id || holder.session != session {
+        return Ok(());
+    }
+    if let Some(to) = node.sessions.inner.moving.take(session, name)
+        && give(node, to, name, revision, &holder).await
+    {
+        return Ok(());
+    }
+    let swapped = node.directory.compare_swap(&holder_key(name), Some(revision), None).await;
+    // In a conflict somebody else has taken it.
+    swapped.map(drop).map_err(|error| directory_fault(&error))
+}
+
+/// Whether that node takes the name from its holder, for who stands by there.
+async fn give(node: &Arc<Node>, to: NodeId, name: &str, Revision(revision): Revision, from: &Holder) -> bool {
+    let call = Call::Take { name: name.to_owned(), revision, from: named(from) };
+    let taken = node.call(to, call, 2 * SHORT).await;
+    let to = node.view.name(to);
+    match &taken {
+        Ok(_) => tracing::info!(segment = name, "it was handed over to node {to}"),
+        Err(fault) => tracing::warn!(segment = name, "it is not handed over to node {to}, but free: {fault}"),
+    }
+    taken.is_ok()
+}
