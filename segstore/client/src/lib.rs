@@ -31,6 +31,7 @@ mod domains;
 mod engine;
 mod error;
 mod fabric;
+mod group;
 mod hold;
 mod load;
 mod lock;

@@ -19,6 +19,7 @@ use crate::engine::event;
 use crate::engine::seat::Shared;
 use crate::error::{Error, Result};
 use crate::fabric::Fabric;
+use crate::group;
 use crate::hold::Hold;
 use crate::lock::lock;
 use crate::moves::{Listener, Move, Moves};
@@ -225,7 +226,16 @@ impl Session {
         made.and_then(|info| Segment::take_over(held, info, options))
     }
 
-    fn hold_name(&self, name: &str, options: &OpenOptions) -> Result<HeldName> {
+    /// Opens several segments as their owner, all of them or none, and gives them in this order: holds every name first, and takes them over side by
+    /// side. Each has checkpoints of its own: nothing makes those of one go with those of another.
+    ///
+    /// # Errors
+    /// As [`Session::open`], of one of them; [`Error::Invalid`]: one is named twice.
+    pub fn open_all(&self, names: &[&str], options: &OpenOptions) -> Result<Vec<Segment>> {
+        group::open_all(self, names, options)
+    }
+
+    pub(crate) fn hold_name(&self, name: &str, options: &OpenOptions) -> Result<HeldName> {
         HeldName::acquire(&self.inner, name, options.wait_for_holder, options.force)
     }
 

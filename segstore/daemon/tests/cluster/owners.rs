@@ -133,6 +133,58 @@ fn an_owner_that_was_fenced_opens_the_segment_again_in_its_place() {
     until("the name is free", || session.lookup("s").unwrap().holder.is_none().then_some(()));
 }
 
+/// Several segments of one application: whoever stands by for them has all of them, each with what was acknowledged, or none.
+#[test]
+fn a_group_is_taken_over_together() {
+    const NAMES: [&str; 5] = ["e", "a", "d", "b", "c"];
+    let cluster = Cluster::start(3, &[]);
+    let session = cluster.session(0);
+    let none = session.open_all(&NAMES, &OpenOptions::new());
+    assert!(matches!(none, Err(Error::NotFound(_))), "{none:?}");
+    NAMES.iter().for_each(|name| drop(session.create(name, &options()).unwrap()));
+    let mut segments = session.open_all(&NAMES, &OpenOptions::new()).unwrap();
+    for (segment, name) in segments.iter_mut().zip(NAMES) {
+        assert_eq!(segment.name(), name);
+        segment.set_len(1).unwrap();
+        segment.write(0, name.as_bytes()).unwrap();
+        segment.checkpoint().unwrap();
+    }
+    let twice = session.open_all(&["a", "b", "a"], &OpenOptions::new());
+    assert!(matches!(&twice, Err(Error::Invalid(text)) if text.contains("segment a is named twice")), "{twice:?}");
+    let next = cluster.session(1);
+    let standby = OpenOptions::new().stand_by(Some(WATCHDOG));
+    let following = std::thread::spawn(move || next.open_all(&NAMES, &standby));
+    // The last one is let go last: until then nobody has any of them open.
+    let kept = segments.pop().unwrap();
+    drop(segments);
+    let held = |name: &str| session.lookup(name).unwrap().holder.map(|holder| holder.node_name);
+    until("the others are held", || (held("b").as_deref() == Some("n1")).then_some(()));
+    let early = cluster.session(2).open_all(&["d", "c"], &OpenOptions::new());
+    assert!(matches!(&early, Err(Error::Owned { name, .. }) if name == "c"), "{early:?}");
+    drop((kept, session));
+    let segments = following.join().unwrap().unwrap();
+    let found: Vec<_> = segments.iter().map(|segment| segment.bytes().to_vec()).collect();
+    assert_eq!(found, NAMES.map(|name| name.as_bytes().to_vec()));
+}
+
+/// Two want the same, in different orders, over and over: neither waits for ever.
+#[test]
+fn groups_that_overlap_wait_for_each_other_in_one_order() {
+    let cluster = Cluster::start(2, &[]);
+    let names = ["a", "b", "c"];
+    names.iter().for_each(|name| drop(cluster.session(0).create(name, &options().replicas(1)).unwrap()));
+    std::thread::scope(|scope| {
+        for (node, order) in [(0, ["a", "b", "c"]), (1, ["c", "b", "a"])] {
+            let session = cluster.session(node);
+            scope.spawn(move || {
+                for _ in 0..20 {
+                    drop(session.open_all(&order, &OpenOptions::new().stand_by(Some(WATCHDOG))).unwrap());
+                }
+            });
+        }
+    });
+}
+
 /// What no thread could be started for is done when there is one.
 #[test]
 fn an_owner_that_got_no_thread_is_not_stuck() {

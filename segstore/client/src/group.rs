@@ -1,0 +1,55 @@
+//! Several segments that one application owns together.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use crate::error::{Error, Result};
+use crate::lock::lock;
+use crate::name::HeldName;
+use crate::options::OpenOptions;
+use crate::segment::Segment;
+use crate::session::Session;
+
+/// Takeovers at a time: most of each is waiting for the directory, and for replicas.
+const AT_A_TIME: usize = 16;
+
+/// Opens all of them or none, in the order in which they are named.
+pub(crate) fn open_all(session: &Session, names: &[&str], options: &OpenOptions) -> Result<Vec<Segment>> {
+    // In one order, whatever the order of the names: of two who want some of the same, one waits for the other, and never both.
+    let mut ordered = names.to_vec();
+    ordered.sort_unstable();
+    if let Some([name, _]) = ordered.array_windows().find(|[one, other]| one == other) {
+        return Err(Error::Invalid(format!("segment {name} is named twice: each can be opened once")));
+    }
+    let held = ordered.into_iter().map(|name| Ok((name, session.hold_name(name, options)?)));
+    let turns = Mutex::new(held.collect::<Result<Vec<_>>>()?.into_iter());
+    let opened = Mutex::new(Ok(BTreeMap::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..AT_A_TIME.min(names.len()) {
+            scope.spawn(|| take_turns(session, &turns, options, &opened));
+        }
+    });
+    let mut opened = opened.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)?;
+    Ok(names.iter().filter_map(|name| opened.remove(name)).collect())
+}
+
+/// Takes over one after the other, until none is left or one of them could not be.
+fn take_turns<'n>(
+    session: &Session,
+    turns: &Mutex<impl Iterator<Item = (&'n str, HeldName)>>,
+    options: &OpenOptions,
+    opened: &Mutex<Result<BTreeMap<&'n str, Segment>>>,
+) {
+    while lock(opened).is_ok()
+        && let Some((name, held)) = { lock(turns).next() }
+    {
+        let segment = session.inner.lookup(name).and_then(|info| Segment::take_over(held, info, options));
+        let mut opened = lock(opened);
+        match (segment, &mut *opened) {
+            (Ok(segment), Ok(all)) => drop(all.insert(name, segment)),
+            (Err(error), Ok(_)) => *opened = Err(error),
+            // Another was the first that could not be.
+            (_, Err(_)) => {}
+        }
+    }
+}
