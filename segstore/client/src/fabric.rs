@@ -38,7 +38,8 @@ impl Fabric {
         let held = HeldName::acquire(session, name, Some(Duration::ZERO), false)?;
         let info = session.lookup(name)?;
         let geometry = session::geometry(&info)?;
-        let Taken { start, working, info, .. } = takeover::take_over(session, info, geometry, "opened to be measured")?;
+        let Taken { start, working, info, .. } =
+            takeover::take_over(session, info, geometry, "opened to be measured", None)?;
         let here = session.channel.welcome().node;
         let is_there =
             |place: &&Place| place.member.node != here && start.record.record.in_sync.contains(&place.member);

@@ -5,10 +5,10 @@ use std::sync::Mutex;
 
 use crate::error::{Error, Result};
 use crate::lock::lock;
-use crate::name::HeldName;
 use crate::options::OpenOptions;
 use crate::segment::Segment;
 use crate::session::Session;
+use crate::turn::{self, Turn};
 
 /// Takeovers at a time: most of each is waiting for the directory, and for replicas.
 const AT_A_TIME: usize = 16;
@@ -21,8 +21,8 @@ pub(crate) fn open_all(session: &Session, names: &[&str], options: &OpenOptions)
     if let Some([name, _]) = ordered.array_windows().find(|[one, other]| one == other) {
         return Err(Error::Invalid(format!("segment {name} is named twice: each can be opened once")));
     }
-    let held = ordered.into_iter().map(|name| Ok((name, session.hold_name(name, options)?)));
-    let turns = Mutex::new(held.collect::<Result<Vec<_>>>()?.into_iter());
+    let turns = turn::wait_for(&session.inner, &ordered, options)?;
+    let turns = Mutex::new(ordered.into_iter().zip(turns));
     let opened = Mutex::new(Ok(BTreeMap::new()));
     std::thread::scope(|scope| {
         for _ in 0..AT_A_TIME.min(names.len()) {
@@ -36,14 +36,14 @@ pub(crate) fn open_all(session: &Session, names: &[&str], options: &OpenOptions)
 /// Takes over one after the other, until none is left or one of them could not be.
 fn take_turns<'n>(
     session: &Session,
-    turns: &Mutex<impl Iterator<Item = (&'n str, HeldName)>>,
+    turns: &Mutex<impl Iterator<Item = (&'n str, Turn)>>,
     options: &OpenOptions,
     opened: &Mutex<Result<BTreeMap<&'n str, Segment>>>,
 ) {
     while lock(opened).is_ok()
-        && let Some((name, held)) = { lock(turns).next() }
+        && let Some((name, turn)) = { lock(turns).next() }
     {
-        let segment = session.inner.lookup(name).and_then(|info| Segment::take_over(held, info, options));
+        let segment = session.inner.lookup(name).and_then(|info| Segment::take_over(turn, info, options));
         let mut opened = lock(opened);
         match (segment, &mut *opened) {
             (Ok(segment), Ok(all)) => drop(all.insert(name, segment)),

@@ -31,6 +31,7 @@ mod domains;
 mod engine;
 mod error;
 mod fabric;
+mod follow;
 mod group;
 mod hold;
 mod load;
@@ -47,6 +48,7 @@ mod stats;
 mod takeover;
 mod ticket;
 mod time;
+mod turn;
 mod way;
 mod working;
 

@@ -131,6 +131,7 @@ pub enum Tracking {
 #[derive(Clone, Debug)]
 pub struct OpenOptions {
     pub(crate) wait_for_holder: Option<Duration>,
+    pub(crate) follow: bool,
     pub(crate) force: bool,
     pub(crate) timeout: Duration,
     pub(crate) patience: Duration,
@@ -142,6 +143,7 @@ impl Default for OpenOptions {
     fn default() -> Self {
         Self {
             wait_for_holder: Some(Duration::ZERO),
+            follow: false,
             force: false,
             timeout: Duration::from_secs(10),
             patience: Duration::from_secs(1),
@@ -162,6 +164,15 @@ impl OpenOptions {
     #[must_use]
     pub fn stand_by(mut self, limit: Option<Duration>) -> Self {
         self.wait_for_holder = limit;
+        self
+    }
+
+    /// While it stands by, reads the newest checkpoint into its own memory, and what changes from then on: when its turn comes it reads what
+    /// was changed last, and the block table, whatever the segment's size. It takes the segment's capacity of memory, and reads from the nearest
+    /// replica: one on the same node costs no network.
+    #[must_use]
+    pub fn follow(mut self, follow: bool) -> Self {
+        self.follow = follow;
         self
     }
 

@@ -19,7 +19,6 @@ use segstore_transport::{Error as TransportError, Memory};
 use crate::causes::Causes;
 use crate::control::message::{Answer, Fault, FaultKind, Held, Holder, Place, Request, SegmentInfo};
 use crate::error::{Error, Result};
-use crate::load::clear_beyond;
 use crate::load::source::{self, Source};
 use crate::name::HeldName;
 use crate::options::LoadOptions;
@@ -158,7 +157,7 @@ fn by_takeover(session: &Arc<Session>, name: &str, force: bool) -> std::result::
     };
     let info = session.lookup(name)?;
     let geometry = session::geometry(&info)?;
-    let taken = takeover::take_over(session, info, geometry, "read")?;
+    let taken = takeover::take_over(session, info, geometry, "read", None)?;
     // Where it is not known to be done, the end of the session does it.
     let _ = held.release();
     let (stamp, length) = (taken.start.loaded, in_memory(taken.changes.length()));
@@ -343,7 +342,7 @@ impl Copy {
             let record = session.lookup(&info.name)?.record;
             match reader.copied(copied, &head, &record).map_err(unread(&self.causes))? {
                 Verdict::Accepted => {
-                    clear_beyond(&mut self.working, place.header.length);
+                    self.working.clear_beyond(place.header.length);
                     let passed_over = reader.passed_over().iter();
                     let warning = |(member, why): &(Member, Unusable)| {
                         self.causes.describe(&info.places, &[(*member, why.clone())])

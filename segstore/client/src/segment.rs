@@ -20,6 +20,7 @@ use crate::options::{OpenOptions, Tracking};
 use crate::session;
 use crate::takeover::{self, Times};
 use crate::ticket::Ticket;
+use crate::turn::Turn;
 use crate::working::{Working, in_memory};
 
 /// An owned segment. Its bytes are changed in place; a checkpoint makes them survive this process and its node.
@@ -71,11 +72,12 @@ pub struct Checkpoint {
 
 impl Segment {
     /// Takes over a segment whose name the session holds.
-    pub(crate) fn take_over(held: HeldName, info: SegmentInfo, options: &OpenOptions) -> Result<Self> {
+    pub(crate) fn take_over(turn: Turn, info: SegmentInfo, options: &OpenOptions) -> Result<Self> {
+        let Turn { held, ahead } = turn;
         let began = Instant::now();
         let session = held.session();
         let geometry = session::geometry(&info)?;
-        let taken = takeover::take_over(session, info, geometry, "opened")?;
+        let taken = takeover::take_over(session, info, geometry, "opened", ahead)?;
         let keeping = taken.info.keeping;
         let policy = Policy {
             minimum: keeping.minimum as usize,

@@ -23,11 +23,12 @@ use crate::group;
 use crate::hold::Hold;
 use crate::lock::lock;
 use crate::moves::{Listener, Move, Moves};
-use crate::name::{HeldName, Names};
+use crate::name::Names;
 use crate::options::{CreateOptions, LoadOptions, OpenOptions};
 use crate::reader::{self, Image};
 use crate::segment::Segment;
 use crate::takeover::unexpected;
+use crate::turn::{self, Turn};
 
 /// Where the daemon's socket is unless something else is said.
 pub const DEFAULT_SOCKET: &str = "/run/segstore/segstored.sock";
@@ -205,8 +206,8 @@ impl Session {
     /// # Errors
     /// [`Error::NotFound`], [`Error::Owned`] by another session, [`Error::NoGoodCopy`], [`Error::Unreachable`].
     pub fn open(&self, name: &str, options: &OpenOptions) -> Result<Segment> {
-        let held = self.hold_name(name, options)?;
-        Segment::take_over(held, self.inner.lookup(name)?, options)
+        let turn = self.wait_for(name, options)?;
+        Segment::take_over(turn, self.inner.lookup(name)?, options)
     }
 
     /// Opens a segment as its owner; makes it first if it is not there.
@@ -214,7 +215,7 @@ impl Session {
     /// # Errors
     /// As [`Session::create`] and [`Session::open`].
     pub fn open_or_create(&self, name: &str, make: &CreateOptions, options: &OpenOptions) -> Result<Segment> {
-        let held = self.hold_name(name, options)?;
+        let turn = self.wait_for(name, options)?;
         let made = match self.inner.lookup(name) {
             Err(Error::NotFound(_)) => self.create(name, make),
             found => found,
@@ -223,7 +224,7 @@ impl Session {
             Err(Error::Exists(_)) => self.inner.lookup(name),
             made => made,
         };
-        made.and_then(|info| Segment::take_over(held, info, options))
+        made.and_then(|info| Segment::take_over(turn, info, options))
     }
 
     /// Opens several segments as their owner, all of them or none, and gives them in this order: holds every name first, and takes them over side by
@@ -235,8 +236,9 @@ impl Session {
         group::open_all(self, names, options)
     }
 
-    pub(crate) fn hold_name(&self, name: &str, options: &OpenOptions) -> Result<HeldName> {
-        HeldName::acquire(&self.inner, name, options.wait_for_holder, options.force)
+    fn wait_for(&self, name: &str, options: &OpenOptions) -> Result<Turn> {
+        let turn = turn::wait_for(&self.inner, &[name], options)?.pop();
+        turn.ok_or_else(|| Error::Internal("one name was asked for, and none is held".into()))
     }
 
     /// Holds a name, so that no other session in the cluster owns the segment; the segment need not exist. Gives the number of the hold.

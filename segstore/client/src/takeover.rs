@@ -15,6 +15,7 @@ use crate::causes::Causes;
 use crate::control::channel::Asked;
 use crate::control::message::{Answer, Bytes, Fault, FaultKind, Request, SegmentInfo};
 use crate::error::{Error, Result};
+use crate::follow::Ahead;
 use crate::load::{Loaded, Loader, Origin};
 use crate::session::Inner as Session;
 use crate::working::Working;
@@ -57,6 +58,8 @@ struct Driver<'s> {
     is_fresh: bool,
     geometry: Geometry,
     takeover: Takeover,
+    /// What was copied while it was another's.
+    ahead: Option<Ahead>,
     loaded: Option<(Working, Loaded)>,
     until: Instant,
     why: &'s str,
@@ -69,13 +72,21 @@ struct Driver<'s> {
 }
 
 /// Takes the segment over. The session must hold its name, and `info` is what was read since.
-pub(crate) fn take_over(session: &Session, info: SegmentInfo, geometry: Geometry, why: &str) -> Result<Taken> {
+pub(crate) fn take_over(
+    session: &Session,
+    info: SegmentInfo,
+    geometry: Geometry,
+    why: &str,
+    ahead: Option<Ahead>,
+) -> Result<Taken> {
     let owner = OwnerId(session.random()?);
     let takeover = Takeover::new(owner);
     let until = Instant::now() + PATIENCE;
     let (causes, newest, image, damaged) = (Causes::default(), Vec::new(), Stamp::default(), Vec::new());
     let (is_fresh, loaded) = (true, None);
-    Driver { session, info, is_fresh, geometry, takeover, loaded, until, why, causes, newest, image, damaged }.run()
+    let ahead = ahead.filter(|ahead| ahead.segment == info.record.record.segment);
+    Driver { session, info, is_fresh, geometry, takeover, ahead, loaded, until, why, causes, newest, image, damaged }
+        .run()
 }
 
 impl Driver<'_> {
@@ -241,12 +252,13 @@ impl Driver<'_> {
             Some(Origin { place: place.clone(), slot: *slot })
         };
         let origins: Vec<_> = local.into_iter().chain(sources.iter().filter_map(places)).collect();
-        let mut working = match self.loaded.take() {
-            Some((working, _)) => working,
-            None => Working::new(&self.geometry)?,
+        let (mut working, rows) = match (self.loaded.take(), self.ahead.take()) {
+            (Some((working, _)), _) => (working, Vec::new()),
+            (None, Some(ahead)) => (ahead.working, ahead.rows),
+            (None, None) => (Working::new(&self.geometry)?, Vec::new()),
         };
         let mut loader = Loader::new(self.session, &self.info.name, self.geometry, origins);
-        let loaded = loader.load(header, &mut working)?;
+        let loaded = loader.load(header, &mut working, &rows)?;
         for (member, slot, problem) in loader.problems() {
             self.takeover.damaged(*member, *slot, problem);
             self.damaged.push((*member, problem.clone()));

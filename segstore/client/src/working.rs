@@ -21,6 +21,8 @@ pub(crate) fn in_memory(bytes: u64) -> usize {
 pub(crate) struct Working {
     memory: Memory,
     block_size: usize,
+    /// Beyond that are zeros.
+    reach: usize,
 }
 
 impl Working {
@@ -29,7 +31,20 @@ impl Working {
         let capacity = in_memory(geometry.capacity());
         let memory = Memory::local(capacity);
         let memory = memory.map_err(|error| Error::of_transport("mapping working memory", &error))?;
-        Ok(Self { memory, block_size: geometry.block_size() as usize })
+        Ok(Self { memory, block_size: geometry.block_size() as usize, reach: 0 })
+    }
+
+    /// An image of that length is about to be read into it.
+    pub(crate) fn reaches(&mut self, length: u64) {
+        self.reach = self.reach.max(in_memory(length));
+    }
+
+    /// What is beyond an image of that length, which stands there, is the application's to grow into: zeros.
+    pub(crate) fn clear_beyond(&mut self, length: u64) {
+        let length = in_memory(length);
+        let end = length.max(self.reach).next_multiple_of(self.block_size).min(self.memory.len());
+        self.bytes_mut()[length..end].fill(0);
+        self.reach = length;
     }
 
     /// For registration. Whoever posts operations on it holds `&mut Working`, or keeps others from having it.

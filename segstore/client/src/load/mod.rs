@@ -8,7 +8,7 @@ pub(crate) mod source;
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use segstore_core::changes::Changes;
+use segstore_core::changes::{Changes, runs};
 use segstore_core::id::{Epoch, Member, SegmentId};
 use segstore_core::layout::{BlockIndex, Entry, Geometry, Key, SlotHeader};
 use segstore_core::slot::{Damage, verify_table};
@@ -19,7 +19,7 @@ use crate::causes::Causes;
 use crate::control::message::Place;
 use crate::error::Result;
 use crate::session::Inner as Session;
-use crate::working::{Working, in_memory};
+use crate::working::Working;
 use source::Source;
 
 /// One copy of the image.
@@ -68,10 +68,17 @@ impl<'s> Loader<'s> {
     }
 
     /// Brings the image into `working`, which holds zeros or what an earlier attempt left; `None`: no copy is good, see the problems.
-    pub(crate) fn load(&mut self, header: &SlotHeader, working: &mut Working) -> Result<Option<Loaded>> {
+    /// Blocks that were verified there against these rows are read only where the image has another row.
+    pub(crate) fn load(
+        &mut self,
+        header: &SlotHeader,
+        working: &mut Working,
+        rows: &[Entry],
+    ) -> Result<Option<Loaded>> {
+        working.reaches(header.length);
         let scratch = source::scratch(&self.geometry)?;
         let mut entries: Option<Vec<Entry>> = None;
-        let mut missing: Vec<_> = std::iter::once(0..self.geometry.blocks_of(header.length)).collect();
+        let mut missing = Vec::new();
         while let Some(origin) = self.origins.pop_front() {
             let (member, slot) = (origin.place.member, origin.slot);
             let has_other_way = self.session.domains.distrusted.news_of(member.node);
@@ -84,10 +91,10 @@ impl<'s> Loader<'s> {
                     continue;
                 }
             };
-            match self.pull(header, &mut source, working, &mut entries, &missing) {
+            match self.pull(header, &mut source, working, &mut entries, &mut missing, rows) {
                 Ok(bad) if bad.is_empty() => {
                     let entries = entries.unwrap_or_default();
-                    clear_beyond(working, header.length);
+                    working.clear_beyond(header.length);
                     return Ok(Some(Loaded { length: header.length, epoch: header.image.epoch, entries }));
                 }
                 Ok(bad) => {
@@ -113,18 +120,22 @@ impl<'s> Loader<'s> {
         Source::open(self.session, self.name, &self.geometry, &origin.place, origin.slot, working, scratch)
     }
 
-    /// Pulls the `missing` blocks; gives those that do not match.
+    /// Pulls the `missing` blocks, which are told with the table; gives those that do not match.
     fn pull(
         &self,
         header: &SlotHeader,
         source: &mut Source,
         working: &Working,
         entries: &mut Option<Vec<Entry>>,
-        missing: &[Range<BlockIndex>],
+        missing: &mut Vec<Range<BlockIndex>>,
+        rows: &[Entry],
     ) -> std::result::Result<Vec<BlockIndex>, Broken> {
         if entries.is_none() {
             let table = source.pull_table(&self.geometry, header)?;
             verify_table(header, &table).map_err(|damage| Broken::Unusable(Unusable::Damaged(header.image, damage)))?;
+            let stands = |i: &BlockIndex| rows.get(*i as usize) == Some(&table[*i as usize]);
+            let blocks = 0..self.geometry.blocks_of(header.length);
+            runs(blocks.filter(|i| !stands(i)), |first, count| missing.push(first..first + count));
             *entries = Some(table);
         }
         let table = entries.as_deref().unwrap_or_default();
@@ -148,13 +159,4 @@ impl From<TransportError> for Broken {
     fn from(error: TransportError) -> Self {
         Self::Lost(error)
     }
-}
-
-/// The rest of the last block is the application's to grow into: zeros.
-pub(crate) fn clear_beyond(working: &mut Working, length: u64) {
-    let length = in_memory(length);
-    let block = working.block(0).len();
-    let bytes = working.bytes_mut();
-    let end = length.next_multiple_of(block).min(bytes.len());
-    bytes[length..end].fill(0);
 }

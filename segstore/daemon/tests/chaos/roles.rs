@@ -28,7 +28,8 @@ pub(crate) fn run(role: &str, segment: &str) {
         "owner" => {
             let session = connected();
             loop {
-                own(&session, Spec::named(segment), OpenOptions::new().stand_by(None), &mut random);
+                let how = OpenOptions::new().stand_by(None).follow(random.below(2) == 0);
+                own(&session, Spec::named(segment), how, &mut random);
             }
         }
         "usurper" => own(&connected(), Spec::named(segment), OpenOptions::new().take_over(true), &mut random),

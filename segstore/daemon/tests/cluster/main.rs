@@ -8,6 +8,7 @@ mod etcd;
 #[cfg(feature = "etcd")]
 #[path = "../common/etcd_server.rs"]
 mod etcd_server;
+mod following;
 mod hangs;
 mod harness;
 mod local;

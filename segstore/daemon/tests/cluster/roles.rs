@@ -100,6 +100,7 @@ fn role() {
             write_states(segment, || std::thread::sleep(IN_PEACE));
         }
         "standby" => writer(arguments[0], &OpenOptions::new().stand_by(None)),
+        "follower" => writer(arguments[0], &OpenOptions::new().stand_by(None).follow(true)),
         "usurper" => writer(arguments[0], &OpenOptions::new().take_over(true)),
         "mover" => mover(arguments[0]),
         "leaver" => {
