@@ -7,41 +7,44 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use segstore_core::changes::runs;
 use segstore_core::id::{SegmentId, Stamp};
 use segstore_core::layout::{BlockIndex, Entry, Geometry, Key, SlotHeader};
 use segstore_core::slot::{SlotView, verify_table};
-use segstore_transport::{Error as TransportError, Memory};
+use segstore_transport::Error as TransportError;
 
 use crate::control::message::SegmentInfo;
 use crate::error::{Error, Result};
-use crate::load::source::{self, Source};
+use crate::load::Target;
+use crate::load::source::Source;
 use crate::session::{self, Inner as Session};
-use crate::working::Working;
 
 /// Between two looks at each segment; a look that takes long is followed by a pause that is longer still.
 const PAUSE: Duration = Duration::from_millis(100);
 const REST: u32 = 9;
 /// Before a segment that could not be read is looked up again, or one of which nothing new was seen: its replica may be no more.
 const RETRY: Duration = Duration::from_secs(5);
+/// Bytes that are read from a replica before it is connected to anew: what was read of shared memory stays mapped, and to unmap much of it
+/// would be in the way of the takeover.
+const MAPPED: u64 = 64 << 20;
 /// Blocks that are copied before it is looked whether to stop.
 const BATCH: u64 = 16 << 20;
 
 /// What was copied of a segment before it was taken over.
 pub(crate) struct Ahead {
     pub(crate) segment: SegmentId,
-    pub(crate) working: Working,
-    /// The rows of the blocks that stand there; of a block that does not, one that no block has.
-    pub(crate) rows: Vec<Entry>,
+    pub(crate) target: Target,
 }
 
 /// A thread that follows segments.
 pub(crate) struct Following {
     is_over: Arc<AtomicBool>,
-    thread: Option<JoinHandle<HashMap<String, Ahead>>>,
+    thread: Thread,
+    copies: Receiver<HashMap<String, Ahead>>,
 }
 
 impl Following {
@@ -50,22 +53,22 @@ impl Following {
         let is_over = Arc::new(AtomicBool::new(false));
         let (session, over) = (session.clone(), is_over.clone());
         let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+        let (sender, copies) = channel();
         let thread = std::thread::Builder::new().name("segstore-follow".into());
-        let thread = thread.spawn(move || follow(&session, names, &over));
+        let thread = thread.spawn(move || follow(&session, names, &over, &sender));
         let thread = thread.map_err(|error| Error::NoRoom(format!("starting a thread that follows: {error}")))?;
-        Ok(Self { is_over, thread: Some(thread) })
+        Ok(Self { is_over, thread: thread.thread().clone(), copies })
     }
 
     /// What was copied so far.
-    pub(crate) fn stop(mut self) -> HashMap<String, Ahead> {
-        self.end()
+    pub(crate) fn stop(self) -> HashMap<String, Ahead> {
+        self.end();
+        self.copies.recv().unwrap_or_default()
     }
 
-    fn end(&mut self) -> HashMap<String, Ahead> {
+    fn end(&self) {
         self.is_over.store(true, Ordering::Relaxed);
-        let Some(thread) = self.thread.take() else { return HashMap::new() };
-        thread.thread().unpark();
-        thread.join().unwrap_or_default()
+        self.thread.unpark();
     }
 }
 
@@ -75,7 +78,7 @@ impl Drop for Following {
     }
 }
 
-fn follow(session: &Session, names: Vec<String>, is_over: &AtomicBool) -> HashMap<String, Ahead> {
+fn follow(session: &Session, names: Vec<String>, is_over: &AtomicBool, copies: &Sender<HashMap<String, Ahead>>) {
     let mut all: Vec<_> = names.into_iter().map(Follower::new).collect();
     while !is_over.load(Ordering::Relaxed) {
         let began = Instant::now();
@@ -86,13 +89,18 @@ fn follow(session: &Session, names: Vec<String>, is_over: &AtomicBool) -> HashMa
         }
         std::thread::park_timeout((began.elapsed() * REST).max(PAUSE));
     }
-    all.into_iter().filter_map(|follower| Some((follower.name, follower.copy?.ahead))).collect()
+    let (copied, _sources): (Vec<_>, Vec<_>) =
+        all.into_iter().map(|follower| ((follower.name, follower.copy), follower.source)).unzip();
+    // Nothing is being read any more, and to disconnect is nobody's hurry.
+    let _ = copies.send(copied.into_iter().filter_map(|(name, copy)| Some((name, copy?.ahead))).collect());
 }
 
 struct Follower {
     name: String,
     copy: Option<Copy>,
     source: Option<Source>,
+    /// Bytes that were read from it.
+    read: u64,
     /// What was copied last, and when that was new.
     seen: (Stamp, Instant),
     /// Not before that is it looked up.
@@ -101,14 +109,13 @@ struct Follower {
 
 struct Copy {
     geometry: Geometry,
-    scratch: Memory,
     ahead: Ahead,
 }
 
 impl Follower {
     fn new(name: String) -> Self {
         let now = Instant::now();
-        Self { name, copy: None, source: None, seen: (Stamp::default(), now), rests_until: now }
+        Self { name, copy: None, source: None, read: 0, seen: (Stamp::default(), now), rests_until: now }
     }
 
     /// Copies what has changed since the last time.
@@ -124,7 +131,9 @@ impl Follower {
             self.open(session)?;
         }
         let (Some(copy), Some(source)) = (&mut self.copy, &mut self.source) else { return Ok(()) };
+        let before = session.pulled.load(Ordering::Relaxed);
         let brought = copy.bring(source, self.seen.0, is_over);
+        self.read += session.pulled.load(Ordering::Relaxed) - before;
         match brought {
             Ok(Some(image)) => self.seen = (image, Instant::now()),
             Ok(None) => {}
@@ -132,6 +141,10 @@ impl Follower {
                 self.source = None;
                 return Err(Error::of_transport("reading a replica", &error));
             }
+        }
+        if self.read >= MAPPED {
+            self.source = None;
+            self.rests_until = Instant::now();
         }
         Ok(())
     }
@@ -151,9 +164,9 @@ impl Follower {
         let Some(place) = nearest.min_by_key(|place| (place.member.node != node, place.host != host)) else {
             return Err(Error::Unreachable("no replica in sync is there".into()));
         };
-        let (working, scratch) = (&copy.ahead.working, &copy.scratch);
+        let Target { working, scratch, .. } = &copy.ahead.target;
         self.source = Some(Source::open(session, &info.name, &copy.geometry, place, 0, working, scratch)?);
-        self.seen.1 = Instant::now();
+        (self.read, self.seen.1) = (0, Instant::now());
         Ok(())
     }
 }
@@ -161,10 +174,9 @@ impl Follower {
 impl Copy {
     fn new(info: &SegmentInfo) -> Result<Self> {
         let geometry = session::geometry(info)?;
-        let (working, scratch) = (Working::new(&geometry)?, source::scratch(&geometry)?);
         let rows = vec![Entry::default(); geometry.blocks() as usize];
-        let ahead = Ahead { segment: info.record.record.segment, working, rows };
-        Ok(Self { geometry, scratch, ahead })
+        let target = Target { rows, ..Target::new(&geometry)? };
+        Ok(Self { geometry, ahead: Ahead { segment: info.record.record.segment, target } })
     }
 
     /// Brings the copy to the newest image that is closed there, unless that is `seen`.
@@ -185,12 +197,15 @@ impl Copy {
         }
         let Some((slot, header)) = newest.filter(|(_, header)| header.image != seen) else { return Ok(None) };
         source.choose(&self.geometry, slot);
+        if is_over.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
         let table = source.pull_table(&self.geometry, &header)?;
         // It may be written just now: the next look finds it, or what follows it.
         if verify_table(&header, &table).is_err() {
             return Ok(None);
         }
-        self.ahead.working.reaches(header.length);
+        self.ahead.target.working.reaches(header.length);
         let mut missing: Vec<Range<BlockIndex>> = Vec::new();
         let blocks = 0..self.geometry.blocks_of(header.length);
         let step = u32::try_from(BATCH / u64::from(self.geometry.block_size())).unwrap_or(u32::MAX).max(1);
@@ -199,7 +214,7 @@ impl Copy {
                 .step_by(step as usize)
                 .map(move |at| at..(first + count).min(at.saturating_add(step)))
         };
-        let stands = |i: BlockIndex| self.ahead.rows[i as usize] == table[i as usize];
+        let stands = |i: BlockIndex| self.ahead.target.rows[i as usize] == table[i as usize];
         runs(blocks.filter(|&i| !stands(i)), |first, count| missing.extend(batches(first, count)));
         for batch in missing {
             if is_over.load(Ordering::Relaxed) {
@@ -217,7 +232,7 @@ impl Copy {
         table: &[Entry],
         blocks: Range<BlockIndex>,
     ) -> std::result::Result<(), TransportError> {
-        let Ahead { segment, working, rows } = &mut self.ahead;
+        let Ahead { segment, target: Target { working, rows, .. } } = &mut self.ahead;
         // What is being overwritten stands no more, whatever comes of it.
         rows[blocks.start as usize..blocks.end as usize].fill(Entry::default());
         let key = Key::of(*segment);

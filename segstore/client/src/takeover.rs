@@ -16,7 +16,7 @@ use crate::control::channel::Asked;
 use crate::control::message::{Answer, Bytes, Fault, FaultKind, Request, SegmentInfo};
 use crate::error::{Error, Result};
 use crate::follow::Ahead;
-use crate::load::{Loaded, Loader, Origin};
+use crate::load::{Loaded, Loader, Origin, Target};
 use crate::session::Inner as Session;
 use crate::working::Working;
 
@@ -41,7 +41,9 @@ pub(crate) struct Taken {
 /// How long the parts of a takeover took.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Times {
-    /// From the start until the claim stood in the directory.
+    /// From when the name was held until the takeover began: what the directory says of the segment was read.
+    pub prepared: Duration,
+    /// From there until the claim stood in the directory.
     pub claimed: Duration,
     /// From there until every replica that answers was fenced.
     pub fenced: Duration,
@@ -49,6 +51,16 @@ pub struct Times {
     pub loaded: Duration,
     /// From there until the in-sync set was sealed.
     pub sealed: Duration,
+    /// From there until the segment was open.
+    pub opened: Duration,
+}
+
+impl Times {
+    /// All of them.
+    #[must_use]
+    pub fn sum(&self) -> Duration {
+        self.prepared + self.claimed + self.fenced + self.loaded + self.sealed + self.opened
+    }
 }
 
 struct Driver<'s> {
@@ -60,7 +72,7 @@ struct Driver<'s> {
     takeover: Takeover,
     /// What was copied while it was another's.
     ahead: Option<Ahead>,
-    loaded: Option<(Working, Loaded)>,
+    loaded: Option<(Target, Loaded)>,
     until: Instant,
     why: &'s str,
     causes: Causes,
@@ -126,8 +138,9 @@ impl Driver<'_> {
             }
         };
         lap(&mut times.sealed);
-        let (working, loaded) = self.loaded.take().ok_or_else(|| Error::Internal("nothing was loaded".into()))?;
-        let changes = Box::new(loaded.changes(self.geometry, start.segment));
+        let (Target { working, .. }, loaded) =
+            self.loaded.take().ok_or_else(|| Error::Internal("nothing was loaded".into()))?;
+        let changes = Box::new(loaded.changes(self.geometry));
         Ok(Taken { start, working, changes, info: self.info, times })
     }
 
@@ -252,13 +265,14 @@ impl Driver<'_> {
             Some(Origin { place: place.clone(), slot: *slot })
         };
         let origins: Vec<_> = local.into_iter().chain(sources.iter().filter_map(places)).collect();
-        let (mut working, rows) = match (self.loaded.take(), self.ahead.take()) {
-            (Some((working, _)), _) => (working, Vec::new()),
-            (None, Some(ahead)) => (ahead.working, ahead.rows),
-            (None, None) => (Working::new(&self.geometry)?, Vec::new()),
+        let mut to = match (self.loaded.take(), self.ahead.take()) {
+            // Of what stands there now nothing is known.
+            (Some((target, _)), _) => target,
+            (None, Some(ahead)) => ahead.target,
+            (None, None) => Target::new(&self.geometry)?,
         };
         let mut loader = Loader::new(self.session, &self.info.name, self.geometry, origins);
-        let loaded = loader.load(header, &mut working, &rows)?;
+        let loaded = loader.load(header, &mut to)?;
         for (member, slot, problem) in loader.problems() {
             self.takeover.damaged(*member, *slot, problem);
             self.damaged.push((*member, problem.clone()));
@@ -266,7 +280,7 @@ impl Driver<'_> {
         self.causes.add(loader.take_causes());
         match loaded {
             Some(loaded) => {
-                self.loaded = Some((working, loaded));
+                self.loaded = Some((to, loaded));
                 self.takeover.loaded();
             }
             None => {

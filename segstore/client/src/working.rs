@@ -47,6 +47,13 @@ impl Working {
         self.reach = length;
     }
 
+    /// Has the system give memory for these blocks before bytes come there.
+    pub(crate) fn populate(&self, blocks: std::ops::Range<BlockIndex>) {
+        let [start, end] = [blocks.start, blocks.end].map(|at| at as usize * self.block_size);
+        // Where it cannot, the bytes find it.
+        let _ = self.memory.populate(start, end - start);
+    }
+
     /// For registration. Whoever posts operations on it holds `&mut Working`, or keeps others from having it.
     pub(crate) fn memory(&self) -> &Memory {
         &self.memory

@@ -7,8 +7,7 @@
 use std::collections::VecDeque;
 
 use crate::id::Epoch;
-use crate::layout::table::table_sum;
-use crate::layout::{BlockIndex, Entry, Geometry, Key};
+use crate::layout::{BlockIndex, Entry, Geometry, Key, SlotHeader};
 
 /// How many epochs are listed. Slots alternate, so a slot lags two epochs behind; a failed attempt adds one.
 const LISTED: usize = 8;
@@ -52,20 +51,24 @@ impl Changes {
     /// A segment of which nothing was ever written; its length is zero.
     #[must_use]
     pub fn empty(key: Key, geometry: Geometry) -> Self {
-        Self::of_image(key, geometry, 0, Vec::new(), Epoch(0))
+        Self::of_table(key, geometry, Sealed { length: 0, table_sum: 0 }, Vec::new(), Epoch(0))
     }
 
-    /// The state after loading the image of `epoch`, with its `length` and its block table.
+    /// The state after loading an image, with its block table, which was verified against the header.
     #[must_use]
-    pub fn of_image(key: Key, geometry: Geometry, length: u64, mut table: Vec<Entry>, epoch: Epoch) -> Self {
-        table.truncate(geometry.blocks_of(length) as usize);
-        let table_sum = table_sum(key, &table);
+    pub fn of_image(geometry: Geometry, header: &SlotHeader, table: Vec<Entry>) -> Self {
+        let sealed = Sealed { length: header.length, table_sum: header.table_sum };
+        Self::of_table(Key::of(header.segment), geometry, sealed, table, header.image.epoch)
+    }
+
+    fn of_table(key: Key, geometry: Geometry, sealed: Sealed, mut table: Vec<Entry>, epoch: Epoch) -> Self {
+        table.truncate(geometry.blocks_of(sealed.length) as usize);
         table.resize(geometry.blocks() as usize, Entry::default());
         Self {
             key,
             geometry,
-            length,
-            sealed: Sealed { length, table_sum },
+            length: sealed.length,
+            sealed,
             table,
             marked: Vec::new(),
             is_marked: BitSet::new(geometry.blocks()),
@@ -243,6 +246,7 @@ impl BitSet {
 mod tests {
     use super::*;
     use crate::id::SegmentId;
+    use crate::layout::table::table_sum;
 
     const BLOCK: usize = 1024;
 

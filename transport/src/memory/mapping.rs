@@ -105,6 +105,11 @@ impl Mapping {
         self.map.as_mut_ptr()
     }
 
+    /// Has the system give memory for these bytes now. Where it cannot, they get it when they are touched.
+    pub(super) fn populate(&self, from: usize, len: usize) {
+        let _ = self.map.advise_range(Advice::PopulateWrite, from, len);
+    }
+
     /// Whether nothing of it was found to be gone.
     #[inline]
     pub(super) fn check_whole(&self) -> Result<()> {

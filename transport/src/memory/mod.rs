@@ -146,6 +146,17 @@ impl Memory {
         self.check_whole()
     }
 
+    /// Has the system give memory for these bytes now, as touching them would: that takes its time, and may be done by a thread that has
+    /// none of the work on them. Nothing is changed. Where the system does not do that, they get memory when they are touched.
+    ///
+    /// # Errors
+    /// `InvalidInput` when the range is not inside.
+    pub fn populate(&self, offset: usize, len: usize) -> Result<()> {
+        self.at(offset, len)?;
+        self.mapping.populate(offset, len);
+        Ok(())
+    }
+
     /// Copies `bytes` to `offset`.
     ///
     /// # Errors

@@ -7,9 +7,10 @@ pub(crate) mod source;
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::mpsc::channel;
 
 use segstore_core::changes::{Changes, runs};
-use segstore_core::id::{Epoch, Member, SegmentId};
+use segstore_core::id::Member;
 use segstore_core::layout::{BlockIndex, Entry, Geometry, Key, SlotHeader};
 use segstore_core::slot::{Damage, verify_table};
 use segstore_core::takeover::Unusable;
@@ -19,8 +20,12 @@ use crate::causes::Causes;
 use crate::control::message::Place;
 use crate::error::Result;
 use crate::session::Inner as Session;
+use crate::way::Way;
 use crate::working::Working;
 use source::Source;
+
+/// Bytes that are verified on a core of their own.
+const LARGE: u64 = 4 << 20;
 
 /// One copy of the image.
 pub(crate) struct Origin {
@@ -28,17 +33,33 @@ pub(crate) struct Origin {
     pub(crate) slot: u32,
 }
 
+/// Where an image is brought.
+pub(crate) struct Target {
+    /// Zeros, or what an earlier attempt left, or what was copied ahead.
+    pub(crate) working: Working,
+    /// For block tables.
+    pub(crate) scratch: Memory,
+    /// Rows of blocks that stand there, each verified against its own; the default of a block that does not.
+    pub(crate) rows: Vec<Entry>,
+}
+
+impl Target {
+    /// Zeros.
+    pub(crate) fn new(geometry: &Geometry) -> Result<Self> {
+        Ok(Self { working: Working::new(geometry)?, scratch: source::scratch(geometry)?, rows: Vec::new() })
+    }
+}
+
 /// What was loaded.
 pub(crate) struct Loaded {
-    length: u64,
-    epoch: Epoch,
+    header: SlotHeader,
     entries: Vec<Entry>,
 }
 
 impl Loaded {
     /// The owner's table after this load.
-    pub(crate) fn changes(self, geometry: Geometry, segment: SegmentId) -> Changes {
-        Changes::of_image(Key::of(segment), geometry, self.length, self.entries, self.epoch)
+    pub(crate) fn changes(self, geometry: Geometry) -> Changes {
+        Changes::of_image(geometry, &self.header, self.entries)
     }
 }
 
@@ -67,22 +88,14 @@ impl<'s> Loader<'s> {
         std::mem::take(&mut self.causes)
     }
 
-    /// Brings the image into `working`, which holds zeros or what an earlier attempt left; `None`: no copy is good, see the problems.
-    /// Blocks that were verified there against these rows are read only where the image has another row.
-    pub(crate) fn load(
-        &mut self,
-        header: &SlotHeader,
-        working: &mut Working,
-        rows: &[Entry],
-    ) -> Result<Option<Loaded>> {
-        working.reaches(header.length);
-        let scratch = source::scratch(&self.geometry)?;
-        let mut entries: Option<Vec<Entry>> = None;
-        let mut missing = Vec::new();
+    /// Brings the image into `to`; `None`: no copy is good, see the problems.
+    pub(crate) fn load(&mut self, header: &SlotHeader, to: &mut Target) -> Result<Option<Loaded>> {
+        to.working.reaches(header.length);
+        let (mut entries, mut missing) = (None, Vec::new());
         while let Some(origin) = self.origins.pop_front() {
             let (member, slot) = (origin.place.member, origin.slot);
             let has_other_way = self.session.domains.distrusted.news_of(member.node);
-            let mut source = match self.open(&origin, working, &scratch) {
+            let mut source = match self.open(&origin, to) {
                 Ok(source) => source,
                 Err(why) => {
                     tracing::warn!(segment = self.name, "a copy cannot be read: {why}");
@@ -91,11 +104,12 @@ impl<'s> Loader<'s> {
                     continue;
                 }
             };
-            match self.pull(header, &mut source, working, &mut entries, &mut missing, rows) {
+            let has_spare_core = self.has_spare_core(&origin.place, source.way());
+            match self.pull(header, &mut source, to, (&mut entries, &mut missing), has_spare_core) {
                 Ok(bad) if bad.is_empty() => {
-                    let entries = entries.unwrap_or_default();
-                    working.clear_beyond(header.length);
-                    return Ok(Some(Loaded { length: header.length, epoch: header.image.epoch, entries }));
+                    to.working.clear_beyond(header.length);
+                    source.let_go(to.working.bytes().len());
+                    return Ok(Some(Loaded { header: header.clone(), entries: entries.unwrap_or_default() }));
                 }
                 Ok(bad) => {
                     self.problems.push((member, slot, Unusable::Damaged(header.image, Damage::Blocks(bad.clone()))));
@@ -116,8 +130,15 @@ impl<'s> Loader<'s> {
         Ok(None)
     }
 
-    fn open(&self, origin: &Origin, working: &Working, scratch: &Memory) -> Result<Source> {
-        Source::open(self.session, self.name, &self.geometry, &origin.place, origin.slot, working, scratch)
+    fn open(&self, origin: &Origin, to: &Target) -> Result<Source> {
+        let Origin { place, slot } = origin;
+        Source::open(self.session, self.name, &self.geometry, place, *slot, &to.working, &to.scratch)
+    }
+
+    /// Whether anything can run beside what brings the bytes: over TCP from a node on this machine that is two threads.
+    fn has_spare_core(&self, place: &Place, way: Way) -> bool {
+        let sends_here = way == Way::Tcp && place.host == self.session.channel.welcome().host;
+        std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1 + usize::from(sends_here))
     }
 
     /// Pulls the `missing` blocks, which are told with the table; gives those that do not match.
@@ -125,27 +146,72 @@ impl<'s> Loader<'s> {
         &self,
         header: &SlotHeader,
         source: &mut Source,
-        working: &Working,
-        entries: &mut Option<Vec<Entry>>,
-        missing: &mut Vec<Range<BlockIndex>>,
-        rows: &[Entry],
+        to: &mut Target,
+        (entries, missing): (&mut Option<Vec<Entry>>, &mut Vec<Range<BlockIndex>>),
+        has_spare_core: bool,
     ) -> std::result::Result<Vec<BlockIndex>, Broken> {
-        if entries.is_none() {
-            let table = source.pull_table(&self.geometry, header)?;
-            verify_table(header, &table).map_err(|damage| Broken::Unusable(Unusable::Damaged(header.image, damage)))?;
-            let stands = |i: &BlockIndex| rows.get(*i as usize) == Some(&table[*i as usize]);
-            let blocks = 0..self.geometry.blocks_of(header.length);
-            runs(blocks.filter(|i| !stands(i)), |first, count| missing.push(first..first + count));
-            *entries = Some(table);
-        }
-        let table = entries.as_deref().unwrap_or_default();
-        let key = Key::of(header.segment);
-        let mut bad = Vec::new();
-        let mut check = |blocks: Range<BlockIndex>| {
-            bad.extend(blocks.filter(|&i| !table[i as usize].describes(key, i, working.block(i))));
+        let table = match entries {
+            Some(table) => table,
+            None => {
+                // Where it is damaged, nothing is known any more of what stands.
+                let table = self.pull_table(header, source, std::mem::take(&mut to.rows), missing)?;
+                verify_table(header, &table)
+                    .map_err(|damage| Broken::Unusable(Unusable::Damaged(header.image, damage)))?;
+                entries.insert(table)
+            }
         };
-        source.pull_blocks(&self.geometry, missing, &mut check)?;
-        Ok(bad)
+        let (key, working) = (Key::of(header.segment), &to.working);
+        let is_bad = |i: &BlockIndex| !table[*i as usize].describes(key, *i, working.block(*i));
+        let count: u32 = missing.iter().map(|blocks| blocks.end - blocks.start).sum();
+        let is_large = u64::from(count) * u64::from(self.geometry.block_size()) >= LARGE;
+        std::thread::scope(|scope| {
+            let (arrived, pieces) = channel::<Range<BlockIndex>>();
+            // Another core has memory made ready before bytes come, and looks at what has arrived.
+            let ahead = &*missing;
+            let check = move || {
+                ahead.iter().for_each(|blocks| working.populate(blocks.clone()));
+                pieces.into_iter().flatten().filter(is_bad).collect()
+            };
+            let checking = std::thread::Builder::new().name("segstore-verify".into());
+            let checking = (is_large && has_spare_core).then(|| checking.spawn_scoped(scope, check).ok()).flatten();
+            let Some(checking) = checking else {
+                let mut bad = Vec::new();
+                source.pull_blocks(&self.geometry, missing, &mut |blocks| bad.extend(blocks.filter(is_bad)))?;
+                return Ok(bad);
+            };
+            source.pull_blocks(&self.geometry, missing, &mut |blocks| drop(arrived.send(blocks)))?;
+            drop(arrived);
+            // It ends by a panic only.
+            Ok(checking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        })
+    }
+
+    /// Pulls the table over the rows of what stands; tells the blocks that do not.
+    fn pull_table(
+        &self,
+        header: &SlotHeader,
+        source: &mut Source,
+        mut rows: Vec<Entry>,
+        missing: &mut Vec<Range<BlockIndex>>,
+    ) -> std::result::Result<Vec<Entry>, TransportError> {
+        let none = Entry::default();
+        rows.resize(self.geometry.blocks_of(header.length) as usize, none);
+        missing.clear();
+        let mut from = 0;
+        source.pull_rows(&self.geometry, header, |found| {
+            let known = &mut rows[from as usize..][..found.len()];
+            let blocks = from..from + u32::try_from(found.len()).unwrap_or(u32::MAX);
+            from = blocks.end;
+            // Mostly they are all the same. What does not stand is missing, whatever row is found.
+            if known != found || known.contains(&none) {
+                let is_missing = |(old, new): (&Entry, &Entry)| old != new || *old == none;
+                let all = blocks.zip(known.iter().zip(found));
+                let lacking = all.filter(|(_, rows)| is_missing(*rows)).map(|(i, _)| i);
+                runs(lacking, |first, count| missing.push(first..first + count));
+                known.copy_from_slice(found);
+            }
+        })?;
+        Ok(rows)
     }
 }
 

@@ -23,8 +23,12 @@ use crate::working::{Working, in_memory};
 const PIECE: u64 = 1 << 20;
 /// Reads in flight.
 const WINDOW: usize = 4;
+/// Bytes of a replica that is large.
+const LARGE: usize = 16 << 20;
 /// Bytes of a row of the block table.
 const ROW: usize = size_of::<Entry>();
+/// Rows that are looked at together.
+const ROWS: usize = 256;
 
 /// A slot of a replica, over an endpoint that reads.
 pub(crate) struct Source {
@@ -38,11 +42,6 @@ pub(crate) struct Source {
     /// Where the slot starts in what is granted.
     slot: u64,
     pulled: Arc<AtomicU64>,
-}
-
-/// Bytes of the image's block table.
-pub(crate) fn table_bytes(geometry: &Geometry, header: &SlotHeader) -> usize {
-    geometry.blocks_of(header.length) as usize * ROW
 }
 
 /// Memory for the largest table of this shape, and for a head.
@@ -84,7 +83,8 @@ impl Source {
         segment: SegmentId,
     ) -> std::result::Result<SlotView, TransportError> {
         let mut head = [0; SLOT_HEAD];
-        self.pull_scratch(0, &mut head)?;
+        self.pull_scratch(0, SLOT_HEAD)?;
+        self.scratch.memory().read_at(0, &mut head)?;
         Ok(SlotView::parse(segment, geometry, &head))
     }
 
@@ -93,19 +93,38 @@ impl Source {
         geometry: &Geometry,
         header: &SlotHeader,
     ) -> std::result::Result<Vec<Entry>, TransportError> {
-        let mut raw = vec![0; table_bytes(geometry, header)];
-        self.pull_scratch(geometry.entry_in_slot(0), &mut raw)?;
-        Ok(Entry::rows(&raw))
+        let mut table = Vec::with_capacity(geometry.blocks_of(header.length) as usize);
+        self.pull_rows(geometry, header, |rows| table.extend_from_slice(rows))?;
+        Ok(table)
     }
 
-    fn pull_scratch(&mut self, from: u64, bytes: &mut [u8]) -> std::result::Result<(), TransportError> {
-        if bytes.is_empty() {
+    /// Pulls the image's block table, and has its rows looked at, some at a time. Fresh memory would cost more than all the rest, so none
+    /// is taken for it.
+    pub(crate) fn pull_rows(
+        &mut self,
+        geometry: &Geometry,
+        header: &SlotHeader,
+        mut look: impl FnMut(&[Entry]),
+    ) -> std::result::Result<(), TransportError> {
+        let bytes = geometry.blocks_of(header.length) as usize * ROW;
+        self.pull_scratch(geometry.entry_in_slot(0), bytes)?;
+        let mut piece = [0; ROWS * ROW];
+        for at in (0..bytes).step_by(piece.len()) {
+            let piece = &mut piece[..(bytes - at).min(ROWS * ROW)];
+            self.scratch.memory().read_at(at, piece)?;
+            look(Entry::rows(piece));
+        }
+        Ok(())
+    }
+
+    /// Pulls so many bytes of the slot into the scratch memory.
+    fn pull_scratch(&mut self, from: u64, bytes: usize) -> std::result::Result<(), TransportError> {
+        if bytes == 0 {
             return Ok(());
         }
-        let read = Operation::read(self.scratch.slice(0, bytes.len())?, 0, self.slot + from);
+        let read = Operation::read(self.scratch.slice(0, bytes)?, 0, self.slot + from);
         post(&mut self.endpoint, &read)?;
-        self.complete()?;
-        self.scratch.memory().read_at(0, bytes)
+        self.complete()
     }
 
     /// Pulls these blocks, several reads in flight; `check` is called for blocks that have arrived.
@@ -137,6 +156,19 @@ impl Source {
             check(piece);
         }
         Ok(())
+    }
+
+    /// How the replica is reached.
+    pub(crate) fn way(&self) -> Way {
+        self.way
+    }
+
+    /// Ends it. To unmap what was read of a large replica takes as long as reading a part of it: nobody waits for that.
+    pub(crate) fn let_go(self, bytes: usize) {
+        if bytes >= LARGE {
+            // Where no thread can be started it is dropped here.
+            let _ = std::thread::Builder::new().name("segstore-unmap".into()).spawn(move || drop(self));
+        }
     }
 
     /// Waits for the oldest read in flight. Where it does not come, the next attempt takes another way.

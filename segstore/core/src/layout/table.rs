@@ -33,8 +33,9 @@ impl Entry {
 
     /// The rows that stand in `bytes`, whole ones.
     #[must_use]
-    pub fn rows(bytes: &[u8]) -> Vec<Self> {
-        bytes.chunks_exact(size_of::<Self>()).filter_map(|row| Self::read_from_bytes(row).ok()).collect()
+    pub fn rows(bytes: &[u8]) -> &[Self] {
+        let whole = bytes.len() / size_of::<Self>();
+        <[Self]>::ref_from_prefix_with_elems(bytes, whole).map_or(&[], |(rows, _)| rows)
     }
 
     /// The epoch that last changed the block.

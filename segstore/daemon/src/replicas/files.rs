@@ -156,7 +156,7 @@ impl Files {
     pub(super) fn table(&self, slot: u32, header: &SlotHeader) -> Result<Vec<Entry>, ReplicaError> {
         let mut raw = vec![0; self.geometry.blocks_of(header.length) as usize * size_of::<Entry>()];
         self.read(slot, self.geometry.entry_in_slot(0), &mut raw)?;
-        Ok(Entry::rows(&raw))
+        Ok(Entry::rows(&raw).to_vec())
     }
 
     /// Closes a slot on an image whose table and blocks stand.

@@ -9,7 +9,7 @@ use segstore_core::slot::{verify_blocks, verify_table};
 use segstore_core::takeover::{Action, Failure, Unusable};
 
 use super::process::{self, DirectoryRequest, Owning, Process, Stage};
-use super::{BLOCK, SEGMENT, Violation, World, key, replica_of};
+use super::{BLOCK, SEGMENT, Violation, World, replica_of};
 
 impl World {
     pub(super) fn fence(&mut self, p: usize, r: usize) {
@@ -52,8 +52,7 @@ impl World {
             match loaded {
                 Ok((entries, bytes, damaged)) => {
                     damaged.into_iter().for_each(|(member, slot, why)| takeover.damaged(member, slot, &why));
-                    let epoch = header.image.epoch;
-                    let changes = Changes::of_image(key(), self.geometry, header.length, entries, epoch);
+                    let changes = Changes::of_image(self.geometry, &header, entries);
                     process.loaded = Some((changes, bytes));
                     takeover.loaded();
                 }
