@@ -1,5 +1,7 @@
 //! The fabric beneath checkpoints and loads, between this node and another, in the figures of perftest (`ib_write_lat` and its kin).
 
+use std::time::{Duration, Instant};
+
 use segstore::{CreateOptions, Fabric, Session};
 use serde::Serialize;
 
@@ -81,6 +83,18 @@ pub fn measure(session: &Session, done: impl FnMut()) -> Result<Between> {
     let measured = measured?;
     removed?;
     Ok(measured)
+}
+
+/// How long it takes to read so many bytes through the bare way, several reads of 1 MiB in flight, with nothing verified: what a load cannot
+/// be faster than.
+///
+/// # Errors
+/// What the provider fails with.
+pub fn read_all(fabric: &mut Fabric, bytes: usize) -> Result<Duration> {
+    let Fabric { endpoint, local, .. } = fabric;
+    let began = Instant::now();
+    Stream::measure(&mut OneSided::new(endpoint, local, Movement::Read, 1 << 20), bytes >> 20, IN_FLIGHT)?;
+    Ok(began.elapsed())
 }
 
 fn between(session: &Session, fabric: Fabric, mut done: impl FnMut()) -> Result<Between> {

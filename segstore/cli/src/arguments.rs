@@ -321,6 +321,9 @@ pub(crate) enum Measure {
     Memory,
     /// What a replica's daemon takes of the processor while 100,000 checkpoints come in: with --dev
     Cpu,
+    /// From the death of an owner's process, or of its node, to the first checkpoint of another one, in parts: with --dev; five
+    /// minutes, and only when it is asked for
+    Failover,
 }
 
 #[derive(Subcommand, Debug)]

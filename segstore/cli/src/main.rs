@@ -14,7 +14,7 @@ use clap::Parser;
 use arguments::{Arguments, Command};
 
 fn main() -> ExitCode {
-    if let Some(code) = command::run::stage() {
+    if let Some(code) = command::run::stage().or_else(command::perf::stage) {
         return code;
     }
     let Arguments { socket, json, command } = match Arguments::try_parse() {

@@ -73,11 +73,12 @@ pub struct Checkpoint {
 impl Segment {
     /// Takes over a segment whose name the session holds.
     pub(crate) fn take_over(turn: Turn, info: SegmentInfo, options: &OpenOptions) -> Result<Self> {
-        let Turn { held, ahead } = turn;
+        let Turn { held, came, ahead } = turn;
         let began = Instant::now();
         let session = held.session();
         let geometry = session::geometry(&info)?;
         let taken = takeover::take_over(session, info, geometry, "opened", ahead)?;
+        let taken_at = Instant::now();
         let keeping = taken.info.keeping;
         let policy = Policy {
             minimum: keeping.minimum as usize,
@@ -94,6 +95,7 @@ impl Segment {
         let before = (options.tracking == Tracking::Compared).then(|| Before::of(&taken.working, length));
         session.own(&shared);
         shared.connect_all();
+        let times = Times { prepared: began - came, opened: taken_at.elapsed(), ..taken.times };
         Ok(Self {
             shared: Tenure(shared),
             held,
@@ -101,7 +103,7 @@ impl Segment {
             changes: Some(taken.changes),
             before,
             timeout: options.timeout,
-            times: taken.times,
+            times,
         })
     }
 

@@ -13,6 +13,8 @@ use crate::time::after;
 /// The turn to own a segment.
 pub(crate) struct Turn {
     pub(crate) held: HeldName,
+    /// When it came.
+    pub(crate) came: Instant,
     /// What was copied of the segment while others had it.
     pub(crate) ahead: Option<Ahead>,
 }
@@ -36,6 +38,7 @@ pub(crate) fn wait_for(session: &Arc<Session>, names: &[&str], options: &OpenOpt
         }
         held.push(HeldName::acquire(session, name, left, options.force)?);
     }
+    let came = Instant::now();
     let mut copied = following.map(Following::stop).unwrap_or_default();
-    Ok(held.into_iter().zip(names).map(|(held, &name)| Turn { held, ahead: copied.remove(name) }).collect())
+    Ok(held.into_iter().zip(names).map(|(held, &name)| Turn { held, came, ahead: copied.remove(name) }).collect())
 }

@@ -12,29 +12,44 @@ use crate::exit::Failure;
 /// Three daemons, which end with this.
 pub(super) struct Cluster {
     dir: PathBuf,
-    socket: PathBuf,
+    up: Up,
     daemons: Vec<Started>,
 }
 
 impl Cluster {
     pub(super) fn start(over: Over, memory: &str, on_disk: bool) -> Result<Self, Failure> {
+        Self::start_with(over, memory, on_disk, None)
+    }
+
+    /// With nodes that count as dead after that.
+    pub(super) fn start_with(over: Over, memory: &str, on_disk: bool, lease: Option<&str>) -> Result<Self, Failure> {
         let dir = place();
         let up = Up {
             nodes: 3,
             dir: dir.clone(),
             memory: Some(memory.to_owned()),
             transport: Some(over.name().to_owned()),
-            node_lease: None,
+            node_lease: lease.map(str::to_owned),
             on_disk,
         };
         // Also what comes up in part goes again.
-        let mut cluster = Self { socket: dir.join("n1").join("segstored.sock"), dir, daemons: Vec::new() };
-        cluster.daemons = dev::up(&up)?;
+        let mut cluster = Self { up, dir, daemons: Vec::new() };
+        cluster.start_stopped()?;
         Ok(cluster)
     }
 
+    /// Starts every node that does not run.
+    pub(super) fn start_stopped(&mut self) -> Result<(), Failure> {
+        self.daemons = dev::up(&self.up)?;
+        Ok(())
+    }
+
     pub(super) fn session(&self) -> Result<Session, Failure> {
-        Ok(Session::connect_to(&self.socket)?)
+        Ok(Session::connect_to(self.socket("n1"))?)
+    }
+
+    pub(super) fn socket(&self, node: &str) -> PathBuf {
+        self.dir.join(node).join("segstored.sock")
     }
 
     /// The process of a node's daemon.

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod fabric;
+mod failover;
 mod processor;
 
 use std::sync::Mutex;
@@ -19,6 +20,8 @@ use crate::arguments::{Measure, Perf};
 use crate::exit::Failure;
 use crate::output::{json, line, progress, table};
 use cluster::Cluster;
+use failover::Failover;
+pub(crate) use failover::stage;
 use processor::Daemon;
 
 const MIB: u64 = 1 << 20;
@@ -40,7 +43,7 @@ pub(crate) fn run(context: &Context, perf: &Perf) -> Result<(), Failure> {
     };
     let wanted = if perf.what.is_empty() { default } else { &perf.what };
     let mut report = Report { as_json: context.json, ..Report::default() };
-    for (what, name) in [(Measure::Size, "size"), (Measure::Cpu, "cpu")] {
+    for (what, name) in [(Measure::Size, "size"), (Measure::Cpu, "cpu"), (Measure::Failover, "failover")] {
         if wanted.contains(&what) && !perf.dev {
             return Err(Failure::Usage(format!("{name} is measured with daemons of its own only: add --dev")));
         }
@@ -63,6 +66,7 @@ fn measure(context: &Context, report: &mut Report, what: Measure, on_own: bool) 
         (Measure::Move, false) => fabric::measure(report, &context.session()?),
         (Measure::Size, _) => sizes(report),
         (Measure::Cpu, _) => Over::here().into_iter().try_for_each(|over| processor::measure(report, over)),
+        (Measure::Failover, _) => failover::measure(report),
         (Measure::Checkpoint, false) => checkpoint(report, &context.session()?, None),
         (Measure::Load, false) => load(report, &context.session()?, None),
         (Measure::Memory, false) => memory(report, &context.session()?),
@@ -80,6 +84,7 @@ struct Report {
     rows: Vec<Row>,
     fabric: Option<Between>,
     daemons: Vec<Daemon>,
+    failovers: Vec<Failover>,
     /// Multiples of the segment.
     memory: Option<Memory>,
     /// What does not fit here.
@@ -133,8 +138,11 @@ impl Report {
     }
 
     fn end(self, measured: Result<(), Failure>) -> Result<(), Failure> {
-        let is_empty =
-            self.rows.is_empty() && self.memory.is_none() && self.fabric.is_none() && self.daemons.is_empty();
+        let is_empty = self.rows.is_empty()
+            && self.memory.is_none()
+            && self.fabric.is_none()
+            && self.daemons.is_empty()
+            && self.failovers.is_empty();
         let skipped = self.skipped.first().map(|skipped| format!("{}: {}", skipped.name, skipped.why));
         if self.as_json {
             json(&self);
