@@ -94,7 +94,7 @@ pub(crate) enum Command {
     /// Have an application hand its segment over to one that stands by on another node
     ///
     /// The application is told, makes its last checkpoint, and lets the segment go when it is ready to: then it goes to whoever stands by on
-    /// that node and to nobody else, who starts from exactly that checkpoint. What `segctl run` runs gets TERM and its time to end. Where
+    /// that node, who starts from exactly that checkpoint; to somebody else only if that one has gone by then. What `segctl run` runs gets TERM and its time to end. Where
     /// nobody stands by, or the application cannot be told, nothing changes, and it says so. When the time is over, the application goes on.
     Move {
         /// The segment
@@ -287,7 +287,7 @@ pub(crate) struct Run {
 
 #[derive(Args, Debug)]
 pub(crate) struct Perf {
-    /// What to measure [default: all that can be in this cluster; with --dev everything]
+    /// What to measure [default: all that can be in this cluster; with --dev everything but failover]
     #[arg(value_enum)]
     pub(crate) what: Vec<Measure>,
     /// With daemons of its own on this machine, which go again, not the node's cluster: over shared memory, over TCP, and over RDMA

@@ -6,18 +6,18 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use segstore_core::changes::runs;
-use segstore_core::id::{SegmentId, Stamp};
+use segstore_core::id::{NodeId, SegmentId, Stamp};
 use segstore_core::layout::{BlockIndex, Entry, Geometry, Key, SlotHeader};
 use segstore_core::slot::{SlotView, verify_table};
 use segstore_transport::Error as TransportError;
 
-use crate::control::message::SegmentInfo;
+use crate::control::message::{Place, SegmentInfo};
 use crate::error::{Error, Result};
 use crate::load::Target;
 use crate::load::source::Source;
@@ -25,14 +25,21 @@ use crate::session::{self, Inner as Session};
 
 /// Between two looks at each segment; a look that takes long is followed by a pause that is longer still.
 const PAUSE: Duration = Duration::from_millis(100);
-const REST: u32 = 9;
+const REST: u32 = 4;
+const LONGEST: Duration = Duration::from_secs(1);
 /// Before a segment that could not be read is looked up again, or one of which nothing new was seen: its replica may be no more.
 const RETRY: Duration = Duration::from_secs(5);
+/// How long other nodes are read rather than one whose replica could not be.
+const SHUN: Duration = Duration::from_secs(60);
+/// How long what was copied is waited for: as long as a read takes that goes well, and a little of what a load would take. Who does not get
+/// it loads everything.
+const PATIENCE: Duration = Duration::from_millis(100);
+const COPIED_IN_A_MILLI: u64 = 40 << 20;
 /// Bytes that are read from a replica before it is connected to anew: what was read of shared memory stays mapped, and to unmap much of it
 /// would be in the way of the takeover.
 const MAPPED: u64 = 64 << 20;
 /// Blocks that are copied before it is looked whether to stop.
-const BATCH: u64 = 16 << 20;
+const BATCH: u64 = 8 << 20;
 
 /// What was copied of a segment before it was taken over.
 pub(crate) struct Ahead {
@@ -45,6 +52,8 @@ pub(crate) struct Following {
     is_over: Arc<AtomicBool>,
     thread: Thread,
     copies: Receiver<HashMap<String, Ahead>>,
+    /// Bytes that the session has read.
+    copied: Arc<AtomicU64>,
 }
 
 impl Following {
@@ -53,17 +62,18 @@ impl Following {
         let is_over = Arc::new(AtomicBool::new(false));
         let (session, over) = (session.clone(), is_over.clone());
         let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
-        let (sender, copies) = channel();
+        let ((sender, copies), copied) = (channel(), session.pulled.clone());
         let thread = std::thread::Builder::new().name("segstore-follow".into());
         let thread = thread.spawn(move || follow(&session, names, &over, &sender));
         let thread = thread.map_err(|error| Error::NoRoom(format!("starting a thread that follows: {error}")))?;
-        Ok(Self { is_over, thread: thread.thread().clone(), copies })
+        Ok(Self { is_over, thread: thread.thread().clone(), copies, copied })
     }
 
     /// What was copied so far.
     pub(crate) fn stop(self) -> HashMap<String, Ahead> {
         self.end();
-        self.copies.recv().unwrap_or_default()
+        let load = Duration::from_millis(self.copied.load(Ordering::Relaxed) / COPIED_IN_A_MILLI);
+        self.copies.recv_timeout(PATIENCE + load).unwrap_or_default()
     }
 
     fn end(&self) {
@@ -80,20 +90,27 @@ impl Drop for Following {
 
 fn follow(session: &Session, names: Vec<String>, is_over: &AtomicBool, copies: &Sender<HashMap<String, Ahead>>) {
     let mut all: Vec<_> = names.into_iter().map(Follower::new).collect();
+    let mut shunned = HashMap::new();
     while !is_over.load(Ordering::Relaxed) {
         let began = Instant::now();
         for follower in &mut all {
-            if let Err(why) = follower.look(session, is_over) {
+            if is_over.load(Ordering::Relaxed) {
+                break;
+            }
+            if let Err(why) = follower.look(session, &mut shunned, is_over) {
                 tracing::debug!(segment = follower.name, "it is not followed now: {why}");
             }
         }
-        std::thread::park_timeout((began.elapsed() * REST).max(PAUSE));
+        std::thread::park_timeout((began.elapsed() * REST).clamp(PAUSE, LONGEST));
     }
     let (copied, _sources): (Vec<_>, Vec<_>) =
         all.into_iter().map(|follower| ((follower.name, follower.copy), follower.source)).unzip();
     // Nothing is being read any more, and to disconnect is nobody's hurry.
     let _ = copies.send(copied.into_iter().filter_map(|(name, copy)| Some((name, copy?.ahead))).collect());
 }
+
+/// Nodes whose replicas could not be read, and until when others are read rather.
+type Shunned = HashMap<NodeId, Instant>;
 
 struct Follower {
     name: String,
@@ -119,7 +136,7 @@ impl Follower {
     }
 
     /// Copies what has changed since the last time.
-    fn look(&mut self, session: &Session, is_over: &AtomicBool) -> Result<()> {
+    fn look(&mut self, session: &Session, shunned: &mut Shunned, is_over: &AtomicBool) -> Result<()> {
         if self.source.is_some() && self.seen.1.elapsed() > RETRY {
             self.source = None;
         }
@@ -128,7 +145,7 @@ impl Follower {
                 return Ok(());
             }
             self.rests_until = Instant::now() + RETRY;
-            self.open(session)?;
+            self.open(session, shunned)?;
         }
         let (Some(copy), Some(source)) = (&mut self.copy, &mut self.source) else { return Ok(()) };
         let before = session.pulled.load(Ordering::Relaxed);
@@ -138,7 +155,8 @@ impl Follower {
             Ok(Some(image)) => self.seen = (image, Instant::now()),
             Ok(None) => {}
             Err(error) => {
-                self.source = None;
+                let node = self.source.take().map(|source| source.node());
+                shunned.extend(node.map(|node| (node, Instant::now() + SHUN)));
                 return Err(Error::of_transport("reading a replica", &error));
             }
         }
@@ -150,22 +168,33 @@ impl Follower {
     }
 
     /// Connects to the nearest replica in sync.
-    fn open(&mut self, session: &Session) -> Result<()> {
+    fn open(&mut self, session: &Session, shunned: &mut Shunned) -> Result<()> {
         let info = session.lookup(&self.name)?;
         if self.copy.as_ref().is_none_or(|copy| copy.ahead.segment != info.record.record.segment) {
             self.copy = Some(Copy::new(&info)?);
+            self.seen.0 = Stamp::default();
         }
         let Some(copy) = &self.copy else { return Ok(()) };
         let (host, node) = {
             let welcome = session.channel.welcome();
             (welcome.host, welcome.node)
         };
-        let nearest = info.places.iter().filter(|place| place.is_live());
-        let Some(place) = nearest.min_by_key(|place| (place.member.node != node, place.host != host)) else {
+        shunned.retain(|_, until| *until > Instant::now());
+        // What is on the owner's node goes with it.
+        let owner = info.holder.as_ref().map(|holder| holder.node);
+        let far = |place: &&Place| {
+            let at = place.member.node;
+            (shunned.contains_key(&at), owner == Some(at), at != node, place.host != host)
+        };
+        let Some(place) = info.places.iter().filter(|place| place.is_live()).min_by_key(far) else {
             return Err(Error::Unreachable("no replica in sync is there".into()));
         };
         let Target { working, scratch, .. } = &copy.ahead.target;
-        self.source = Some(Source::open(session, &info.name, &copy.geometry, place, 0, working, scratch)?);
+        let source = Source::open(session, &info.name, &copy.geometry, place, 0, working, scratch);
+        if source.is_err() {
+            shunned.insert(place.member.node, Instant::now() + SHUN);
+        }
+        self.source = Some(source?);
         (self.read, self.seen.1) = (0, Instant::now());
         Ok(())
     }

@@ -21,13 +21,20 @@ pub(crate) fn open_all(session: &Session, names: &[&str], options: &OpenOptions)
     if let Some([name, _]) = ordered.array_windows().find(|[one, other]| one == other) {
         return Err(Error::Invalid(format!("segment {name} is named twice: each can be opened once")));
     }
+    if options.force {
+        // Before any owner is disturbed.
+        names.iter().try_for_each(|name| session.inner.lookup(name).map(drop))?;
+    }
     let turns = turn::wait_for(&session.inner, &ordered, options)?;
     let turns = Mutex::new(ordered.into_iter().zip(turns));
     let opened = Mutex::new(Ok(BTreeMap::new()));
     std::thread::scope(|scope| {
-        for _ in 0..AT_A_TIME.min(names.len()) {
-            scope.spawn(|| take_turns(session, &turns, options, &opened));
+        for _ in 1..AT_A_TIME.min(names.len()) {
+            let thread = std::thread::Builder::new().name("segstore-open".into());
+            // Where none can be started, those that there are do it.
+            let _ = thread.spawn_scoped(scope, || take_turns(session, &turns, options, &opened));
         }
+        take_turns(session, &turns, options, &opened);
     });
     let mut opened = opened.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)?;
     Ok(names.iter().filter_map(|name| opened.remove(name)).collect())

@@ -32,16 +32,34 @@ struct Heard {
     bell: EventFd,
 }
 
+impl Heard {
+    /// The bell goes with the wish.
+    fn tell(&self, new: &Move) {
+        let mut wish = lock(&self.wish);
+        *wish = Some(new.clone());
+        let _ = self.bell.write(1);
+    }
+
+    /// Unless it is another one by now.
+    fn forget(&self, old: Option<&Move>) {
+        let mut wish = lock(&self.wish);
+        if wish.as_ref() == old {
+            *wish = None;
+            let _ = self.bell.read();
+        }
+    }
+}
+
 impl Moves {
     /// What is wished for now.
     #[must_use]
     pub fn wanted(&self) -> Option<Move> {
-        let mut wish = lock(&self.0.wish);
+        let wish = lock(&self.0.wish).clone();
         if wish.as_ref().is_some_and(|wish| wish.until <= Instant::now()) {
-            *wish = None;
-            let _ = self.0.bell.read();
+            self.0.forget(wish.as_ref());
+            return None;
         }
-        wish.clone()
+        wish
     }
 
     /// Waits until something is, at most for `limit` (`None`: for ever).
@@ -88,10 +106,16 @@ impl Listener {
 
     /// Whether somebody hears of it.
     pub(crate) fn tell(&self, wish: &Move) -> bool {
-        let Some(heard) = lock(&self.0).upgrade() else { return false };
-        *lock(&heard.wish) = Some(wish.clone());
-        let _ = heard.bell.write(1);
-        true
+        let heard = lock(&self.0).upgrade();
+        heard.inspect(|heard| heard.tell(wish)).is_some()
+    }
+
+    /// Nothing is wished for any more.
+    pub(crate) fn forget(&self) {
+        if let Some(heard) = lock(&self.0).upgrade() {
+            let wish = lock(&heard.wish).clone();
+            heard.forget(wish.as_ref());
+        }
     }
 }
 

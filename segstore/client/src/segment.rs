@@ -328,7 +328,11 @@ impl Segment {
     }
 
     /// From now on this owner can be asked to hand the segment over, as `segctl move` does: it makes its last checkpoint then, and
-    /// [releases](Self::release) the segment, which goes to whom it is wished for and to nobody else. So it is with a process that just ends.
+    /// [releases](Self::release) the segment, which goes to whom it is wished for, as long as that one stands by. So it is with a process
+    /// that just ends. In what `segctl run` runs the name is the runner's, and goes when the program ends.
+    ///
+    /// Whoever stands by for several segments stands by for the first of their names that is not free: an application that is asked for
+    /// one of several lets go of all.
     ///
     /// # Errors
     /// [`Error::NoRoom`]: no descriptor is left.

@@ -114,7 +114,6 @@ impl Session {
         let on_demand = Box::new(move |demand: Demand, reporter: Reporter| {
             let segment = lock(&segments).get(demand.name()).and_then(Weak::upgrade);
             // Where nobody is there, the reporter says so when it is dropped.
-            let segment = segment.filter(|segment| !segment.is_closed());
             let event = match demand {
                 Demand::Hold { time, without, .. } => {
                     event::Event::Hold { time: Duration::from_millis(time), without, reporter }
@@ -123,6 +122,7 @@ impl Session {
                 Demand::Changed { .. } => event::Event::Changed(reporter),
                 Demand::Move { name, to, left_ms, of_holder } => {
                     let wish = Move { to, until: Instant::now() + Duration::from_millis(left_ms) };
+                    let segment = segment.filter(|segment| !segment.is_closed());
                     let is_heard = segment.is_some_and(|segment| segment.moves.tell(&wish))
                         || of_holder && lock(&listeners).get(&name).is_some_and(|holder| holder.tell(&wish));
                     if is_heard {
@@ -246,7 +246,10 @@ impl Session {
     /// # Errors
     /// [`Error::Owned`]: another session holds it, for longer than `wait` (`None`: for ever).
     pub fn acquire(&self, name: &str, wait: Option<Duration>, force: bool) -> Result<u64> {
-        let (_, hold) = self.inner.acquire(name, wait, force)?;
+        let (newly, hold) = self.inner.acquire(name, wait, force)?;
+        if newly {
+            self.inner.forget_wish(name);
+        }
         // It outlasts the segment that may be open under this name.
         self.inner.names.set_ours(name, false);
         Ok(hold)
@@ -274,7 +277,8 @@ impl Session {
     }
 
     /// Has a name handed over to whoever stands by for it on the node `to`, or on any other node than its holder's: the holder is told, and
-    /// lets it go when it is ready to. Gives who has it then. Nothing changes where nobody stands by, or the holder cannot be told.
+    /// lets it go when it is ready to. Gives who has it then: somebody else than was asked for, if that one had gone. Nothing changes where
+    /// nobody stands by, or the holder cannot be told.
     ///
     /// # Errors
     /// [`Error::NotFound`]: nobody holds it; [`Error::Refused`]: nobody stands by there, or the holder does not hear of moves;
@@ -309,6 +313,7 @@ impl Session {
     /// [`Error::Unreachable`]: the directory does not answer.
     pub fn release(&self, name: &str) -> Result<()> {
         self.inner.names.set_ours(name, false);
+        self.inner.forget_wish(name);
         self.inner.release(name)
     }
 
@@ -490,6 +495,13 @@ impl Inner {
 
     pub(crate) fn release(&self, name: &str) -> Result<()> {
         self.done(name, Request::Release { name: name.to_owned() }, Some(ANSWER))
+    }
+
+    /// What was wished for of a hold of this name is of no other one.
+    fn forget_wish(&self, name: &str) {
+        if let Some(holder) = lock(&self.holders).get(name) {
+            holder.forget();
+        }
     }
 
     /// Lets a name go without waiting for it; if that is not heard, the end of the session does it.

@@ -25,8 +25,7 @@ pub(crate) fn wait_for(session: &Arc<Session>, names: &[&str], options: &OpenOpt
     let until = options.wait_for_holder.map(|wait| after(Instant::now(), wait));
     let (mut following, mut held) = (None, Vec::with_capacity(names.len()));
     for name in names {
-        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-        let may_wait = left.is_none_or(|left| !left.is_zero());
+        let may_wait = until.is_none_or(|until| until > Instant::now());
         if options.follow && following.is_none() && may_wait {
             match HeldName::acquire(session, name, Some(Duration::ZERO), options.force) {
                 Err(Error::Owned { .. } | Error::Unreachable(_)) => following = Some(Following::start(session, names)?),
@@ -36,6 +35,7 @@ pub(crate) fn wait_for(session: &Arc<Session>, names: &[&str], options: &OpenOpt
                 }
             }
         }
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         held.push(HeldName::acquire(session, name, left, options.force)?);
     }
     let came = Instant::now();

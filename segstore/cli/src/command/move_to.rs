@@ -15,6 +15,11 @@ pub(crate) fn run(context: &Context, name: &str, to: Option<&str>, wait: Duratio
     bar.finish_and_clear();
     let Holder { node_name, program, pid, .. } = moved?;
     let took = began.elapsed();
+    if let Some(to) = to.filter(|to| *to != node_name) {
+        let text =
+            format!("{name} was let go, and {to} did not take it: {program} (process {pid}) on {node_name} has it now");
+        return Err(Failure::Refused(text));
+    }
     if context.json {
         json(&serde_json::json!({
             "name": name, "node": node_name, "program": program, "pid": pid, "seconds": took.as_secs_f64(),

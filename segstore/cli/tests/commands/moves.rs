@@ -68,7 +68,7 @@ fn what_does_not_let_go_goes_on() {
     let moves = owned.moves().unwrap();
     let late = cluster.run(&["move", "s", "n2", "--wait", "200ms"]);
     let why = String::from_utf8(late.stderr).unwrap();
-    assert!(late.status.code() == Some(15) && why.contains("within 200ms: it goes on"), "{why}");
+    assert!(late.status.code() == Some(15) && why.contains("has not done it within 200ms"), "{why}");
     owned.write(0, b"STATE").unwrap();
     owned.checkpoint().unwrap();
     drop((moves, owned));

@@ -7,7 +7,7 @@ pub(crate) mod source;
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{TryRecvError, channel};
 
 use segstore_core::changes::{Changes, runs};
 use segstore_core::id::Member;
@@ -153,7 +153,7 @@ impl<'s> Loader<'s> {
         let table = match entries {
             Some(table) => table,
             None => {
-                // Where it is damaged, nothing is known any more of what stands.
+                // Where it comes in part, or is damaged, nothing is known any more of what stands.
                 let table = self.pull_table(header, source, std::mem::take(&mut to.rows), missing)?;
                 verify_table(header, &table)
                     .map_err(|damage| Broken::Unusable(Unusable::Damaged(header.image, damage)))?;
@@ -169,8 +169,18 @@ impl<'s> Loader<'s> {
             // Another core has memory made ready before bytes come, and looks at what has arrived.
             let ahead = &*missing;
             let check = move || {
-                ahead.iter().for_each(|blocks| working.populate(blocks.clone()));
-                pieces.into_iter().flatten().filter(is_bad).collect()
+                let mut bad = Vec::new();
+                for blocks in source::pieces(&self.geometry, ahead) {
+                    working.populate(blocks);
+                    match pieces.try_recv() {
+                        Ok(arrived) => bad.extend(arrived.filter(is_bad)),
+                        Err(TryRecvError::Empty) => {}
+                        // All have come, or no more will.
+                        Err(TryRecvError::Disconnected) => return bad,
+                    }
+                }
+                bad.extend(pieces.into_iter().flatten().filter(is_bad));
+                bad
             };
             let checking = std::thread::Builder::new().name("segstore-verify".into());
             let checking = (is_large && has_spare_core).then(|| checking.spawn_scoped(scope, check).ok()).flatten();

@@ -158,6 +158,11 @@ impl Source {
         Ok(())
     }
 
+    /// Where the replica is.
+    pub(crate) fn node(&self) -> NodeId {
+        self.node
+    }
+
     /// How the replica is reached.
     pub(crate) fn way(&self) -> Way {
         self.way
@@ -182,7 +187,11 @@ impl Source {
     }
 }
 
-fn pieces<'m>(geometry: &Geometry, missing: &'m [Range<BlockIndex>]) -> impl Iterator<Item = Range<BlockIndex>> + 'm {
+/// The blocks in pieces, as they are read.
+pub(crate) fn pieces<'m>(
+    geometry: &Geometry,
+    missing: &'m [Range<BlockIndex>],
+) -> impl Iterator<Item = Range<BlockIndex>> + 'm {
     let step = u32::try_from((PIECE / u64::from(geometry.block_size())).max(1)).unwrap_or(u32::MAX);
     missing.iter().flat_map(move |range| {
         let end = range.end;

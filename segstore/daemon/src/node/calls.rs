@@ -10,7 +10,7 @@ use segstore_core::layout::Geometry;
 use segstore_transport::Endpoint;
 
 use super::drain::await_owner;
-use super::{LONG, Node, unexpected};
+use super::{LONG, Node, SHORT, unexpected};
 use crate::directory::Revision;
 use crate::peers::message::{Call, KeptReplica, Reply, Serve};
 use crate::replicas::{Filled, Head, Kept, ReplicaError, Source, Summary, Usage};
@@ -163,10 +163,18 @@ impl Serve for Calls {
             Call::Standby { name } => Ok(Reply::Standby(self.node.sessions.standbys().of(&name))),
             Call::Move { name, session, to, to_name, time } => {
                 let time = Duration::from_millis(time);
-                self.node.sessions.ask_to_move(session, &name, (to, to_name), time).await.map(|()| Reply::Done)
+                self.node
+                    .sessions
+                    .ask_to_move(session, &name, (to, to_name), time)
+                    .await
+                    .map(|is_heard| Reply::Asked { is_heard })
             }
             Call::Take { name, revision, from } => {
-                self.node.sessions.standbys().offer(&name, Revision(revision), &from).await.map(|()| Reply::Done)
+                let offered = self.node.sessions.standbys().offer(&name, Revision(revision), &from);
+                // Before the giver gives it up.
+                let taken = tokio::time::timeout(SHORT * 3 / 4, offered).await;
+                let late = || Fault::new(FaultKind::Unreachable, "whoever stands by for it does not take it in time");
+                taken.unwrap_or_else(|_| Err(late())).map(|()| Reply::Done)
             }
             Call::Busy => {
                 let arriving = self.node.draining.arriving.all();

@@ -126,8 +126,7 @@ pub enum Call {
         /// The name.
         name: String,
     },
-    /// Ask the client that holds a name in this session to let it go, for somebody on another node. Answer: [`Reply::Done`], when it
-    /// has heard of it.
+    /// Ask the client that holds a name in this session to let it go, for somebody on another node. Answer: [`Reply::Asked`].
     Move {
         /// The name.
         name: String,
@@ -205,6 +204,11 @@ pub enum Reply {
     },
     /// What the node keeps of the segment.
     Replicas(Vec<ReplicaInfo>),
+    /// A client was asked.
+    Asked {
+        /// Whether it has answered.
+        is_heard: bool,
+    },
     /// Who stands by here, the first to come first.
     Standby(Vec<Standby>),
     /// Every replica that the node keeps.

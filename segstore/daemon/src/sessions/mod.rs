@@ -18,6 +18,8 @@ use std::time::Duration;
 
 use segstore::control::message::{Demand, Fault, FaultKind, Report};
 use segstore_core::id::NodeId;
+use segstore_core::layout::Ownership;
+use tokio::task::JoinSet;
 
 use crate::identity::{random, random_number};
 use crate::node::Node;
@@ -34,6 +36,8 @@ use standby::Standbys;
 const DEMAND: Duration = Duration::from_secs(2);
 /// How long somebody may take to open a segment.
 const OPENING: Duration = Duration::from_secs(600);
+/// How many names of a session that has ended are freed at a time.
+const AT_A_TIME: usize = 32;
 /// How often to look for names that no session holds: an older copy of the directory brings them back.
 const STRAYS: Duration = Duration::from_secs(20);
 
@@ -121,23 +125,31 @@ impl Sessions {
     }
 
     /// Asks a session to let a name go; until the time is over it goes to that node then, and to nobody else. Where a process of the session
-    /// owns the segment and hears of moves, it is that one's matter, otherwise that of who holds the name.
+    /// owns the segment and hears of moves, it is that one's matter, otherwise that of who holds the name. Whether it has heard of it.
     pub(crate) async fn ask_to_move(
         &self,
         number: u64,
         name: &str,
         (to, to_name): (NodeId, String),
         time: Duration,
-    ) -> Result<(), Fault> {
+    ) -> Result<bool, Fault> {
         // Before it is heard of: it may be let go at once.
-        self.inner.moving.note(number, name, to, time);
+        let is_new = self.inner.moving.note(number, name, to, time).map_err(|_| {
+            let text =
+                "its holder was asked before to let it go, for another node: wait until that is done, or its time over";
+            Fault::new(FaultKind::Denied, text)
+        })?;
         let left_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let ask = |of_holder| Demand::Move { name: name.to_owned(), to: to_name.clone(), left_ms, of_holder };
-        let Err(of_owner) = self.demand(number, ask(false)).await else { return Ok(()) };
-        let Err(of_holder) = self.demand(number, ask(true)).await else { return Ok(()) };
-        self.inner.moving.take(number, name);
-        // Whoever does not answer may hear of moves.
-        Err(if of_owner.kind == FaultKind::Unreachable { of_owner } else { of_holder })
+        let Err(of_owner) = self.demand(number, ask(false)).await else { return Ok(true) };
+        let Err(of_holder) = self.demand(number, ask(true)).await else { return Ok(true) };
+        let is_silent = |fault: &Fault| fault.kind == FaultKind::Unreachable;
+        if is_new && ![&of_owner, &of_holder].into_iter().any(is_silent) {
+            self.inner.moving.forget(number, name);
+            return Err(of_holder);
+        }
+        // It stands still, or has just died, or is about to let go: whatever it is, the wish stands.
+        Ok(!is_new)
     }
 
     /// Writes down which sessions hold something.
@@ -226,16 +238,27 @@ impl Sessions {
             // An owner that does not answer lets it go when its time is over.
             tokio::spawn(requests::owners::unpin(node.clone(), slot));
         }
-        for (name, claimed) in names {
-            tracing::info!(segment = name, process = session.credentials.pid, "the session that held it has ended");
-            if let Some(claimed) = claimed {
-                // For the events alone: where it cannot be written down, it is not.
-                let _ = node.note_end(&name, session.number, claimed).await;
+        let (mut names, mut freeing) = (names.into_iter(), JoinSet::new());
+        loop {
+            for (name, claimed) in names.by_ref().take(AT_A_TIME - freeing.len()) {
+                freeing.spawn(free(node.clone(), session.clone(), name, claimed));
             }
-            requests::names::free_at_last(node, session.number, &name).await;
+            if freeing.join_next().await.is_none() {
+                break;
+            }
         }
         self.keep();
     }
+}
+
+/// Frees what a session held that has ended.
+async fn free(node: Arc<Node>, session: Arc<Session>, name: String, claimed: Option<Ownership>) {
+    tracing::info!(segment = name, process = session.credentials.pid, "the session that held it has ended");
+    if let Some(claimed) = claimed {
+        // For the events alone: where it cannot be written down, it is not.
+        let _ = node.note_end(&name, session.number, claimed).await;
+    }
+    requests::names::free_at_last(&node, session.number, &name).await;
 }
 
 fn insert(

@@ -8,6 +8,8 @@ use segstore::{Holder, Left, Session};
 
 /// Applications that are asked at a time.
 const AT_A_TIME: usize = 16;
+/// How long one is waited for until others are asked.
+const TURN: Duration = Duration::from_secs(30);
 /// Before one that cannot be asked now is asked once more.
 const REST: Duration = Duration::from_secs(5);
 
@@ -47,13 +49,16 @@ impl Owned {
             let name = &left.segment;
             let rests = self.asked.get(name).is_some_and(|asked| asked.again > Instant::now());
             if self.asking.len() < AT_A_TIME && !self.asking.contains(name) && !rests {
-                self.asking.push(name.clone());
-                let (session, name, answers) = (session.clone(), name.clone(), self.answers.0.clone());
-                std::thread::spawn(move || {
-                    let moved = session.move_to(&name, None, until.saturating_duration_since(Instant::now()));
+                let (session, whom, answers) = (session.clone(), name.clone(), self.answers.0.clone());
+                let left = until.saturating_duration_since(Instant::now()).min(TURN);
+                let asking = std::thread::Builder::new().spawn(move || {
+                    let moved = session.move_to(&whom, None, left);
                     // The command may have ended.
-                    let _ = answers.send((name, moved.err().map(|error| error.to_string())));
+                    let _ = answers.send((whom, moved.err().map(|error| error.to_string())));
                 });
+                if asking.is_ok() {
+                    self.asking.push(name.clone());
+                }
             }
         }
     }
@@ -62,8 +67,11 @@ impl Owned {
     pub(super) fn told(&self, node: &str, owned: &[Left]) -> String {
         let told = owned.iter().filter_map(|Left { segment, holder, .. }| {
             let Holder { program, pid, .. } = holder.as_ref()?;
-            let why_not = self.asked.get(segment).map_or("", |asked| asked.why_not.as_str());
-            let why_not = if why_not.is_empty() { "it was asked to let it go" } else { why_not };
+            let why_not = match self.asked.get(segment) {
+                _ if self.asking.contains(segment) => "it was asked to let it go",
+                Some(asked) => &asked.why_not,
+                None => "it was not asked so far",
+            };
             Some(format!("{program} (process {pid}), which owns {segment}: {why_not}"))
         });
         format!("applications on {node}: {}", told.collect::<Vec<_>>().join("; "))

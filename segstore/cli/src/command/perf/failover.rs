@@ -143,13 +143,14 @@ fn round(cluster: &mut Cluster, case: Case, bytes: u64) -> Result<Parts, Failure
     let how = OpenOptions::new().stand_by(Some(PATIENCE)).follow(case.follows).timeout(PATIENCE);
     let parts = std::thread::scope(|scope| {
         let taking = scope.spawn(|| answer(&next, &how));
-        until_following(&next, case, bytes);
+        let is_ready = until_following(&next, case, bytes);
         let daemon = cluster.process(OWNER).filter(|_| case.dies == Dies::Node);
         let died = owner.kill(daemon);
-        taking
-            .join()
-            .unwrap_or_else(|_| Err(Failure::Unwell("the next owner panicked".into())))
-            .map(|answered| (died, answered))
+        let answered = taking.join().unwrap_or_else(|_| Err(Failure::Unwell("the next owner panicked".into())))?;
+        if !is_ready {
+            return Err(Failure::Unwell("the next owner has not followed the segment in time".into()));
+        }
+        Ok((died, answered))
     });
     let (died, Answered { times, opened, answered, segment }) = parts?;
     segment.release()?;
@@ -176,12 +177,13 @@ fn bare_read(session: &Session, bytes: u64) -> Result<Duration, Failure> {
 }
 
 /// Waits until the next owner stands by, and has the state if it is to.
-fn until_following(next: &Session, case: Case, bytes: u64) {
+fn until_following(next: &Session, case: Case, bytes: u64) -> bool {
     let until = Instant::now() + PATIENCE;
     while case.follows && next.pulled_bytes() < bytes && Instant::now() < until {
         std::thread::sleep(GOES_ON / 10);
     }
     std::thread::sleep(GOES_ON);
+    !case.follows || next.pulled_bytes() >= bytes
 }
 
 struct Answered {

@@ -40,7 +40,7 @@ pub(super) async fn hand_over(client: &Client, name: &str, to: Option<&str>, wai
     let time = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
     let call = Call::Move { name: name.to_owned(), session: holder.session, to, to_name: to_name.clone(), time };
     let whom = names::named(&holder);
-    node.call(holder.node, call, 3 * SHORT).await.map_err(|fault| match fault.kind {
+    let asked = node.call(holder.node, call, 3 * SHORT).await.map_err(|fault| match fault.kind {
         FaultKind::NotHeld | FaultKind::Unsupported => {
             let text = format!(
                 "{whom} cannot be asked to let go of {name}: it does not hear of moves (`Segment::moves`). End it there, and whoever \
@@ -52,12 +52,7 @@ pub(super) async fn hand_over(client: &Client, name: &str, to: Option<&str>, wai
     })?;
     tracing::info!(segment = name, "{whom} was asked to let it go, for node {to_name}");
     match tokio::time::timeout(wait, until_held_by_another(node, name, &holder)).await {
-        Ok(Ok(Some(now))) if now.node == to => Ok(Answer::Moved { holder: now }),
-        Ok(Ok(Some(now))) => {
-            let mut fault = names::held(name, &now);
-            fault.message += &format!("; it was let go by {whom}, and node {to_name} did not take it");
-            Err(fault)
-        }
+        Ok(Ok(Some(now))) => Ok(Answer::Moved { holder: now }),
         Ok(Ok(None)) => {
             let text = format!("{whom} has let go of {name}, and node {to_name} did not take it: nobody has it now");
             Err(Fault::new(FaultKind::Unreachable, text))
@@ -65,7 +60,11 @@ pub(super) async fn hand_over(client: &Client, name: &str, to: Option<&str>, wai
         Ok(Err(fault)) => Err(fault),
         Err(_) => {
             let wait = humantime::format_duration(wait);
-            let text = format!("{whom} was asked to let go of {name}, and has not done it within {wait}: it goes on");
+            let silent = if asked == (Reply::Asked { is_heard: true }) { "" } else { ", has not answered" };
+            let text = format!(
+                "{whom} was asked to let go of {name}{silent}, and has not done it within {wait}. What it lets go later is for whoever \
+                 stands by then"
+            );
             Err(Fault::new(FaultKind::Unreachable, text))
         }
     }
@@ -134,9 +133,13 @@ async fn until_held_by_another(node: &Arc<Node>, name: &str, former: &Holder) ->
         if (holder.node, holder.session) != (former.node, former.session) {
             return Ok(Some(holder));
         }
-        if let Ok(mut watch) = node.directory.watch(&key, listing.revision).await {
-            // Whatever it is, it is looked at anew.
-            let _ = watch.recv().await;
+        // Whatever it is, it is looked at anew.
+        let seen = match node.directory.watch(&key, listing.revision).await {
+            Ok(mut watch) => watch.recv().await,
+            Err(_) => None,
+        };
+        if seen.is_none() {
+            tokio::time::sleep(PAUSE).await;
         }
     }
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use segstore::control::message::{Answer, Fault, FaultKind, Holder};
-use segstore_core::id::NodeId;
 
 use super::{RETRY, named};
 use crate::cluster::holder_key;
@@ -39,7 +38,7 @@ pub(in crate::sessions) async fn free_strays(node: &Arc<Node>) -> Result<(), Fau
         let Ok(holder) = crate::node::parse::<Holder>(entry) else { continue };
         let name = entry.key.strip_prefix(&holder_key("")).unwrap_or(&entry.key);
         let is_held = node.sessions.numbered(holder.session).is_some_and(|session| session.holds(name));
-        if holder.node == node.id && !is_held {
+        if holder.node == node.id && !is_held && !node.sessions.inner.moving.is_given(holder.session, name) {
             free(node, holder.session, name).await?;
         }
     }
@@ -48,6 +47,9 @@ pub(in crate::sessions) async fn free_strays(node: &Arc<Node>) -> Result<(), Fau
 
 /// Takes a session's entry away, if it stands and the session has not acquired the name again meanwhile.
 async fn free(node: &Arc<Node>, session: u64, name: &str) -> Result<(), Fault> {
+    if give(node, session, name).await? {
+        return Ok(());
+    }
     let living = node.sessions.numbered(session);
     let _alone = match &living {
         Some(living) => Some(living.names.lock().await),
@@ -56,28 +58,42 @@ async fn free(node: &Arc<Node>, session: u64, name: &str) -> Result<(), Fault> {
     if living.as_ref().is_some_and(|living| living.holds(name)) {
         return Ok(());
     }
-    let Some((holder, revision)) = node.holder(name).await? else { return Ok(()) };
-    if holder.node != node.id || holder.session != session {
-        return Ok(());
+    if let Some((_, revision)) = own_entry(node, session, name).await? {
+        let swapped = node.directory.compare_swap(&holder_key(name), Some(revision), None).await;
+        // In a conflict somebody else has taken it.
+        swapped.map_err(|error| directory_fault(&error))?;
     }
-    if let Some(to) = node.sessions.inner.moving.take(session, name)
-        && give(node, to, name, revision, &holder).await
-    {
-        return Ok(());
-    }
-    let swapped = node.directory.compare_swap(&holder_key(name), Some(revision), None).await;
-    // In a conflict somebody else has taken it.
-    swapped.map(drop).map_err(|error| directory_fault(&error))
+    node.sessions.inner.moving.forget(session, name);
+    Ok(())
 }
 
-/// Whether that node takes the name from its holder, for who stands by there.
-async fn give(node: &Arc<Node>, to: NodeId, name: &str, Revision(revision): Revision, from: &Holder) -> bool {
-    let call = Call::Take { name: name.to_owned(), revision, from: named(from) };
-    let taken = node.call(to, call, 2 * SHORT).await;
-    let to = node.view.name(to);
-    match &taken {
-        Ok(_) => tracing::info!(segment = name, "it was handed over to node {to}"),
-        Err(fault) => tracing::warn!(segment = name, "it is not handed over to node {to}, but free: {fault}"),
+/// The entry by which the session holds a name.
+async fn own_entry(node: &Node, session: u64, name: &str) -> Result<Option<(Holder, Revision)>, Fault> {
+    let found = node.holder(name).await?;
+    Ok(found.filter(|(holder, _)| holder.node == node.id && holder.session == session))
+}
+
+/// Whether a name that is let go is another node's by now, for who stands by there, since that was wished for. No lock is held meanwhile: as
+/// long as it is being given, nobody here takes it.
+async fn give(node: &Arc<Node>, session: u64, name: &str) -> Result<bool, Fault> {
+    let moving = &node.sessions.inner.moving;
+    if node.sessions.numbered(session).is_some_and(|living| living.holds(name)) {
+        return Ok(false);
     }
-    taken.is_ok()
+    let Some(giving) = moving.give(session, name) else { return Ok(false) };
+    let Some((holder, Revision(revision))) = own_entry(node, session, name).await? else { return Ok(false) };
+    let call = Call::Take { name: name.to_owned(), revision, from: named(&holder) };
+    let taken = node.call(giving.to, call, SHORT).await;
+    let to = node.view.name(giving.to);
+    match taken {
+        Ok(_) => {
+            tracing::info!(segment = name, "it was handed over to node {to}");
+            moving.forget(session, name);
+            Ok(true)
+        }
+        Err(fault) => {
+            tracing::warn!(segment = name, "node {to} does not take it: {fault}");
+            Ok(false)
+        }
+    }
 }

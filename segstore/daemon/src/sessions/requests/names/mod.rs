@@ -43,7 +43,7 @@ pub(super) async fn acquire(client: &Client, name: &str, wait: Option<u64>, forc
     loop {
         // In a task of its own: a connection that closes meanwhile must not leave an entry that nobody knows of.
         let (asker, wanted) = (client.clone(), name.to_owned());
-        let right = match gift.take() {
+        let right = match gift.take().filter(|gift: &Gift| !gift.taken.is_closed()) {
             Some(gift) => Right::Gift(gift),
             None if force => Right::Force,
             None => Right::Free,
@@ -192,6 +192,10 @@ async fn attempt(
         let holder: Holder = crate::node::parse(entry)?;
         let is_own = holder.node == node.id;
         let is_this = is_own && holder.session == session.number;
+        if is_own && node.sessions.inner.moving.is_given(holder.session, name) {
+            // In a moment it is another node's, or free.
+            return Ok(Err(Box::new(holder)));
+        }
         if is_this && entry.lease == Some(lease) {
             return Ok(Ok(entry.revision));
         }
