@@ -287,7 +287,7 @@ pub(crate) struct Run {
 
 #[derive(Args, Debug)]
 pub(crate) struct Perf {
-    /// What to measure [default: all that can be in this cluster; with --dev everything but failover]
+    /// What to measure [default: all that can be in this cluster; with --dev everything but failover and many]
     #[arg(value_enum)]
     pub(crate) what: Vec<Measure>,
     /// With daemons of its own on this machine, which go again, not the node's cluster: over shared memory, over TCP, and over RDMA
@@ -324,6 +324,9 @@ pub(crate) enum Measure {
     /// From the death of an owner's process, or of its node, to the first checkpoint of another one, in parts: with --dev; five
     /// minutes, and only when it is asked for
     Failover,
+    /// A thousand segments on ten nodes: how long until all of a dead node's are open elsewhere, what they take of memory, how often idle
+    /// nodes wake: with --dev, and only when it is asked for
+    Many,
 }
 
 #[derive(Subcommand, Debug)]

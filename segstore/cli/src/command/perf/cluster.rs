@@ -9,7 +9,24 @@ use crate::arguments::Up;
 use crate::dev::{self, Started};
 use crate::exit::Failure;
 
-/// Three daemons, which end with this.
+/// What it is like.
+pub(super) struct Shape {
+    pub(super) nodes: usize,
+    pub(super) over: Over,
+    pub(super) memory: &'static str,
+    pub(super) on_disk: bool,
+    /// After how long a silent node counts as dead.
+    pub(super) lease: Option<&'static str>,
+}
+
+impl Shape {
+    /// Three nodes with so much memory each.
+    pub(super) fn new(over: Over, memory: &'static str) -> Self {
+        Self { nodes: 3, over, memory, on_disk: false, lease: None }
+    }
+}
+
+/// Daemons, which end with this.
 pub(super) struct Cluster {
     dir: PathBuf,
     up: Up,
@@ -17,20 +34,19 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    pub(super) fn start(over: Over, memory: &str, on_disk: bool) -> Result<Self, Failure> {
-        Self::start_with(over, memory, on_disk, None)
+    pub(super) fn start(over: Over, memory: &'static str) -> Result<Self, Failure> {
+        Self::of(&Shape::new(over, memory))
     }
 
-    /// With nodes that count as dead after that.
-    pub(super) fn start_with(over: Over, memory: &str, on_disk: bool, lease: Option<&str>) -> Result<Self, Failure> {
+    pub(super) fn of(shape: &Shape) -> Result<Self, Failure> {
         let dir = place();
         let up = Up {
-            nodes: 3,
+            nodes: shape.nodes,
             dir: dir.clone(),
-            memory: Some(memory.to_owned()),
-            transport: Some(over.name().to_owned()),
-            node_lease: lease.map(str::to_owned),
-            on_disk,
+            memory: Some(shape.memory.to_owned()),
+            transport: Some(shape.over.name().to_owned()),
+            node_lease: shape.lease.map(str::to_owned),
+            on_disk: shape.on_disk,
         };
         // Also what comes up in part goes again.
         let mut cluster = Self { up, dir, daemons: Vec::new() };

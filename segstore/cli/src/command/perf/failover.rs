@@ -1,24 +1,21 @@
 //! `segctl perf --dev failover`: from the death of an owner to the first checkpoint of the next one, in parts.
 
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::path::Path;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use nix::sys::prctl;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use segstore::{CreateOptions, OpenOptions, Segment, Session, Times};
 use segstore_bench::{Over, fabric};
 use serde::Serialize;
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, Shape};
+use super::owner::{self, Owner};
 use super::{MIB, Report, failure};
-use crate::exit::{self, Failure};
+use crate::exit::Failure;
 use crate::output::{line, progress, table, units};
 
 /// The owner's process is started as this: no command that anybody types.
-const OWN: &str = "__own";
+pub(super) const OWN: &str = "__own";
 const NAME: &str = "perf/failover";
 /// Where the owner is, and where the one replica.
 const OWNER: &str = "n2";
@@ -90,7 +87,7 @@ struct Parts {
 
 pub(super) fn measure(report: &mut Report) -> Result<(), Failure> {
     for over in [Over::Shm, Over::Tcp] {
-        let mut cluster = Cluster::start_with(over, "3GiB", false, Some(LEASE))?;
+        let mut cluster = Cluster::of(&Shape { lease: Some(LEASE), ..Shape::new(over, "3GiB") })?;
         for case in cases(over) {
             let sizes = if case.dies == Dies::Process { &SIZES[..1] } else { &SIZES[..] };
             for &bytes in sizes {
@@ -138,7 +135,7 @@ impl Case {
 
 /// One owner dies, another takes over.
 fn round(cluster: &mut Cluster, case: Case, bytes: u64) -> Result<Parts, Failure> {
-    let owner = Owner::start(&cluster.socket(OWNER), bytes)?;
+    let owner = Owner::start(OWN, &cluster.socket(OWNER), &[bytes.to_string()])?;
     let next = Session::connect_to(cluster.socket(if case.is_warm { REPLICA } else { OTHER }))?;
     let how = OpenOptions::new().stand_by(Some(PATIENCE)).follow(case.follows).timeout(PATIENCE);
     let parts = std::thread::scope(|scope| {
@@ -202,58 +199,10 @@ fn answer(next: &Session, how: &OpenOptions) -> Result<Answered, Failure> {
     Ok(Answered { times: segment.takeover_times(), opened, answered: Instant::now(), segment })
 }
 
-/// The process that dies.
-struct Owner(Child);
-
-impl Owner {
-    /// Starts it, and waits until it has made a checkpoint of all of it.
-    fn start(socket: &Path, bytes: u64) -> Result<Self, Failure> {
-        let saying = |error: std::io::Error| Failure::Unwell(format!("starting an owner: {error}"));
-        let own = std::env::current_exe().map_err(saying)?;
-        let mut owner = Command::new(own);
-        owner.arg(OWN).arg(socket).arg(bytes.to_string()).stdout(Stdio::piped());
-        let mut owner = Self(owner.spawn().map_err(saying)?);
-        let mut said = String::new();
-        let out = owner.0.stdout.take();
-        out.map_or(Ok(0), |out| BufReader::new(out).read_line(&mut said)).map_err(saying)?;
-        if said.is_empty() {
-            return Err(Failure::Unwell("an owner that was to be measured has ended".into()));
-        }
-        Ok(owner)
-    }
-
-    /// Kills it, and with it a daemon; gives when.
-    fn kill(mut self, daemon: Option<i32>) -> Instant {
-        if let Some(daemon) = daemon {
-            let _ = kill(Pid::from_raw(daemon), Signal::SIGKILL);
-        }
-        let died = Instant::now();
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-        died
-    }
-}
-
-impl Drop for Owner {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// What this process is, if it is the owner.
-pub(crate) fn stage() -> Option<ExitCode> {
-    let mut arguments = std::env::args_os().skip(1);
-    (arguments.next()? == OWN).then_some(())?;
-    let socket = PathBuf::from(arguments.next()?);
-    let bytes = arguments.next()?.to_str()?.parse().ok()?;
-    Some(exit::of(false, own(&socket, bytes).map(|()| ExitCode::SUCCESS)))
-}
-
 /// Makes a checkpoint of one block after the other, for as long as it lives.
-fn own(socket: &Path, bytes: usize) -> Result<(), Failure> {
-    let preparing = |error: nix::errno::Errno| Failure::Unwell(format!("preparing to be killed: {error}"));
-    prctl::set_pdeathsig(Signal::SIGKILL).map_err(preparing)?;
+pub(super) fn own(socket: &Path, arguments: &[String]) -> Result<ExitCode, Failure> {
+    let wrong = || Failure::Usage("how many bytes?".into());
+    let bytes: usize = arguments.first().and_then(|text| text.parse().ok()).ok_or_else(wrong)?;
     let session = Session::connect_to(socket)?;
     let on_replica = format!("node={REPLICA}").parse().map_err(Failure::Unwell)?;
     let make = CreateOptions::new(bytes as u64).replicas(1).require(on_replica);
@@ -264,14 +213,13 @@ fn own(socket: &Path, bytes: usize) -> Result<(), Failure> {
         segment.bytes_mut(..)?.fill(1);
     }
     segment.checkpoint()?;
-    let mut out = std::io::stdout();
-    let _ = out.write_all(b"it owns\n").and_then(|()| out.flush());
+    owner::ready();
     for at in (0..bytes).step_by(segment.block_size()).cycle() {
         segment.write(at, &[at.to_le_bytes()[0] | 1])?;
         segment.checkpoint()?;
         std::thread::sleep(Duration::from_millis(1));
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 impl Parts {

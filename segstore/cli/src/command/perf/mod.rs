@@ -3,6 +3,8 @@
 mod cluster;
 mod fabric;
 mod failover;
+mod many;
+mod owner;
 mod processor;
 
 use std::sync::Mutex;
@@ -19,9 +21,10 @@ use super::Context;
 use crate::arguments::{Measure, Perf};
 use crate::exit::Failure;
 use crate::output::{json, line, progress, table};
-use cluster::Cluster;
+use cluster::{Cluster, Shape};
 use failover::Failover;
-pub(crate) use failover::stage;
+use many::Many;
+pub(crate) use owner::stage;
 use processor::Daemon;
 
 const MIB: u64 = 1 << 20;
@@ -43,7 +46,9 @@ pub(crate) fn run(context: &Context, perf: &Perf) -> Result<(), Failure> {
     };
     let wanted = if perf.what.is_empty() { default } else { &perf.what };
     let mut report = Report { as_json: context.json, ..Report::default() };
-    for (what, name) in [(Measure::Size, "size"), (Measure::Cpu, "cpu"), (Measure::Failover, "failover")] {
+    for (what, name) in
+        [(Measure::Size, "size"), (Measure::Cpu, "cpu"), (Measure::Failover, "failover"), (Measure::Many, "many")]
+    {
         if wanted.contains(&what) && !perf.dev {
             return Err(Failure::Usage(format!("{name} is measured with daemons of its own only: add --dev")));
         }
@@ -67,10 +72,11 @@ fn measure(context: &Context, report: &mut Report, what: Measure, on_own: bool) 
         (Measure::Size, _) => sizes(report),
         (Measure::Cpu, _) => Over::here().into_iter().try_for_each(|over| processor::measure(report, over)),
         (Measure::Failover, _) => failover::measure(report),
+        (Measure::Many, _) => many::measure(report),
         (Measure::Checkpoint, false) => checkpoint(report, &context.session()?, None),
         (Measure::Load, false) => load(report, &context.session()?, None),
         (Measure::Memory, false) => memory(report, &context.session()?),
-        (Measure::Memory, true) => memory(report, &Cluster::start(Over::Shm, "1GiB", false)?.session()?),
+        (Measure::Memory, true) => memory(report, &Cluster::start(Over::Shm, "1GiB")?.session()?),
         (Measure::Checkpoint, true) => on_each(report, checkpoint),
         (Measure::Load, true) => on_each(report, load),
     }
@@ -85,6 +91,7 @@ struct Report {
     fabric: Option<Between>,
     daemons: Vec<Daemon>,
     failovers: Vec<Failover>,
+    many: Option<Many>,
     /// Multiples of the segment.
     memory: Option<Memory>,
     /// What does not fit here.
@@ -142,7 +149,8 @@ impl Report {
             && self.memory.is_none()
             && self.fabric.is_none()
             && self.daemons.is_empty()
-            && self.failovers.is_empty();
+            && self.failovers.is_empty()
+            && self.many.is_none();
         let skipped = self.skipped.first().map(|skipped| format!("{}: {}", skipped.name, skipped.why));
         if self.as_json {
             json(&self);
@@ -238,7 +246,7 @@ fn memory(report: &mut Report, session: &Session) -> Result<(), Failure> {
 
 /// One told block in a small and in a large segment, which is too large for most machines' tmpfs.
 fn sizes(report: &mut Report) -> Result<(), Failure> {
-    let cluster = Cluster::start(Over::Shm, "17GiB", true)?;
+    let cluster = Cluster::of(&Shape { on_disk: true, ..Shape::new(Over::Shm, "17GiB") })?;
     let session = cluster.session()?;
     let (bench, session) = (&bench(Bench::new())?, &session);
     let row = |size: &str, capacity| -> (String, Measured<'_>) {
@@ -254,7 +262,7 @@ fn on_each(
     measure: fn(&mut Report, &Session, Option<Over>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     for over in Over::here() {
-        let cluster = Cluster::start(over, "3GiB", false)?;
+        let cluster = Cluster::start(over, "3GiB")?;
         measure(report, &cluster.session()?, Some(over))?;
     }
     Ok(())

@@ -19,7 +19,7 @@ pub(super) struct Daemon {
 }
 
 pub(super) fn measure(report: &mut Report, over: Over) -> Result<(), Failure> {
-    let cluster = Cluster::start(over, "256MiB", false)?;
+    let cluster = Cluster::start(over, "256MiB")?;
     let name = format!("a replica's daemon, {}", over.name());
     let spinner = progress::spinner(&name);
     let measured = processor::measure(&cluster.session()?, CHECKPOINTS, |node| cluster.process(node));
