@@ -5,7 +5,9 @@ use std::fs::{DirBuilder, File};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+#[cfg(feature = "etcd")]
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,7 +38,8 @@ type Namesake = watch::Receiver<Option<NodeEntry>>;
 
 /// Runs until it is asked to stop.
 pub(crate) fn run(config: Config) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    // One thread: with two each wakes the other, and what is slow is not done by either.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let ended = runtime.block_on(serve(config));
     // What blocks in the background does not keep the process.
     runtime.shutdown_timeout(Duration::from_millis(200));

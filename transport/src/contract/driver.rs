@@ -43,6 +43,9 @@ pub trait DomainDriver: Send + Sync {
     fn sleep(&self, limit: Duration) {
         std::thread::sleep(limit.min(Duration::from_micros(100)));
     }
+
+    /// Ends a sleep that lasts, and keeps the next one short.
+    fn wake(&self) {}
 }
 
 /// A registration. Dropping it ends it.

@@ -2,9 +2,15 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::{Domain, Error, Result, Wait, pin_thread};
 use crate::sync::{AtomicBool, Ordering};
+
+/// The longest single sleep: whatever a server has to do wakes it.
+const NAP: Duration = Duration::from_secs(1);
+/// Between two attempts to wake a thread that is to stop.
+const STOPPING: Duration = Duration::from_micros(50);
 
 /// How to run a [`Server`].
 #[derive(Clone, Debug)]
@@ -25,6 +31,7 @@ impl Default for ServerOptions {
 
 /// Threads that call `progress` until it is dropped.
 pub struct Server {
+    domain: Domain,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<Result<()>>>,
 }
@@ -35,7 +42,7 @@ impl Server {
     /// # Errors
     /// `Exhausted` or `System` when a thread cannot be started.
     pub fn start(domain: &Domain, options: &ServerOptions) -> Result<Server> {
-        let mut server = Server { stop: Arc::new(AtomicBool::new(false)), threads: Vec::new() };
+        let mut server = Server { domain: domain.clone(), stop: Arc::new(AtomicBool::new(false)), threads: Vec::new() };
         let cpus = if options.cpus.is_empty() { vec![None] } else { options.cpus.iter().copied().map(Some).collect() };
         for (index, cpu) in cpus.into_iter().enumerate() {
             let (domain, stop, wait) = (domain.clone(), server.stop.clone(), options.wait);
@@ -59,8 +66,14 @@ impl Server {
 
     fn join(&mut self) -> Result<()> {
         self.stop.store(true, Ordering::Release);
-        let ends =
-            self.threads.drain(..).map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        let ends = self.threads.drain(..).map(|thread| {
+            // One at a time: a wake ends one sleep.
+            while !thread.is_finished() {
+                self.domain.driver().wake();
+                std::thread::sleep(STOPPING);
+            }
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
         ends.collect()
     }
 }
@@ -81,7 +94,7 @@ fn serve(domain: &Domain, stop: &AtomicBool, wait: Wait) -> Result<()> {
             }
             domain.progress().map(|done| (done > 0).then_some(done)).transpose()
         };
-        wait.until(None, look, |limit| domain.driver().sleep(limit)).transpose()?;
+        wait.until_within(NAP, None, look, |limit| domain.driver().sleep(limit)).transpose()?;
         if stop.load(Ordering::Acquire) {
             return Ok(());
         }

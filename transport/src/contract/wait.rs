@@ -40,6 +40,17 @@ impl Wait {
     pub fn until<T>(
         self,
         deadline: Option<Instant>,
+        look: impl FnMut() -> Option<T>,
+        sleep: impl FnMut(Duration),
+    ) -> Option<T> {
+        self.until_within(NAP, deadline, look, sleep)
+    }
+
+    /// The same, sleeping for longer at a time where nothing can be missed.
+    pub(crate) fn until_within<T>(
+        self,
+        nap: Duration,
+        deadline: Option<Instant>,
         mut look: impl FnMut() -> Option<T>,
         mut sleep: impl FnMut(Duration),
     ) -> Option<T> {
@@ -50,7 +61,7 @@ impl Wait {
         let mut yielded = started;
         loop {
             let now = Instant::now();
-            let left = deadline.map_or(NAP, |end| end.saturating_duration_since(now));
+            let left = deadline.map_or(nap, |end| end.saturating_duration_since(now));
             if left.is_zero() {
                 return look();
             }
@@ -60,7 +71,7 @@ impl Wait {
                 Wait::Event => false,
             };
             if !spinning {
-                sleep(left.min(NAP));
+                sleep(left.min(nap));
             } else if self != Wait::Busy && now - yielded > TURN {
                 // Whom this waits for may want this very core.
                 std::thread::yield_now();

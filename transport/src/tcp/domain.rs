@@ -101,4 +101,8 @@ impl DomainDriver for TcpDomain {
     fn sleep(&self, limit: Duration) {
         self.hub.sleep(limit);
     }
+
+    fn wake(&self) {
+        self.hub.wake();
+    }
 }

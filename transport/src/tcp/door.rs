@@ -66,6 +66,11 @@ impl Door {
         Door { listener, identity, patience, hall: Mutex::new(hall), busy: AtomicBool::new(false) }
     }
 
+    /// Whether somebody stands at the door, or is to be let in later.
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Acquire)
+    }
+
     pub(super) fn address(&self) -> Option<SocketAddr> {
         self.listener.local_addr().ok()
     }

@@ -27,6 +27,8 @@ const WAKE: u64 = 1;
 pub(super) const FIRST: u64 = 2;
 /// After so much work (turns, and KiB) the system is asked for others, however busy the ones at hand are.
 const ASK: u64 = 64;
+/// How often to look whether somebody at the door has been silent for too long.
+const TICK: Duration = Duration::from_millis(10);
 
 pub(super) struct Hub {
     epoll: Epoll,
@@ -84,8 +86,13 @@ impl Hub {
         self.queue.add(admission);
         self.called.store(true, Ordering::SeqCst);
         if self.sleepers.load(Ordering::SeqCst) > 0 {
-            let _ = self.wake.write(1); // Full means that it is awake.
+            self.wake();
         }
+    }
+
+    /// Ends a sleep, or the next one.
+    pub(super) fn wake(&self) {
+        let _ = self.wake.write(1); // Full means that it is awake.
     }
 
     /// One turn for every connection in the queue; gives how much was done.
@@ -104,6 +111,7 @@ impl Hub {
 
     /// Sleeps until something happens, at most `limit`.
     pub(super) fn sleep(&self, limit: Duration) {
+        let limit = if self.door.as_ref().is_some_and(Door::is_busy) { limit.min(TICK) } else { limit };
         // Rounded up, so that a short limit does not become a spin.
         let limit = EpollTimeout::try_from(limit + Duration::from_micros(999)).unwrap_or(EpollTimeout::MAX);
         self.sleepers.fetch_add(1, Ordering::SeqCst);

@@ -13,6 +13,7 @@ use segstore::control::message::{Fault, FaultKind};
 use segstore_core::id::NodeId;
 use tonic::Request;
 
+#[cfg(feature = "etcd")]
 pub(crate) use channel::causes;
 pub use channel::{Channels, describe, was_not_sent};
 use message::{Call, Reply};

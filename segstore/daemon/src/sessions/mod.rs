@@ -50,9 +50,17 @@ pub struct Sessions {
 struct Inner {
     by_token: Mutex<HashMap<String, Arc<Session>>>,
     file: PathBuf,
+    /// Whoever writes the file does so alone.
+    writing: Mutex<()>,
     seats: Arc<Seats>,
     standbys: Standbys,
     moving: Moving,
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Session>>> {
+        self.by_token.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Sessions {
@@ -66,12 +74,12 @@ impl Sessions {
             (kept.token, session)
         });
         let by_token = Mutex::new(former.collect());
-        let (seats, standbys, moving) = Default::default();
-        Self { inner: Arc::new(Inner { by_token, file, seats, standbys, moving }) }
+        let (writing, seats, standbys, moving) = Default::default();
+        Self { inner: Arc::new(Inner { by_token, file, writing, seats, standbys, moving }) }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Session>>> {
-        self.inner.by_token.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 
     /// A new session, or the one that `token` joins.
@@ -152,12 +160,19 @@ impl Sessions {
         Ok(!is_new)
     }
 
-    /// Writes down which sessions hold something.
-    fn keep(&self) {
-        let sessions = self.lock();
-        let holding: Vec<_> =
-            sessions.values().map(|session| kept::Kept::of(session)).filter(|kept| !kept.holding.is_empty()).collect();
-        kept::write(&self.inner.file, &holding);
+    /// Writes down which sessions hold something. The runtime's thread does not wait for the disk.
+    async fn keep(&self) {
+        let inner = self.inner.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            let _alone = inner.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            let sessions: Vec<_> = inner.lock().values().cloned().collect();
+            let all = sessions.iter().map(|session| kept::Kept::of(session));
+            let holding: Vec<_> = all.filter(|kept| !kept.holding.is_empty()).collect();
+            kept::write(&inner.file, &holding);
+        });
+        if let Err(error) = written.await {
+            tracing::error!("writing down which sessions hold something: {error}");
+        }
     }
 
     /// Ends sessions of a former life whose processes do not come back in time; from then on frees what nobody holds, until the
@@ -247,7 +262,7 @@ impl Sessions {
                 break;
             }
         }
-        self.keep();
+        self.keep().await;
     }
 }
 

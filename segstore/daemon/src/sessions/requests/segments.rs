@@ -244,7 +244,7 @@ pub(super) async fn swap(
         Ok(version) => {
             if changes_owner {
                 client.session.claimed(name, new.record().ownership());
-                node.sessions.keep();
+                node.sessions.keep().await;
             }
             Ok(Answer::Swapped { version })
         }

@@ -13,12 +13,15 @@ use crate::sessions::requests::Client;
 
 /// Holds the name no longer.
 pub(in crate::sessions) async fn release(client: &Client, name: &str) -> Result<Answer, Fault> {
-    if client.session.let_go(name) {
-        client.node.sessions.keep();
-    }
+    let is_new = client.session.let_go(name);
     // In a task of its own: it goes on when the client does not wait for it, and until the directory has heard of it.
     let (node, number, name) = (client.node.clone(), client.session.number, name.to_owned());
-    let freed = tokio::spawn(async move { free_at_last(&node, number, &name).await });
+    let freed = tokio::spawn(async move {
+        if is_new {
+            node.sessions.keep().await;
+        }
+        free_at_last(&node, number, &name).await;
+    });
     freed.await.map(|()| Answer::Done).map_err(|error| Fault::new(FaultKind::Internal, error.to_string()))
 }
 

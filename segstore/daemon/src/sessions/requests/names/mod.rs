@@ -158,7 +158,7 @@ async fn take_by(client: &Client, name: &str, right: &Right) -> Result<Result<(b
     client.session.hold(name);
     let attempted = attempt(&client.node, &client.session, client.credentials.pid, name, right).await;
     if matches!(attempted, Ok(Ok(_))) {
-        client.node.sessions.keep();
+        client.node.sessions.keep().await;
     } else if !held_before {
         client.session.let_go(name);
     }
