@@ -6,6 +6,7 @@ mod failover;
 mod many;
 mod owner;
 mod processor;
+mod repair;
 
 use std::sync::Mutex;
 
@@ -26,6 +27,7 @@ use failover::Failover;
 use many::Many;
 pub(crate) use owner::stage;
 use processor::Daemon;
+use repair::Repair;
 
 const MIB: u64 = 1 << 20;
 /// Bytes that are loaded.
@@ -46,9 +48,13 @@ pub(crate) fn run(context: &Context, perf: &Perf) -> Result<(), Failure> {
     };
     let wanted = if perf.what.is_empty() { default } else { &perf.what };
     let mut report = Report { as_json: context.json, ..Report::default() };
-    for (what, name) in
-        [(Measure::Size, "size"), (Measure::Cpu, "cpu"), (Measure::Failover, "failover"), (Measure::Many, "many")]
-    {
+    for (what, name) in [
+        (Measure::Size, "size"),
+        (Measure::Cpu, "cpu"),
+        (Measure::Failover, "failover"),
+        (Measure::Many, "many"),
+        (Measure::Repair, "repair"),
+    ] {
         if wanted.contains(&what) && !perf.dev {
             return Err(Failure::Usage(format!("{name} is measured with daemons of its own only: add --dev")));
         }
@@ -73,6 +79,7 @@ fn measure(context: &Context, report: &mut Report, what: Measure, on_own: bool) 
         (Measure::Cpu, _) => Over::here().into_iter().try_for_each(|over| processor::measure(report, over)),
         (Measure::Failover, _) => failover::measure(report),
         (Measure::Many, _) => many::measure(report),
+        (Measure::Repair, _) => repair::measure(report),
         (Measure::Checkpoint, false) => checkpoint(report, &context.session()?, None),
         (Measure::Load, false) => load(report, &context.session()?, None),
         (Measure::Memory, false) => memory(report, &context.session()?),
@@ -92,6 +99,7 @@ struct Report {
     daemons: Vec<Daemon>,
     failovers: Vec<Failover>,
     many: Option<Many>,
+    repairs: Vec<Repair>,
     /// Multiples of the segment.
     memory: Option<Memory>,
     /// What does not fit here.
@@ -150,7 +158,8 @@ impl Report {
             && self.fabric.is_none()
             && self.daemons.is_empty()
             && self.failovers.is_empty()
-            && self.many.is_none();
+            && self.many.is_none()
+            && self.repairs.is_empty();
         let skipped = self.skipped.first().map(|skipped| format!("{}: {}", skipped.name, skipped.why));
         if self.as_json {
             json(&self);
