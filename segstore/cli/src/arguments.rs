@@ -95,7 +95,8 @@ pub(crate) enum Command {
     ///
     /// The application is told, makes its last checkpoint, and lets the segment go when it is ready to: then it goes to whoever stands by on
     /// that node, who starts from exactly that checkpoint; to somebody else only if that one has gone by then. What `segctl run` runs gets TERM and its time to end. Where
-    /// nobody stands by, or the application cannot be told, nothing changes, and it says so. When the time is over, the application goes on.
+    /// nobody stands by, or the application cannot be told, nothing changes, and it says so. What it lets go when the time is over is for
+    /// whoever stands by then.
     Move {
         /// The segment
         name: String,
