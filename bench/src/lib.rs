@@ -18,7 +18,7 @@ pub mod stream;
 mod turns;
 
 pub use moves::Over;
-pub use percentiles::Percentiles;
+pub use percentiles::{Percentiles, median};
 pub use second::{Role, Second};
 pub use turns::{Bench, Row, Taken, Way};
 

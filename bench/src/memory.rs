@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nix::unistd::getpid;
 use segstore::{CreateOptions, OpenOptions, Session};
 use serde::Serialize;
 
@@ -24,7 +25,7 @@ pub struct Memory {
 /// What the cluster says: no room, too few nodes.
 pub fn measure(session: &Session, length: u64) -> Result<Memory> {
     let name = format!("perf/memory-{}", std::process::id());
-    let (own, kept) = (own()?, kept(session)?);
+    let (own, kept) = (own(getpid().as_raw())?, kept(session)?);
     let how = OpenOptions::new().timeout(Duration::from_secs(120));
     let mut segment = session.open_or_create(&name, &CreateOptions::new(length), &how)?;
     segment.set_len(segment.capacity())?;
@@ -43,7 +44,7 @@ pub fn measure(session: &Session, length: u64) -> Result<Memory> {
 fn own_and_kept(session: &Session, length: u64, own_before: u64, kept_before: u64) -> Result<Memory> {
     #[expect(clippy::cast_precision_loss, reason = "a ratio")]
     let of_segment = |bytes: u64| bytes as f64 / length as f64;
-    let owner = of_segment(own()?.saturating_sub(own_before));
+    let owner = of_segment(own(getpid().as_raw())?.saturating_sub(own_before));
     // What a node tells of itself arrives a moment later.
     let until = std::time::Instant::now() + Duration::from_secs(10);
     loop {
@@ -58,12 +59,15 @@ fn own_and_kept(session: &Session, length: u64, own_before: u64, kept_before: u6
     }
 }
 
-/// Bytes in memory that this process shares with nobody.
-fn own() -> Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
+/// Bytes in memory that a process shares with nobody.
+///
+/// # Errors
+/// There is no such process.
+pub fn own(pid: i32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
     let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
-    Ok(kib.ok_or("/proc/self/status says nothing of RssAnon")? << 10)
+    Ok(kib.ok_or_else(|| format!("/proc/{pid}/status says nothing of RssAnon"))? << 10)
 }
 
 /// Bytes that all nodes keep for replicas.

@@ -32,7 +32,8 @@ fn rank(sorted: &[u64], thousandths: usize) -> f64 {
 }
 
 /// The middle value; not a number if there is none.
-pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+#[must_use]
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

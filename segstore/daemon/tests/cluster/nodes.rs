@@ -7,7 +7,7 @@ use segstore::control::message::Request;
 use segstore::{BelowMinimum, CreateOptions, Error, OpenOptions, Session};
 
 use super::harness::{Cluster, WATCHDOG, until};
-use super::roles::{STATE, check_state, elsewhere, opened_empty, write, write_state};
+use super::roles::{STATE, check_state, elsewhere, opened, opened_empty, options, write, write_state};
 
 #[test]
 fn a_daemon_that_is_restarted_keeps_its_replica_in_sync() {
@@ -29,8 +29,7 @@ fn a_daemon_that_is_restarted_keeps_its_replica_in_sync() {
 fn the_owners_own_daemon_can_be_restarted() {
     let mut cluster = Cluster::start(3, &[]);
     let session = cluster.session(0);
-    let mut segment = opened_empty(&session);
-    write(&mut segment, 1);
+    let mut segment = opened(&session, &options());
     cluster.restart(0);
     for n in 2..100 {
         write(&mut segment, n);

@@ -7,18 +7,23 @@ use std::time::{Duration, Instant};
 use segstore::{BelowMinimum, CreateOptions, Error, OpenOptions, Segment, Session};
 
 use super::harness::{Cluster, WATCHDOG, until};
-use super::roles::{OVER_TCP, STATE, check_state, elsewhere, opened_empty, options, write, write_state};
+use super::roles::{OVER_TCP, STATE, check_state, elsewhere, opened, opened_empty, options, write, write_state};
+
+/// Kills the daemon of a replica in sync that is not beside the owner; gives its node.
+fn kill_a_replica(cluster: &mut Cluster, session: &Session) -> usize {
+    let status = session.status("s").unwrap();
+    let victim = status.replicas.iter().find(|replica| replica.in_sync && replica.node_name != "n0").unwrap();
+    let victim = victim.node_name[1..].parse().unwrap();
+    cluster.kill(victim);
+    victim
+}
 
 #[test]
 fn a_replica_that_dies_is_left_out_and_replaced() {
     let mut cluster = Cluster::start(4, OVER_TCP);
     let session = cluster.session(0);
-    let mut segment = opened_empty(&session);
-    write(&mut segment, 1);
-    let status = session.status("s").unwrap();
-    let victim = status.replicas.iter().find(|replica| replica.in_sync && replica.node_name != "n0").unwrap();
-    let victim: usize = victim.node_name[1..].parse().unwrap();
-    cluster.kill(victim);
+    let mut segment = opened(&session, &options());
+    let victim = kill_a_replica(&mut cluster, &session);
     write(&mut segment, 2);
     until("another replica is in sync", || {
         write_state(&mut segment, 3);
@@ -37,12 +42,8 @@ fn a_replica_that_dies_is_left_out_and_replaced() {
 fn an_idle_segment_is_repaired_too() {
     let mut cluster = Cluster::start(4, OVER_TCP);
     let session = cluster.session(0);
-    let mut segment = opened_empty(&session);
-    write(&mut segment, 1);
-    let status = session.status("s").unwrap();
-    let victim = status.replicas.iter().find(|replica| replica.in_sync && replica.node_name != "n0").unwrap();
-    let victim: usize = victim.node_name[1..].parse().unwrap();
-    cluster.kill(victim);
+    let mut segment = opened(&session, &options());
+    kill_a_replica(&mut cluster, &session);
     write(&mut segment, 2);
     until("another replica is in sync", || (elsewhere(&session) == 2).then_some(()));
 }
@@ -51,8 +52,7 @@ fn an_idle_segment_is_repaired_too() {
 fn a_node_that_comes_back_without_its_memory_is_filled_again() {
     let mut cluster = Cluster::start(3, OVER_TCP);
     let session = cluster.session(0);
-    let mut segment = opened_empty(&session);
-    write(&mut segment, 1);
+    let mut segment = opened(&session, &options());
     cluster.kill(2);
     std::fs::remove_dir_all(cluster.memory(2)).unwrap();
     write(&mut segment, 2);

@@ -224,11 +224,7 @@ pub(super) fn own(socket: &Path, arguments: &[String]) -> Result<ExitCode, Failu
 
 impl Parts {
     fn median(all: &[Self]) -> Self {
-        let median = |part: fn(&Self) -> f64| {
-            let mut of_all: Vec<_> = all.iter().map(part).collect();
-            of_all.sort_by(f64::total_cmp);
-            of_all.get(of_all.len() / 2).copied().unwrap_or_default()
-        };
+        let median = |part: fn(&Self) -> f64| segstore_bench::median(all.iter().map(part).collect());
         Self {
             detected_ms: median(|parts| parts.detected_ms),
             claimed_ms: median(|parts| parts.claimed_ms),

@@ -4,12 +4,12 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use segstore::{CreateOptions, OpenOptions, Session};
-use segstore_bench::Over;
+use segstore_bench::{Over, memory};
 use serde::Serialize;
 
-use super::Report;
 use super::cluster::{Cluster, Shape};
 use super::owner::{self, Owner};
+use super::{Report, failure};
 use crate::exit::Failure;
 use crate::output::{line, progress, table};
 
@@ -65,23 +65,22 @@ struct Wakes {
 pub(super) fn measure(report: &mut Report) -> Result<(), Failure> {
     let spinner = progress::spinner("starting ten nodes");
     let shape = Shape { nodes: NODES, lease: Some(LEASE), ..Shape::new(Over::Shm, "256MiB") };
-    let mut cluster = Cluster::of(&shape)?;
+    let cluster = Cluster::of(&shape)?;
     let daemons = |cluster: &Cluster| (1..=NODES).filter_map(|n| cluster.process(&format!("n{n}"))).collect::<Vec<_>>();
     let all = daemons(&cluster);
     spinner.set_message("nobody does anything");
     let empty = processes::wakes(&all, IDLE);
-    let before: f64 = all.iter().map(|pid| processes::own_kib(*pid)).sum();
+    let before = own_kib(&all)?;
     spinner.set_message("making a thousand segments");
     let names: Vec<_> = (0..SEGMENTS).map(name).collect();
     make(&cluster.session()?, &names)?;
-    let after: f64 = all.iter().map(|pid| processes::own_kib(*pid)).sum();
+    let after = own_kib(&all)?;
     spinner.set_message("an application opens them all");
     let owner = Owner::start(OWN, &cluster.socket(OWNER), &[SEGMENTS.to_string()])?;
-    let owner_pid = i32::try_from(owner.pid()).unwrap_or_default();
     spinner.set_message("nobody does anything");
-    let with_replicas = processes::wakes(&all, IDLE);
-    let owner_wakes = processes::wakes(&[owner_pid], IDLE);
-    let owner_kib = processes::own_kib(owner_pid);
+    let watched: Vec<_> = all.iter().copied().chain([owner.pid()]).collect();
+    let with_replicas = processes::wakes(&watched, IDLE);
+    let owner_kib = own_kib(&[owner.pid()])?;
     spinner.set_message("the owner's node dies");
     let next = Session::connect_to(cluster.socket(NEXT))?;
     let watcher = cluster.session()?;
@@ -107,7 +106,6 @@ pub(super) fn measure(report: &mut Report) -> Result<(), Failure> {
         Ok::<_, Failure>((detected - died, held - detected, opened - detected))
     })?;
     spinner.finish_and_clear();
-    cluster.start_stopped()?;
     let index = |pid: Option<i32>| all.iter().position(|known| Some(*known) == pid);
     let owners = index(dead).map_or(f64::NAN, |at| with_replicas[at]);
     // The first keeps the directory.
@@ -127,9 +125,9 @@ pub(super) fn measure(report: &mut Report) -> Result<(), Failure> {
         wakes_per_sec: Wakes {
             directory: with_replicas[0],
             empty_node: most(&empty),
-            node_with_replicas: most(&with_replicas),
+            node_with_replicas: most(&with_replicas[..NODES]),
             owners_node: owners,
-            owner: owner_wakes[0],
+            owner: with_replicas[NODES],
         },
     };
     if !report.as_json {
@@ -137,6 +135,13 @@ pub(super) fn measure(report: &mut Report) -> Result<(), Failure> {
     }
     report.many = Some(many);
     Ok(())
+}
+
+/// Memory that is these processes' alone, in KiB.
+#[expect(clippy::cast_precision_loss, reason = "megabytes")]
+fn own_kib(pids: &[i32]) -> Result<f64, Failure> {
+    let own = pids.iter().map(|pid| memory::own(*pid)).sum::<segstore_bench::Result<u64>>();
+    own.map(|bytes| bytes as f64 / 1024.0).map_err(|error| failure("memory", error))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "thousands")]
@@ -203,7 +208,7 @@ fn print(many: &Many) {
 /// What the kernel says of processes.
 mod processes {
     use std::collections::HashMap;
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
     use std::time::Duration;
 
     /// How often the threads of each that live all the time have slept and woken in a second, in this time.
@@ -221,19 +226,11 @@ mod processes {
     fn switches(pid: i32) -> HashMap<PathBuf, f64> {
         let tasks =
             std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten().map(|task| task.path());
-        tasks
-            .filter_map(|task| Some((task.clone(), field(&task.join("status"), "voluntary_ctxt_switches:")?)))
-            .collect()
+        tasks.filter_map(|task| Some((task.clone(), switched(&task)?))).collect()
     }
 
-    /// Memory that is the process's alone, in KiB.
-    pub(super) fn own_kib(pid: i32) -> f64 {
-        field(format!("/proc/{pid}/status").as_ref(), "RssAnon:").unwrap_or_default()
-    }
-
-    fn field(file: &std::path::Path, name: &str) -> Option<f64> {
-        let text = std::fs::read_to_string(file).ok()?;
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        line.split_whitespace().next()?.parse().ok()
+    fn switched(task: &Path) -> Option<f64> {
+        let text = std::fs::read_to_string(task.join("status")).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?.trim().parse().ok()
     }
 }

@@ -32,8 +32,8 @@ impl Owner {
         Ok(owner)
     }
 
-    pub(super) fn pid(&self) -> u32 {
-        self.0.id()
+    pub(super) fn pid(&self) -> i32 {
+        self.0.id().cast_signed()
     }
 
     /// Kills it, and with it a daemon; gives when.

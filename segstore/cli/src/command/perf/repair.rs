@@ -1,6 +1,5 @@
 //! `segctl perf --dev repair`: what a replica that is being filled costs its owner, and how fast it is filled.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use segstore::{CreateOptions, OpenOptions, Segment, Session};
@@ -53,19 +52,20 @@ fn fill(cluster: &Cluster, over: Over) -> Result<Repair, Failure> {
     let session = cluster.session()?;
     let mut owner = owned(&session)?;
     let before = checkpoints(&mut owner, |began| began.elapsed() < BEFORE)?;
-    let (asked, is_filled) = (Instant::now(), AtomicBool::new(false));
+    let asked = Instant::now();
     let (filled, meanwhile) = std::thread::scope(|scope| {
         let watching = scope.spawn(|| {
             let watcher = cluster.session()?;
             watcher.set_replicas(NAME, 2)?;
-            while watcher.lookup(NAME)?.record.record.in_sync.len() < 2 && asked.elapsed() < PATIENCE {
+            while watcher.lookup(NAME)?.record.record.in_sync.len() < 2 {
+                if asked.elapsed() > PATIENCE {
+                    return Err(Failure::Unwell("a further replica was not filled in time".into()));
+                }
                 std::thread::sleep(Duration::from_millis(5));
             }
-            is_filled.store(true, Ordering::Release);
             Ok::<_, Failure>(asked.elapsed())
         });
-        let is_watching = |_: Instant| !is_filled.load(Ordering::Acquire) && !watching.is_finished();
-        let meanwhile = checkpoints(&mut owner, is_watching)?;
+        let meanwhile = checkpoints(&mut owner, |_| !watching.is_finished())?;
         let filled = watching.join().map_err(|_| Failure::Unwell("whoever watched the repair panicked".into()))??;
         Ok::<_, Failure>((filled, meanwhile))
     })?;

@@ -55,7 +55,8 @@ pub(super) async fn status(client: &Client, name: &str) -> Result<Answer, Fault>
         },
         None => (None, None),
     };
-    let mut replicas = replicas(client, info.record.record.segment).await;
+    let segment = info.record.record.segment;
+    let (mut replicas, standbys) = tokio::join!(replicas(client, segment), moves::standbys(&client.node, name));
     // One whose daemon does not answer may still be written.
     for place in &info.places {
         if !replicas.iter().any(|replica| replica.member == place.member) {
@@ -78,7 +79,7 @@ pub(super) async fn status(client: &Client, name: &str) -> Result<Answer, Fault>
         replica.over = links.find(|link| link.member == replica.member).map(|link| link.provider.clone());
     }
     replicas.sort_by(|a, b| a.node_name.cmp(&b.node_name));
-    let standby = moves::standbys(&client.node, name).await.into_iter().map(|(_, standby)| standby).collect();
+    let standby = standbys.into_iter().map(|(_, standby)| standby).collect();
     Ok(Answer::Status(Box::new(Status { info, owner, silence, standby, replicas })))
 }
 
