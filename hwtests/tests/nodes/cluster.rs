@@ -129,11 +129,17 @@ impl Cluster {
         links.iter().any(|link| link == "verbs") && !links.iter().any(|link| link == "tcp")
     }
 
-    /// Waits until the last event of the owner's segment is of this kind.
-    pub(super) fn happens(&mut self, node: usize, what: &str) {
+    /// Waits until this is the last that has happened to the replica on a node, as the owner's node tells it.
+    pub(super) fn happens(&mut self, owner: usize, what: &str, node: usize) {
         let until = Instant::now() + Duration::from_secs(60);
-        while self.events(node).last().is_none_or(|last| last != what) {
-            assert!(Instant::now() < until, "in a minute {what} was not the last event");
+        let replica = format!("\"why\":\"thereplicaonn{node}:");
+        loop {
+            let events = self.json(owner, "events s");
+            let last = events.split('{').rfind(|event| event.contains(&replica));
+            if last.is_some_and(|event| event.contains(&format!("\"what\":\"{what}\""))) {
+                return;
+            }
+            assert!(Instant::now() < until, "in a minute the replica on node {node} was not {what}: {last:?}");
         }
     }
 
