@@ -16,8 +16,11 @@ use super::wire::{HEAD, Head, LAST, SWAP, Swap, kind};
 use crate::sync::{Ordering, fence};
 use crate::{Error, ErrorKind, Rights};
 
-/// About how many bytes one peer may move before it is the next one's turn.
-const TURN: usize = 1 << 20;
+/// About how many bytes one peer may move, in both directions, before it is the next one's turn: whoever writes a little waits so
+/// long for whoever reads much.
+const TURN: usize = 64 << 10;
+/// What may be sent of answers when a turn's bytes are used up: a write's acknowledgement does not wait for the next.
+const ANSWERS: usize = 4 << 10;
 /// The answers that may wait to be sent; meanwhile no request is read.
 const MAX_ANSWERS: usize = 64;
 
@@ -40,10 +43,17 @@ pub(super) struct Connection {
 /// What a turn came to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Turn {
-    /// The bytes received.
+    /// The bytes received and sent.
     pub(super) bytes: usize,
     /// Nothing is left to do until the socket has news.
     pub(super) drained: bool,
+}
+
+impl Turn {
+    /// How many bytes it may still move.
+    fn left(&self) -> usize {
+        TURN.saturating_sub(self.bytes)
+    }
 }
 
 /// Why a connection ends.
@@ -80,26 +90,27 @@ impl Connection {
 
     /// Receives, does and answers what there is, up to a bound.
     pub(super) fn turn(&mut self, to: &Admission) -> Result<Turn, End> {
-        let (mut turn, mut budget) = (Turn { bytes: 0, drained: false }, TURN);
+        let mut turn = Turn { bytes: 0, drained: false };
         loop {
             let stalled = self.apply(to)?;
             self.acknowledge(to);
-            match (self.flush()?, stalled) {
+            let (sent, how) = self.flush(turn.left().max(ANSWERS))?;
+            turn.bytes += sent;
+            match (how, stalled) {
                 (Sent::All, true) => continue,
                 (Sent::Blocked, true) => turn.drained = true,
                 (Sent::Budget, _) => return Ok(turn),
                 (Sent::All | Sent::Blocked, false) => {}
             }
-            if turn.drained || budget == 0 || to.is_revoking() {
+            if turn.drained || turn.left() == 0 || to.is_revoking() {
                 return Ok(turn);
             }
             // SAFETY: a long write goes to a range that `apply` checked against a region, whose memory `to` keeps mapped.
-            match unsafe { self.inbox.receive(&mut self.stream, budget) } {
+            match unsafe { self.inbox.receive(&mut self.stream, turn.left()) } {
                 Ok(received) if received.closed => return Err(End::Lost(gone("the peer closed the connection"))),
                 Ok(received) => {
                     turn.bytes += received.bytes;
                     turn.drained = received.drained && !self.is_new && !to.is_ending();
-                    budget = budget.saturating_sub(received.bytes);
                     if received.bytes == 0 {
                         return Ok(turn); // A record in small parts costs the peer its turn.
                     }
@@ -213,9 +224,9 @@ impl Connection {
         self.told = self.done;
     }
 
-    fn flush(&mut self) -> Result<Sent, End> {
+    fn flush(&mut self, budget: usize) -> Result<(usize, Sent), End> {
         // SAFETY: bodies are ranges that `apply` checked against a region, whose memory the admission keeps mapped.
-        let sent = unsafe { self.outbox.flush(&mut self.stream, TURN) };
+        let sent = unsafe { self.outbox.flush(&mut self.stream, budget) };
         sent.map_err(|error| match error {
             Errno::EFAULT => Fault::Lost.into(),
             error => lost("sending to the peer", error),
@@ -231,7 +242,7 @@ impl Connection {
             && self.outbox.clear()
         {
             self.outbox.push(fault.to_head().as_bytes(), Span::NONE);
-            let _ = self.flush();
+            let _ = self.flush(ANSWERS);
         }
         self.stream.shut_down();
     }

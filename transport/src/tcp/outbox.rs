@@ -66,27 +66,28 @@ impl Outbox {
         self.pieces.push_back(piece);
     }
 
-    /// Sends what the socket takes, at most about `budget` bytes.
+    /// Sends what the socket takes, at most about `budget` bytes; gives how many.
     ///
     /// # Safety
     /// The bodies of all pieces are readable.
-    pub(super) unsafe fn flush(&mut self, stream: &mut Stream, mut budget: usize) -> nix::Result<Sent> {
+    pub(super) unsafe fn flush(&mut self, stream: &mut Stream, budget: usize) -> nix::Result<(usize, Sent)> {
+        let mut sent = 0;
         while !self.pieces.is_empty() {
-            if budget == 0 {
-                return Ok(Sent::Budget);
+            if sent >= budget {
+                return Ok((sent, Sent::Budget));
             }
-            self.gather(budget);
+            self.gather(budget - sent);
             // SAFETY: heads stand in pieces that nobody moves meanwhile; the bodies are the caller's promise.
             match unsafe { stream.send(&self.parts) } {
                 Ok(count) => {
-                    budget = budget.saturating_sub(count);
+                    sent += count;
                     self.advance(count);
                 }
-                Err(Errno::EAGAIN) => return Ok(Sent::Blocked),
+                Err(Errno::EAGAIN) => return Ok((sent, Sent::Blocked)),
                 Err(error) => return Err(error),
             }
         }
-        Ok(Sent::All)
+        Ok((sent, Sent::All))
     }
 
     /// Forgets everything; true when no frame was left half sent.
