@@ -31,7 +31,8 @@ pub enum Step {
         /// How many.
         count: u32,
     },
-    /// Put these blocks, and then their entries, into every one of `slots`.
+    /// Put these blocks, and then their entries, into every one of `slots`. What follows may be read meanwhile: pieces share nothing. It
+    /// is done before the copy is closed or reported.
     Store {
         /// The first block.
         first: BlockIndex,
@@ -40,7 +41,7 @@ pub enum Step {
         /// The slots to fill.
         slots: u32,
     },
-    /// Check the copy against this header; if it matches, close slot 0 with it.
+    /// If every block that was stored is what its entry says, and the table is what this header says, close slot 0 with it.
     Close(Box<SlotHeader>),
     /// The copy is complete; report it to the owner.
     Finished,

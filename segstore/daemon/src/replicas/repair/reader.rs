@@ -1,0 +1,178 @@
+//! Reads of the source's slot, some pieces in flight.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use segstore_core::id::Stamp;
+use segstore_core::layout::BlockIndex;
+use segstore_core::layout::geometry::SLOT_HEAD;
+use segstore_core::slot::SlotView;
+use segstore_transport::{
+    Domain, Endpoint, Error as TransportError, ErrorKind, Memory, Operation, Post, Region, Rights, Wait,
+};
+
+use super::Source;
+use super::store::{Piece, ROW, Writers};
+use crate::replicas::error::ReplicaError;
+
+/// Pieces in memory at once: in flight, and waiting to be stored.
+const PIECES: usize = 8;
+/// How long a source may be silent: one whose daemon hangs breaks no connection.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// One read.
+struct Read {
+    in_slot: u64,
+    in_buffer: usize,
+    bytes: usize,
+}
+
+pub(super) struct Reader {
+    endpoint: Endpoint,
+    source: Source,
+    /// Where the slot starts in what is granted.
+    slot: u64,
+    free: Vec<Region>,
+    /// The reads of the next piece, in their order: where in the slot, where in its buffer, how many bytes.
+    planned: Vec<Read>,
+    in_flight: VecDeque<Piece>,
+    writers: Writers,
+}
+
+impl Reader {
+    pub(super) fn new(
+        domain: &Domain,
+        endpoint: Endpoint,
+        source: &Source,
+        chunk: u32,
+        writers: Writers,
+    ) -> Result<Self, ReplicaError> {
+        let geometry = source.geometry;
+        let count = chunk.min(geometry.blocks()) as usize;
+        let blocks = count * geometry.block_size() as usize;
+        let buffer = || {
+            let memory = Memory::anonymous((blocks + 2 * count * ROW).max(SLOT_HEAD))
+                .map_err(ReplicaError::transport("mapping a buffer"))?;
+            domain.register(&memory, Rights::LOCAL).map_err(ReplicaError::transport("registering a buffer"))
+        };
+        Ok(Self {
+            endpoint,
+            source: *source,
+            slot: geometry.slot(source.slot) - geometry.slot(0),
+            free: (0..PIECES).map(|_| buffer()).collect::<Result<_, _>>()?,
+            planned: Vec::new(),
+            in_flight: VecDeque::new(),
+            writers,
+        })
+    }
+
+    /// Reads the head of the slot, after everything that was posted before.
+    pub(super) fn head(&mut self) -> Result<SlotView, ReplicaError> {
+        let buffer = self.buffer()?;
+        while !self.in_flight.is_empty() {
+            self.complete()?;
+        }
+        self.planned.push(Read { in_slot: 0, in_buffer: 0, bytes: SLOT_HEAD });
+        self.send(&buffer)?;
+        wait(&mut self.endpoint)?;
+        let mut head = [0; SLOT_HEAD];
+        buffer.memory().read_at(0, &mut head).map_err(lost())?;
+        self.free.push(buffer);
+        Ok(SlotView::parse(self.source.segment, &self.source.geometry, &head))
+    }
+
+    /// The rows of the next piece are read now, before or after its blocks.
+    pub(super) fn plan_rows(&mut self, first: BlockIndex, count: u32) {
+        let (in_buffer, bytes) = (self.block_bytes(count), count as usize * ROW);
+        self.planned.push(Read { in_slot: self.source.geometry.entry_in_slot(first), in_buffer, bytes });
+    }
+
+    /// The blocks of the next piece are read now.
+    pub(super) fn plan_blocks(&mut self, first: BlockIndex, count: u32) {
+        let (geometry, bytes) = (&self.source.geometry, self.block_bytes(count));
+        self.planned.push(Read { in_slot: geometry.block_in_slot(first), in_buffer: 0, bytes });
+    }
+
+    /// Reads what was planned, and then the rows again. It is stored when it has arrived.
+    pub(super) fn post(&mut self, first: BlockIndex, count: u32, slots: u32, base: Stamp) -> Result<(), ReplicaError> {
+        let (in_buffer, bytes) = (self.block_bytes(count) + count as usize * ROW, count as usize * ROW);
+        self.planned.push(Read { in_slot: self.source.geometry.entry_in_slot(first), in_buffer, bytes });
+        let buffer = self.buffer()?;
+        self.send(&buffer)?;
+        self.in_flight.push_back(Piece { first, count, slots, base, buffer });
+        Ok(())
+    }
+
+    /// Waits until everything is stored.
+    pub(super) fn finish(&mut self) -> Result<(), ReplicaError> {
+        while !self.in_flight.is_empty() {
+            self.complete()?;
+        }
+        while self.free.len() < PIECES {
+            self.free.push(self.writers.wait()?);
+        }
+        Ok(())
+    }
+
+    /// Bytes of a piece's blocks, behind which its rows stand.
+    fn block_bytes(&self, count: u32) -> usize {
+        count as usize * self.source.geometry.block_size() as usize
+    }
+
+    /// One that nobody uses. What has arrived goes on meanwhile.
+    fn buffer(&mut self) -> Result<Region, ReplicaError> {
+        loop {
+            while let Some(stored) = self.writers.poll() {
+                self.free.push(stored?);
+            }
+            match self.free.pop() {
+                Some(buffer) => return Ok(buffer),
+                None if self.in_flight.is_empty() => return self.writers.wait(),
+                None => self.complete()?,
+            }
+        }
+    }
+
+    /// Waits for the oldest piece, and has it stored.
+    fn complete(&mut self) -> Result<(), ReplicaError> {
+        wait(&mut self.endpoint)?;
+        if let Some(piece) = self.in_flight.pop_front() {
+            self.writers.give(piece);
+        }
+        Ok(())
+    }
+
+    /// Posts the planned reads: they take effect in this order.
+    fn send(&mut self, buffer: &Region) -> Result<(), ReplicaError> {
+        let read =
+            |read: Read| Ok(Operation::read(buffer.slice(read.in_buffer, read.bytes)?, 0, self.slot + read.in_slot));
+        let batch = self.planned.drain(..).map(read).collect::<Result<Vec<_>, _>>().map_err(lost())?;
+        while let Err(refused) = self.endpoint.post(&batch, 0) {
+            match refused {
+                Post::Failed(error) => return Err(lost()(error)),
+                Post::WouldBlock => match self.in_flight.is_empty() {
+                    true => return Err(lost()(full())),
+                    false => self.complete()?,
+                },
+            }
+        }
+        Ok(())
+    }
+}
+
+fn wait(endpoint: &mut Endpoint) -> Result<(), ReplicaError> {
+    let Some(completion) = endpoint.wait(Wait::default(), Some(Instant::now() + PATIENCE)) else {
+        endpoint.abort();
+        let text = format!("nothing has come for {} s", PATIENCE.as_secs());
+        return Err(lost()(TransportError::endpoint(ErrorKind::TimedOut, text)));
+    };
+    completion.result.map_err(lost())
+}
+
+fn lost() -> impl Fn(TransportError) -> ReplicaError {
+    ReplicaError::transport("reading the source of a repair")
+}
+
+fn full() -> TransportError {
+    TransportError::operation(ErrorKind::Exhausted, "the endpoint takes no read, although none is in flight")
+}

@@ -1,0 +1,138 @@
+//! What has arrived of a source's slot: verified, and put into every slot of the new replica.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use segstore_core::id::Stamp;
+use segstore_core::layout::{BlockIndex, Entry, Key};
+use segstore_core::replica::Turn;
+use segstore_transport::{Error as TransportError, ErrorKind, Region};
+
+use super::Source;
+use crate::replicas::error::ReplicaError;
+use crate::replicas::hosted::Hosted;
+
+/// The most threads that verify and store. A file takes one write at a time: a further thread verifies meanwhile, and no more is of use.
+const WRITERS: usize = 2;
+/// Bytes of a row of the block table.
+pub(super) const ROW: usize = size_of::<Entry>();
+
+/// A piece that has arrived: its blocks, then their rows as they were before the blocks, and as they were after.
+pub(super) struct Piece {
+    pub(super) first: BlockIndex,
+    pub(super) count: u32,
+    /// How many slots it goes to.
+    pub(super) slots: u32,
+    /// What the copy is at least.
+    pub(super) base: Stamp,
+    pub(super) buffer: Region,
+}
+
+/// Where pieces go.
+pub(super) struct Store<'r> {
+    target: &'r Hosted,
+    turn: Turn,
+    source: Source,
+    key: Key,
+    is_fuzzy: AtomicBool,
+}
+
+/// The threads that store, as whoever reads sees them.
+pub(super) struct Writers {
+    to_store: Sender<Piece>,
+    stored: Receiver<Result<Region, ReplicaError>>,
+}
+
+/// Runs `work` beside threads that store what it gives them. They have ended when this returns.
+pub(super) fn with_writers<T>(
+    store: &Store<'_>,
+    work: impl FnOnce(Writers) -> Result<T, ReplicaError>,
+) -> Result<T, ReplicaError> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let (to_store, arrived) = unbounded::<Piece>();
+    let (done, stored) = unbounded();
+    std::thread::scope(|scope| {
+        for _ in 0..WRITERS.min(cores.saturating_sub(1)).max(1) {
+            let (arrived, done) = (arrived.clone(), done.clone());
+            let writer = std::thread::Builder::new().name("segstored-fill".into());
+            let started = writer.spawn_scoped(scope, move || {
+                let mut bytes = Vec::new();
+                for piece in arrived {
+                    let result = store.store(&piece, &mut bytes).map(|()| piece.buffer);
+                    // Nobody waits for it where the repair has ended.
+                    let _ = done.send(result);
+                }
+            });
+            started.map_err(|error| {
+                let error = TransportError::operation(ErrorKind::Exhausted, error.to_string());
+                ReplicaError::transport("starting a thread that fills a replica")(error)
+            })?;
+        }
+        drop((arrived, done));
+        work(Writers { to_store, stored })
+    })
+}
+
+impl Writers {
+    /// Has a piece stored.
+    pub(super) fn give(&self, piece: Piece) {
+        // Where no thread takes it, none gives it back, which is seen there.
+        let _ = self.to_store.send(piece);
+    }
+
+    /// Whether one was given back, without waiting.
+    pub(super) fn poll(&self) -> Option<Result<Region, ReplicaError>> {
+        self.stored.try_recv().ok()
+    }
+
+    /// Waits for the buffer of a piece that was stored.
+    pub(super) fn wait(&self) -> Result<Region, ReplicaError> {
+        // None is left only after a panic, which goes on where they are joined.
+        self.stored.recv().map_err(|_| ReplicaError::Ended)?
+    }
+}
+
+impl<'r> Store<'r> {
+    pub(super) fn new(target: &'r Hosted, turn: Turn, source: &Source) -> Self {
+        Self { target, turn, source: *source, key: Key::of(source.segment), is_fuzzy: AtomicBool::new(false) }
+    }
+
+    /// Whether every block that was stored is what its row says.
+    pub(super) fn is_exact(&self) -> bool {
+        !self.is_fuzzy.load(Ordering::Acquire)
+    }
+
+    /// Blocks first, then their entries, into every slot.
+    fn store(&self, piece: &Piece, bytes: &mut Vec<u8>) -> Result<(), ReplicaError> {
+        let geometry = &self.source.geometry;
+        let (blocks, rows) = (piece.count as usize * geometry.block_size() as usize, piece.count as usize * ROW);
+        bytes.resize(blocks + 2 * rows, 0);
+        piece.buffer.memory().read_at(0, bytes).map_err(ReplicaError::transport("reading what has arrived"))?;
+        let (blocks, rows) = bytes.split_at(blocks);
+        let (before, after) = rows.split_at(rows.len() / 2);
+        self.check(piece, blocks, Entry::rows(before), Entry::rows(after))?;
+        self.target.change(self.turn, |files| {
+            for slot in 0..piece.slots {
+                files.write(slot, geometry.block_in_slot(piece.first), blocks)?;
+                files.write(slot, geometry.entry_in_slot(piece.first), before)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Checks blocks that were read between two readings of their rows. A block that the owner was writing meanwhile matches neither
+    /// row, and comes again with its next push. But a push writes the row first: where it still stands as it was, nobody was writing.
+    fn check(&self, piece: &Piece, blocks: &[u8], before: &[Entry], after: &[Entry]) -> Result<(), ReplicaError> {
+        let blocks = blocks.chunks_exact(self.source.geometry.block_size() as usize);
+        for (index, ((row, later), block)) in (piece.first..).zip(before.iter().zip(after).zip(blocks)) {
+            if row.describes(self.key, index, block) {
+                continue;
+            }
+            if row == later && row.modified() <= piece.base.epoch {
+                return Err(ReplicaError::SourceDamaged { slot: self.source.slot, block: index });
+            }
+            self.is_fuzzy.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+}
