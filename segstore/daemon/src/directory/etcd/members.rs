@@ -110,6 +110,9 @@ impl Members {
     }
 }
 
+/// How it sounds when a certificate is not taken: by the alert, or by what comes of writing on before it has been read.
+const REFUSALS: [&str; 4] = ["fatal alert", "connection closed", "broken pipe", "reset"];
+
 impl Member {
     /// What to do about an error, where TLS says little.
     fn advice(&self, why: &str) -> &'static str {
@@ -118,7 +121,7 @@ impl Member {
         }
         if why.contains("invalid peer certificate") {
             "; is `etcd_ca_file` the authority of its certificate?"
-        } else if why.contains("fatal alert") || why.contains("connection closed") {
+        } else if REFUSALS.iter().any(|refusal| why.contains(refusal)) {
             "; does it take this node's certificate (`etcd_cert_file`, `etcd_key_file`)?"
         } else {
             ""
