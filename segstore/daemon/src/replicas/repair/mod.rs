@@ -60,6 +60,7 @@ pub(super) fn fill(
     let store = Store::new(target, turn, source);
     with_writers(&store, |writers| {
         let mut reader = Reader::new(domain, endpoint, source, chunk, writers)?;
+        let mut closed = None;
         loop {
             // It may be over before anything is written.
             target.change(turn, |_| Ok(()))?;
@@ -82,12 +83,11 @@ pub(super) fn fill(
                 }
                 Step::Close(header) => {
                     reader.finish()?;
-                    let is_closed = store.is_exact() && close(target, turn, &header)?;
-                    return Ok(Filled { member: target.member, base: repair.base(), closed: is_closed.then_some(0) });
+                    closed = (store.is_exact() && close(target, turn, &header)?).then_some(0);
                 }
                 Step::Finished => {
                     reader.finish()?;
-                    return Ok(Filled { member: target.member, base: repair.base(), closed: None });
+                    return Ok(Filled { member: target.member, base: repair.base(), closed });
                 }
                 Step::SourceChanged => return Err(ReplicaError::SourceChanged(source.base)),
             }
