@@ -50,6 +50,8 @@ rules! {
     ConfirmRemoval = "confirm-removal",
     /// The last member is never removed.
     KeepTheLast = "keep-the-last",
+    /// A member that fails a checkpoint is removed only when one who stays has taken it.
+    TakenByWhoStays = "taken-by-who-stays",
     /// A compare-and-swap compares the whole record's version, not only the term.
     WholeRecord = "whole-record",
     /// A replica refuses terms below the highest that it has seen.

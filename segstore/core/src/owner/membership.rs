@@ -100,13 +100,16 @@ impl Owner {
     }
 
     /// The in-sync set as it should be: without what fails the attempt under way, with what is being added. Nobody is removed if
-    /// nothing could be acknowledged afterwards: a link that comes back is cheaper than a full copy.
+    /// nothing could be acknowledged afterwards: a link that comes back is cheaper than a full copy. Nor before one who stays has taken the
+    /// attempt: that a link stands idle, or swallows a push, proves nothing of who is behind it.
     pub(super) fn desired_set(&self) -> Vec<Member> {
         let may_part = self.may_part();
         let stays = |f: &Follower| f.role == Role::InSync && !(f.leaving && may_part) && !self.is_failing(f);
         let joins = |f: &Follower| f.role == Role::Adding && f.is_connected() && !f.leaving;
         let mut desired: Vec<_> = self.followers.iter().filter(|f| stays(f) || joins(f)).map(|f| f.member).collect();
-        let someone_stays = self.followers.iter().any(|f| stays(f) && f.is_connected());
+        let has_taken_it =
+            |f: &Follower| self.attempt.is_none_or(|epoch| f.has_done(epoch)) || !rule::holds(Rule::TakenByWhoStays);
+        let someone_stays = self.followers.iter().any(|f| stays(f) && f.is_connected() && has_taken_it(f));
         if (!someone_stays && rule::holds(Rule::KeepTheLast)) || !self.is_enough(desired.iter().copied()) {
             let all = self.followers.iter().filter(|f| f.role == Role::InSync || joins(f));
             desired = all.map(|f| f.member).collect();

@@ -4,7 +4,8 @@ use segstore_core::id::Stamp;
 use segstore_core::owner::{BelowMinimum, Blocked, Policy};
 
 use super::Step::{
-    Commit, Connect, Cut, Directory, GiveUp, Kill, LateSwap, Repair, RepairArrives, Repaired, ReplyLate, TakeOver,
+    Commit, Connect, Cut, Directory, GiveUp, Kill, LateSwap, LoseMemory, Repair, RepairArrives, Repaired, ReplyLate,
+    TakeOver,
 };
 use super::{ANY, Config, Stage, Step, World, assert_kept, finish_work, owner, with_repaired_spare, world};
 
@@ -50,6 +51,30 @@ fn a_late_add_that_lands_is_undone() {
     assert_eq!(world.in_sync(), [0], "the replica is out of reach, so it is removed");
     assert_eq!(world.acknowledged(), Some(Stamp::new(1, 2)));
     assert_kept(&world);
+}
+
+/// Replica 1's node has lost its power, which nobody has noticed, when the links to the others break. They are whole, and it is not.
+#[test]
+fn nobody_is_removed_before_one_who_stays_has_taken_the_checkpoint() {
+    let mut world = world(3, 0);
+    world.checkpoint(0, 1);
+    world.run([Commit(0, 0), Cut(0, 0), Cut(0, 2)]);
+    let directory_answers = |world: &mut World| {
+        while world.is_enabled(Directory(0)) {
+            world.step(Directory(0));
+        }
+    };
+    directory_answers(&mut world);
+    let mut well = world.clone();
+    world.run([LoseMemory(1), Kill(0)]);
+    world.take_over(1, &[0, 2]);
+    assert_eq!((world.taken_over(), world.in_sync()), (Some(Stamp::new(1, 2)), vec![0, 2]));
+    assert_kept(&world);
+    // Where its node is well, nothing is held up.
+    well.land(0, 1);
+    directory_answers(&mut well);
+    assert_eq!((well.acknowledged(), well.in_sync()), (Some(Stamp::new(1, 3)), vec![1]));
+    assert_kept(&well);
 }
 
 /// An acknowledgement without a member, before its removal is confirmed.
