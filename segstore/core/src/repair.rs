@@ -6,9 +6,15 @@
 //!
 //! Where the source stood still meanwhile, the copy is exact and its first slot is closed: an idle segment is repaired without
 //! waiting for its next checkpoint.
+//!
+//! A target that was made out of a former replica holds most blocks already. A block stays as it is there if its row is the source's, and
+//! says that it was not modified since an image that the slot held whole and the source's image descends from: so lineage decides, as for
+//! a push by difference.
+
+use std::collections::VecDeque;
 
 use crate::id::Stamp;
-use crate::layout::{BlockIndex, Geometry, SlotHeader};
+use crate::layout::{BlockIndex, Entry, Geometry, SlotHeader};
 use crate::rule::{self, Rule};
 use crate::slot::{SlotView, stood_still};
 
@@ -17,6 +23,14 @@ use crate::slot::{SlotView, stood_still};
 pub enum Step {
     /// Read the head of the source's slot; then call [`Repair::source_head`].
     ReadHead,
+    /// Read these table entries of the source, beside the target's own; then say by [`Repair::compared`] which blocks are to be copied: those
+    /// that [`Repair::keeps`] does not keep, or that are not what their entry says.
+    Compare {
+        /// The first block.
+        first: BlockIndex,
+        /// How many.
+        count: u32,
+    },
     /// Read these table entries of the source.
     ReadEntries {
         /// The first block.
@@ -58,14 +72,27 @@ pub struct Repair {
     stage: Stage,
     /// The source's slot as it was before the copy.
     head: Option<SlotHeader>,
+    /// What every slot of the target holds at least from before.
+    held: Option<Stamp>,
+    /// Where the blocks begin that nobody has looked at.
+    looked_at: BlockIndex,
+    /// What is to be copied of those before: first block and count, of which the first is under way.
+    pieces: VecDeque<(BlockIndex, u32)>,
 }
+
+/// Pieces that are compared at once: their rows fit where one piece does.
+pub const COMPARED: u32 = 64;
+/// Blocks that are kept between two that are not are copied with them, if they are no more than this part of a piece: one more read costs
+/// more.
+const GAPS: u32 = 64;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Stage {
     Head,
-    Entries(BlockIndex),
-    Blocks(BlockIndex),
-    Store(BlockIndex),
+    Compare,
+    Entries,
+    Blocks,
+    Store,
     HeadAgain,
     Close,
     Finished,
@@ -76,7 +103,56 @@ impl Repair {
     /// Copies the image `base`, or what follows it, in pieces of `chunk` blocks.
     #[must_use]
     pub fn new(geometry: Geometry, base: Stamp, chunk: u32) -> Self {
-        Self { geometry, base, chunk: chunk.max(1), stage: Stage::Head, head: None }
+        let (stage, pieces) = (Stage::Head, VecDeque::new());
+        Self { geometry, base, chunk: chunk.max(1), stage, head: None, held: None, looked_at: 0, pieces }
+    }
+
+    /// The slots of a former replica, as far as the target can begin with them: those that hold no image which the source's descends from
+    /// count as blank. Level them before [`Repair::onto`].
+    #[must_use]
+    pub fn usable(&self, slots: Vec<SlotView>) -> Vec<SlotView> {
+        let lineage = self.head.as_ref().map(|header| header.lineage.extended_by(header.image));
+        let base = |view: &SlotView| lineage.as_ref().and_then(|lineage| view.base(lineage));
+        // Of the empty image nothing can be kept.
+        let is_usable = |view: &SlotView| base(view).is_some_and(|base| base != Stamp::EMPTY);
+        slots.into_iter().map(|view| if is_usable(&view) { view } else { SlotView::Blank }).collect()
+    }
+
+    /// The target is made out of a former replica, whose slots were these, as far as they are [usable](Self::usable). Said before anything
+    /// is copied.
+    pub fn onto(&mut self, slots: &[SlotView]) {
+        if self.head.is_none() {
+            return; // Nothing is known of the source, or it is not what was said.
+        }
+        let images: Option<Vec<_>> = slots.iter().map(SlotView::image).collect();
+        self.held = images.and_then(|images| images.into_iter().min());
+        self.pieces.clear();
+        self.looked_at = 0;
+        self.stage = self.go_on();
+    }
+
+    /// Whether a block stays as it is in a slot of the target, since its entry there is `own`, and the source's is `source`.
+    #[must_use]
+    pub fn keeps(&self, source: &Entry, own: &Entry) -> bool {
+        self.held.is_some_and(|held| source == own && source.modified() <= held.epoch)
+    }
+
+    /// Of the compared blocks, in their order: whether one is to be copied.
+    pub fn compared(&mut self, are_lacking: &[bool]) {
+        if self.stage != Stage::Compare {
+            return;
+        }
+        let gap = self.chunk / GAPS;
+        for (at, _) in (self.looked_at..).zip(are_lacking).filter(|(_, is_lacking)| **is_lacking) {
+            match self.pieces.back_mut() {
+                Some((first, count)) if at - *first < self.chunk && at - *first - *count <= gap => {
+                    *count = at - *first + 1;
+                }
+                _ => self.pieces.push_back((at, 1)),
+            }
+        }
+        self.looked_at += u32::try_from(are_lacking.len()).unwrap_or(u32::MAX);
+        self.stage = self.go_on();
     }
 
     /// What the copy is at least.
@@ -90,23 +166,29 @@ impl Repair {
     pub fn progress(&self) -> (u32, u32) {
         match self.stage {
             Stage::Head => (0, self.blocks()),
-            Stage::Entries(first) | Stage::Blocks(first) | Stage::Store(first) => (first, self.blocks()),
+            Stage::Compare | Stage::Entries | Stage::Blocks | Stage::Store => {
+                (self.pieces.front().map_or(self.looked_at, |(first, _)| *first), self.blocks())
+            }
             _ => (self.blocks(), self.blocks()),
         }
     }
 
-    /// The step to perform. It stays the same until [`Repair::advance`] or [`Repair::source_head`] is called.
+    /// The step to perform. It stays the same until [`Repair::advance`], [`Repair::source_head`] or [`Repair::compared`] is called.
     #[must_use]
     pub fn step(&self) -> Step {
         let entries_first = rule::holds(Rule::RepairEntryFirst);
+        let (first, count) = self.pieces.front().copied().unwrap_or_default();
         match self.stage {
             Stage::Head | Stage::HeadAgain => Step::ReadHead,
-            Stage::Entries(first) if entries_first => Step::ReadEntries { first, count: self.count(first) },
-            Stage::Blocks(first) if !entries_first => Step::ReadEntries { first, count: self.count(first) },
-            Stage::Entries(first) | Stage::Blocks(first) => Step::ReadBlocks { first, count: self.count(first) },
-            Stage::Store(first) => {
+            Stage::Compare => {
+                Step::Compare { first: self.looked_at, count: self.next(self.chunk.saturating_mul(COMPARED)) }
+            }
+            Stage::Entries if entries_first => Step::ReadEntries { first, count },
+            Stage::Blocks if !entries_first => Step::ReadEntries { first, count },
+            Stage::Entries | Stage::Blocks => Step::ReadBlocks { first, count },
+            Stage::Store => {
                 let slots = if rule::holds(Rule::RepairAllSlots) { self.geometry.slots() } else { 1 };
-                Step::Store { first, count: self.count(first), slots }
+                Step::Store { first, count, slots }
             }
             Stage::Close => match &self.head {
                 Some(header) => Step::Close(Box::new(header.clone())),
@@ -120,9 +202,12 @@ impl Repair {
     /// The step was performed.
     pub fn advance(&mut self) {
         self.stage = match self.stage {
-            Stage::Entries(first) => Stage::Blocks(first),
-            Stage::Blocks(first) => Stage::Store(first),
-            Stage::Store(first) => self.copy_from(first + self.count(first)),
+            Stage::Entries => Stage::Blocks,
+            Stage::Blocks => Stage::Store,
+            Stage::Store => {
+                self.pieces.pop_front();
+                self.go_on()
+            }
             Stage::Close => Stage::Finished,
             other => other,
         };
@@ -136,7 +221,7 @@ impl Repair {
                 Some(header) => {
                     self.base = header.image;
                     self.head = Some(header);
-                    self.copy_from(0)
+                    self.go_on()
                 }
                 None => Stage::SourceChanged,
             },
@@ -146,15 +231,28 @@ impl Repair {
         };
     }
 
-    fn copy_from(&self, first: BlockIndex) -> Stage {
-        if first < self.blocks() { Stage::Entries(first) } else { Stage::HeadAgain }
+    /// With the next piece, where there is one.
+    fn go_on(&mut self) -> Stage {
+        if !self.pieces.is_empty() {
+            return Stage::Entries;
+        }
+        match self.next(self.chunk) {
+            0 => Stage::HeadAgain,
+            _ if self.held.is_some() => Stage::Compare,
+            count => {
+                self.pieces.push_back((self.looked_at, count));
+                self.looked_at += count;
+                Stage::Entries
+            }
+        }
     }
 
     fn blocks(&self) -> u32 {
         self.head.as_ref().map_or(0, |header| self.geometry.blocks_of(header.length))
     }
 
-    fn count(&self, first: BlockIndex) -> u32 {
-        self.chunk.min(self.blocks() - first)
+    /// So many blocks that nobody has looked at, or as many as are left.
+    fn next(&self, count: u32) -> u32 {
+        count.min(self.blocks() - self.looked_at)
     }
 }

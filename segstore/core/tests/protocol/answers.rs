@@ -1,7 +1,7 @@
 //! What the state machines make of answers that come twice, late, or never.
 
 use segstore_core::id::{Epoch, Incarnation, Member, NodeId, OwnerId, SegmentId, Stamp, Term};
-use segstore_core::layout::{Geometry, Ownership, SlotHeader};
+use segstore_core::layout::{Entry, Geometry, Ownership, SlotHeader};
 use segstore_core::lineage::{CAPACITY, Lineage};
 use segstore_core::owner::{Action, BeginError, BelowMinimum, Blocked, End, Outcome, Owner, Policy, Start};
 use segstore_core::record::{Record, RecordVersion, Swap, Versioned};
@@ -342,6 +342,69 @@ fn a_busy_segment_can_be_repaired() {
     repair.source_head(SlotView::Closed(newer));
     assert_eq!(repair.base(), Stamp::new(1, 9));
     assert_eq!(repair.step(), Step::ReadEntries { first: 0, count: 1 }, "a piece has at least one block");
+}
+
+/// What the source does not descend from is not kept, nor what is newer than the source, though its table says the same of it.
+#[test]
+fn a_former_replica_keeps_what_the_source_descends_from() {
+    let geometry = Geometry::new(4096, 1024, 2).unwrap();
+    let header = |image, lineage: &[Stamp]| {
+        let lineage = Lineage::from_entries(lineage.to_vec()).unwrap();
+        let empty = SlotHeader::of_empty_segment(SEGMENT, &geometry);
+        SlotView::Closed(SlotHeader { image, lineage, length: 4096, ..empty })
+    };
+    let ancestry = [Stamp::new(1, 4)];
+    let begun = |slots: [SlotView; 2]| {
+        #[cfg(feature = "sabotage")]
+        super::leave_out_what_the_environment_says();
+        let mut repair = Repair::new(geometry, Stamp::new(2, 7), 2);
+        repair.source_head(header(Stamp::new(2, 7), &ancestry));
+        repair.onto(&repair.usable(slots.to_vec()));
+        repair
+    };
+    let everything = Step::ReadEntries { first: 0, count: 2 };
+    let ancestor = || header(Stamp::new(1, 3), &[]);
+    let empty = header(Stamp::EMPTY, &[]);
+    for other in [header(Stamp::new(1, 5), &[]), header(Stamp::new(2, 8), &ancestry), SlotView::Blank, empty] {
+        assert_eq!(begun([ancestor(), other]).step(), everything);
+    }
+    let mut repair = begun([ancestor(), header(Stamp::new(2, 6), &ancestry)]);
+    assert_eq!(repair.step(), Step::Compare { first: 0, count: 4 });
+    let entry = |modified, checksum| Entry::new(Epoch(modified), checksum);
+    assert!(repair.keeps(&entry(3, 1), &entry(3, 1)));
+    assert!(!repair.keeps(&entry(3, 1), &entry(2, 1)) && !repair.keeps(&entry(3, 1), &entry(3, 2)), "another one");
+    assert!(!repair.keeps(&entry(4, 1), &entry(4, 1)), "newer than what one of the slots has whole");
+    repair.compared(&[false, true, true, true]);
+    assert_eq!(repair.step(), Step::ReadEntries { first: 1, count: 2 });
+    (0..3).for_each(|_| repair.advance());
+    assert_eq!(repair.step(), Step::ReadEntries { first: 3, count: 1 });
+    (0..3).for_each(|_| repair.advance());
+    assert_eq!(repair.step(), Step::ReadHead, "all of it has been looked at");
+    // A source that is not what was said stays so.
+    let mut repair = Repair::new(geometry, Stamp::new(2, 7), 2);
+    repair.source_head(SlotView::Blank);
+    repair.onto(&repair.usable(vec![ancestor(), ancestor()]));
+    assert_eq!(repair.step(), Step::SourceChanged);
+}
+
+/// Many small reads would take longer than one.
+#[test]
+fn what_lies_between_two_changes_is_copied_with_them() {
+    let geometry = Geometry::new(512 << 10, 1024, 2).unwrap();
+    let header =
+        SlotHeader { image: Stamp::new(1, 7), length: 512 << 10, ..SlotHeader::of_empty_segment(SEGMENT, &geometry) };
+    let mut repair = Repair::new(geometry, header.image, 128);
+    repair.source_head(SlotView::Closed(header.clone()));
+    repair.onto(&repair.usable(vec![SlotView::Closed(header.clone()), SlotView::Closed(header)]));
+    assert_eq!(repair.step(), Step::Compare { first: 0, count: 512 });
+    let lacking = [0, 3, 7].into_iter().chain(30..160).chain([511]).collect::<Vec<u32>>();
+    repair.compared(&(0..512).map(|block| lacking.contains(&block)).collect::<Vec<_>>());
+    let mut pieces = Vec::new();
+    while let Step::ReadEntries { first, count } = repair.step() {
+        pieces.push((first, count));
+        (0..3).for_each(|_| repair.advance());
+    }
+    assert_eq!(pieces, [(0, 4), (7, 1), (30, 128), (158, 2), (511, 1)]);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use segstore_transport::Endpoint;
 
 use super::drain::await_owner;
 use super::{LONG, Node, SHORT, unexpected};
+use crate::config::shown;
 use crate::directory::Revision;
 use crate::peers::message::{Call, KeptReplica, Reply, Serve};
 use crate::replicas::{Filled, Head, Kept, ReplicaError, Source, Summary, Usage};
@@ -112,14 +113,11 @@ impl Serve for Calls {
                 let from = Source { segment, geometry: geometry(shape)?, slot, base };
                 tracing::info!(segment = name, "a replica is being filled here, from node {}", source.node_name);
                 let filled = self.repair(from, replaced, &source).await;
-                match &filled {
-                    Ok(_) => tracing::info!(segment = name, "the replica is filled"),
-                    Err(fault) => tracing::warn!(segment = name, "the replica was not filled: {fault}"),
-                }
-                if filled.is_ok() {
-                    await_owner(arrival);
-                }
-                filled
+                let Filled { member, base, closed, copied } = filled
+                    .inspect_err(|fault| tracing::warn!(segment = name, "the replica was not filled: {fault}"))?;
+                tracing::info!(segment = name, "the replica is filled: {} were copied", shown(copied));
+                await_owner(arrival);
+                Ok(Reply::Repaired { member, base, closed })
             }
             Call::Replicas { segment } => {
                 let summaries = self.blocking(move |node| Ok(node.replicas.summaries(segment))).await?;
@@ -200,14 +198,14 @@ impl Serve for Calls {
 
 impl Calls {
     /// Fills a replica from another, over the best provider that gets it done.
-    async fn repair(&self, source: Source, replaced: Forgettable, place: &Place) -> Result<Reply, Fault> {
+    async fn repair(&self, source: Source, replaced: Forgettable, place: &Place) -> Result<Filled, Fault> {
         let mut problems = Vec::new();
         let served = self.node.replicas.domains().names();
         for provider in place.usable(&self.node.host, served.iter().map(String::as_str)) {
             let filled = self.fill_over(provider, source, &replaced, place).await;
             self.node.changed.notify_one();
             match filled {
-                Ok(Filled { member, base, closed }) => return Ok(Reply::Repaired { member, base, closed }),
+                Ok(filled) => return Ok(filled),
                 Err(Unfilled::Anyhow(fault)) => return Err(fault),
                 Err(Unfilled::OverThis(fault)) => {
                     tracing::warn!("a replica cannot be filled from node {} over {provider}: {fault}", place.node_name);
@@ -234,10 +232,7 @@ impl Calls {
             _ => Unfilled::OverThis(fault),
         })?;
         let (over, replaced) = (provider.to_owned(), replaced.clone());
-        let fill = move |node: &Node| {
-            node.replicas.retire(source.segment, &replaced)?;
-            Ok(node.replicas.fill(&source, replaced.by, &over, endpoint))
-        };
+        let fill = move |node: &Node| Ok(node.replicas.fill(&source, &replaced, &over, endpoint));
         self.blocking(fill).await.map_err(Unfilled::Anyhow)?.map_err(|error| match &error {
             ReplicaError::Transport { .. } => Unfilled::OverThis(error.into()),
             _ => Unfilled::Anyhow(error.into()),

@@ -2,7 +2,8 @@
 //!
 //! One replica to a node, and of the nodes that are what is required: the owner's comes last, since a replica there dies with the owner; then
 //! whoever shares a failure domain with the fewest other copies, the widest domain first; then whoever is most of what is preferred; then
-//! storage nodes, since they are there for it; then whoever has most room. A node that is being drained gets none.
+//! storage nodes, since they are there for it; then whoever keeps a former replica, most of which need not be copied again; then whoever has
+//! most room. A node that is being drained gets none.
 
 use std::cmp::Reverse;
 
@@ -26,6 +27,8 @@ pub struct Asked<'a> {
     pub placing: &'a Placing,
     /// The nodes that have a copy: the owner's, and those with a replica.
     pub near: &'a [NodeEntry],
+    /// The nodes that keep a former replica.
+    pub former: &'a [NodeId],
 }
 
 /// Of `nodes`, up to `count`, the best first.
@@ -112,7 +115,8 @@ impl Asked<'_> {
         let crowds: Vec<_> = domains(self.placing).map(|key| others(node, near, key).count()).collect();
         let preferred = self.placing.prefer.iter().filter(|condition| condition.holds(|key| node.label(key))).count();
         let room = node.budget.saturating_sub(node.used);
-        (node.node == self.owner, crowds, Reverse(preferred), !node.storage, Reverse(room), node.node)
+        let is_new_to_it = !self.former.contains(&node.node);
+        (node.node == self.owner, crowds, Reverse(preferred), !node.storage, is_new_to_it, Reverse(room), node.node)
     }
 
     /// What speaks for the node, and against it.
@@ -132,6 +136,8 @@ impl Asked<'_> {
         let preferred = self.placing.prefer.iter().filter(|condition| condition.holds(|key| node.label(key)));
         reasons.extend(preferred.map(|condition| format!("{condition} is preferred")));
         reasons.extend(node.storage.then(|| "only keeps replicas".to_owned()));
+        let is_former = self.former.contains(&node.node);
+        reasons.extend(is_former.then(|| "keeps a former replica of it, to begin with".to_owned()));
         reasons.push(format!("{} free", free(node)));
         reasons.join(", ")
     }
@@ -184,7 +190,7 @@ mod tests {
     }
 
     fn chosen(nodes: &[NodeEntry], placing: &Placing, near: &[NodeEntry], bytes: u64, count: usize) -> Vec<u128> {
-        let asked = Asked { bytes, owner: NodeId(1), placing, near };
+        let asked = Asked { bytes, owner: NodeId(1), placing, near, former: &[] };
         choose(nodes, &asked, count).iter().map(|node| node.node.0).collect()
     }
 
@@ -204,6 +210,16 @@ mod tests {
         assert_eq!(chosen(&nodes, &any, &[], 101, 3), [] as [u128; 0]);
         let nodes = nodes.map(|node| NodeEntry { draining: true, ..node });
         assert_eq!(chosen(&nodes, &any, &[], 10, 3), [] as [u128; 0]);
+    }
+
+    #[test]
+    fn who_keeps_a_former_replica_is_taken_before_who_has_more_room() {
+        let nodes = [node(2, 0, false), node(3, 50, false), labelled(4, 60, &[("zone", "b")])];
+        let (any, near, former) = (Placing::default(), [labelled(5, 0, &[("zone", "b")])], [NodeId(3), NodeId(4)]);
+        let asked = Asked { bytes: 10, owner: NodeId(1), placing: &any, near: &near, former: &former };
+        let chosen: Vec<_> = choose(&nodes, &asked, 3).iter().map(|node| node.node.0).collect();
+        assert_eq!(chosen, [3, 2, 4], "copies are kept apart all the same");
+        assert!(told(&nodes, &asked).contains("n3: keeps a former replica of it, to begin with, 50 B free"));
     }
 
     #[test]
@@ -229,7 +245,7 @@ mod tests {
         assert_eq!(chosen(&nodes, &placing(&["storage"], &[], &[]), &[], 10, 3), [4]);
         assert_eq!(chosen(&nodes, &placing(&["node!=n4"], &["tier=1"], &[]), &[], 10, 3), [3, 2]);
         let (any, near) = (placing(&["ssd"], &[], &[]), []);
-        let judged = judge(&nodes, &Asked { bytes: 10, owner: NodeId(1), placing: &any, near: &near }, 1);
+        let judged = judge(&nodes, &Asked { bytes: 10, owner: NodeId(1), placing: &any, near: &near, former: &[] }, 1);
         let told: Vec<_> =
             judged.iter().map(|(node, verdict, why)| (node.name.as_str(), *verdict, why.as_str())).collect();
         assert_eq!(

@@ -50,17 +50,7 @@ impl Files {
         let (geometry, stem) = (head.geometry, stem(head.segment, head.incarnation));
         let slots_path = directory.join(format!("{stem}.{SLOTS}"));
         let slots = create(&slots_path)?;
-        let made = reserve(&slots, directory, slots_bytes(&geometry)).and_then(|()| {
-            let beside = directory.join(format!("{stem}.{NEW_HEAD}"));
-            let file = create(&beside)?;
-            let write = file.write_all_at(&head.encode(), 0);
-            let write = write.and_then(|()| std::fs::rename(&beside, directory.join(format!("{stem}.{HEAD}"))));
-            write.map_err(|error| {
-                let _ = std::fs::remove_file(&beside);
-                ReplicaError::System { doing: "writing", file: beside, error }
-            })?;
-            Ok(file)
-        });
+        let made = reserve(&slots, directory, slots_bytes(&geometry)).and_then(|()| create_head(directory, head));
         match made {
             Ok(file) => Ok(Self { directory: directory.to_owned(), stem, geometry, head: file, slots }),
             Err(error) => {
@@ -68,6 +58,19 @@ impl Files {
                 Err(error)
             }
         }
+    }
+
+    /// The same slots, blank, under the name of a fresh replica, whose head comes last, as for any. Without its head nothing counts of the
+    /// one they were of, from before they are changed.
+    pub(super) fn hand_over(&self, to: &ReplicaHead) -> Result<Self, ReplicaError> {
+        let slots = self.slots.try_clone().map_err(|error| self.system("opening", error))?;
+        remove(self.head_path())?;
+        (0..self.geometry.slots()).try_for_each(|slot| self.write(slot, 0, &[0; SLOT_HEAD]))?;
+        let (directory, stem) = (self.directory.clone(), stem(to.segment, to.incarnation));
+        let slots_path = directory.join(format!("{stem}.{SLOTS}"));
+        std::fs::rename(self.slots_path(), &slots_path).map_err(|error| self.system("renaming", error))?;
+        let head = create_head(&directory, to).inspect_err(|_| drop(std::fs::remove_file(slots_path)))?;
+        Ok(Self { directory, stem, geometry: self.geometry, head, slots })
     }
 
     /// Opens the files of a replica that a former life of this daemon made.
@@ -185,16 +188,31 @@ impl Files {
     /// Takes the files' names away. The memory goes when nobody maps it any more.
     pub(super) fn remove(&self) -> Result<(), ReplicaError> {
         // The head first: without it nothing of the rest counts.
-        for file in [self.head_path(), self.slots_path()] {
-            match std::fs::remove_file(&file) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(ReplicaError::System { doing: "removing", file, error });
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        [self.head_path(), self.slots_path()].into_iter().try_for_each(remove)
     }
+}
+
+/// What is not there need not be removed.
+fn remove(file: PathBuf) -> Result<(), ReplicaError> {
+    match std::fs::remove_file(&file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(ReplicaError::System { doing: "removing", file, error })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Under its name it is whole, or not there.
+fn create_head(directory: &Path, head: &ReplicaHead) -> Result<File, ReplicaError> {
+    let path = directory.join(format!("{}.{HEAD}", stem(head.segment, head.incarnation)));
+    let beside = path.with_extension(NEW_HEAD);
+    let file = create(&beside)?;
+    let write = file.write_all_at(&head.encode(), 0).and_then(|()| std::fs::rename(&beside, path));
+    write.map_err(|error| {
+        let _ = std::fs::remove_file(&beside);
+        ReplicaError::System { doing: "writing", file: beside, error }
+    })?;
+    Ok(file)
 }
 
 fn create(path: &Path) -> Result<File, ReplicaError> {

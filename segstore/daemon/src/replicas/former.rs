@@ -75,7 +75,8 @@ fn forget_other_boot(directory: &Path, boot: &str) -> Result<(), ReplicaError> {
     replace(&file, boot).map_err(|error| system("writing", &file, error))
 }
 
-/// Heads that were never written, slots without a head, copies that were cut off: nobody was ever told of them.
+/// Heads that were never written, slots without a head, copies that were cut off: nobody was told of them, or it was given up for another
+/// that was to be made out of it.
 fn remove_unfinished(directory: &Path) -> Result<(), ReplicaError> {
     // A replica's head comes before its slots.
     for path in contents(directory)? {

@@ -9,7 +9,8 @@ use segstore_core::id::{Member, SegmentId};
 use segstore_core::layout::geometry::SLOT_HEAD;
 use segstore_core::layout::{Geometry, Ownership, ReplicaHead};
 use segstore_core::replica::{Replica, Request, Turn};
-use segstore_transport::{Domain, Grant, Memory, Peer, Region, Rights};
+use segstore_core::slot::SlotView;
+use segstore_transport::{Domain, Grant, Keep, Memory, Peer, Region, Rights};
 
 use super::error::ReplicaError;
 use super::files::{Files, slots_bytes};
@@ -37,6 +38,8 @@ struct State {
     memory: Option<Memory>,
     regions: HashMap<String, Region>,
     writer: Option<Peer>,
+    /// Whether the writer maps the slots: unless its process is dead, shutting it out takes fresh memory, and a copy.
+    is_mapped: bool,
     readers: Vec<Peer>,
     /// Why an earlier writer, perhaps of a former life of this daemon, may still write it: no owner is served until it is shut out.
     unfenced: Option<String>,
@@ -56,6 +59,7 @@ impl Hosted {
                 memory: None,
                 regions: HashMap::new(),
                 writer: None,
+                is_mapped: false,
                 readers: Vec::new(),
                 unfenced: None,
                 is_gone: false,
@@ -107,7 +111,12 @@ impl Hosted {
 
     /// What stands at the start of every slot.
     pub(super) fn heads(&self) -> Result<Vec<Head>, ReplicaError> {
-        self.lock().files.slot_heads()
+        self.with_files(Files::slot_heads)
+    }
+
+    /// What these first bytes of its slots say.
+    pub(super) fn views(&self, heads: &[Head]) -> Vec<SlotView> {
+        heads.iter().map(|head| SlotView::parse(self.segment, &self.geometry, head)).collect()
     }
 
     /// Opens an endpoint for the writer of a term, after ending every earlier one.
@@ -121,7 +130,7 @@ impl Hosted {
         let mut state = self.lock();
         state.admit(request, domains)?;
         let (peer, reply) = state.open(domains, provider, hello, Rights::WRITE.and(Rights::READ))?;
-        state.writer = Some(peer);
+        (state.writer, state.is_mapped) = (Some(peer), provider == SHM);
         Ok(reply)
     }
 
@@ -153,6 +162,12 @@ impl Hosted {
         let mut state = self.lock();
         let turn = state.admit(request, domains)?;
         Ok((state.files.slot_heads()?, turn))
+    }
+
+    /// Whether it can take a copy of all of it to shut its writer out.
+    pub(super) fn is_costly_to_fence(&self) -> bool {
+        let state = self.lock();
+        state.writer.is_some() && state.is_mapped
     }
 
     /// Whether it is being filled, or somebody is connected who may write it.
@@ -194,6 +209,17 @@ impl Hosted {
         work(&state.files)
     }
 
+    /// Its slots are another replica's from here on, and blank: nothing is left of this one. Done in an owner's turn.
+    pub(super) fn hand_over(&self, turn: Turn, to: &ReplicaHead) -> Result<Files, ReplicaError> {
+        let mut state = self.lock();
+        if state.is_gone || !state.decisions.allows(turn) {
+            return Err(ReplicaError::Ended);
+        }
+        let files = state.files.hand_over(to)?;
+        state.let_go();
+        Ok(files)
+    }
+
     /// Forgets it, of a segment that was unlinked.
     pub(super) fn remove(&self) -> Result<(), ReplicaError> {
         self.lock().remove()
@@ -213,6 +239,9 @@ impl Hosted {
 impl State {
     /// Decides the request; stores, then revokes, as granted.
     fn admit(&mut self, request: &Request, domains: &Domains) -> Result<Turn, ReplicaError> {
+        if self.is_gone {
+            return Err(ReplicaError::Ended);
+        }
         self.shut_former_out(domains)?;
         let mut decisions = self.decisions;
         let granted = decisions.decide(request)?;
@@ -228,12 +257,21 @@ impl State {
 
     /// Every peer is shut out, the memory is given back.
     fn remove(&mut self) -> Result<(), ReplicaError> {
+        if let Some(writer) = &self.writer {
+            // Whether that can be made sure of or not: nothing that is there is worth a copy.
+            let _ = writer.revoke_keeping(Keep::Ranges(&[]));
+        }
+        self.let_go();
+        self.files.remove()
+    }
+
+    /// Nobody is served any more.
+    fn let_go(&mut self) {
         self.is_gone = true;
         self.writer = None;
         self.readers.clear();
         self.regions.clear();
         self.memory = None;
-        self.files.remove()
     }
 
     /// Moves the slots away from writers of a former life, if they may still write them. It may want room for a copy.

@@ -7,15 +7,15 @@ use segstore_core::slot::SlotView;
 use zerocopy::IntoBytes;
 
 use super::error::ReplicaError;
-use super::hosted::{Head, Hosted};
+use super::hosted::Hosted;
 
 /// Bytes of one piece, at least a block.
 const PIECE: u32 = 4 << 20;
 
-pub(super) fn level(replica: &Hosted, heads: &[Head], turn: Turn) -> Result<(), ReplicaError> {
+/// `slots` is what stands in them, as far as it counts.
+pub(super) fn level(replica: &Hosted, slots: &[SlotView], turn: Turn) -> Result<(), ReplicaError> {
     let (segment, geometry) = (replica.segment, replica.geometry);
-    let views: Vec<_> = heads.iter().map(|head| SlotView::parse(segment, &geometry, head)).collect();
-    let mut level = Level::new(&views, PIECE / geometry.block_size());
+    let mut level = Level::new(slots, PIECE / geometry.block_size());
     let mut blocks = Vec::new();
     loop {
         match level.step() {

@@ -12,6 +12,7 @@ mod hosted;
 mod level;
 mod making;
 mod pace;
+mod renew;
 mod repair;
 
 use std::collections::BTreeMap;
@@ -242,7 +243,7 @@ impl Replicas {
     pub fn level(&self, request: &Request) -> Result<(), ReplicaError> {
         let replica = self.get(request.segment, request.incarnation)?;
         let (heads, turn) = replica.admit(request, &self.options.domains)?;
-        level::level(&replica, &heads, turn)
+        level::level(&replica, &replica.views(&heads), turn)
     }
 
     /// The first bytes of a replica's slots, as they are.
@@ -253,20 +254,30 @@ impl Replicas {
         self.get(segment, incarnation)?.heads()
     }
 
-    /// Makes a replica and fills it over `endpoint`, which reads the source. It is forgotten again if that fails.
+    /// Makes a replica in the place of those that may be forgotten, or out of one of them, and fills it over `endpoint`, which reads the
+    /// source. It is forgotten again if that fails.
     ///
     /// # Errors
     /// No room; the source does not hold what is said, or is gone; a later owner came.
     pub fn fill(
         &self,
         source: &Source,
-        by: Ownership,
+        replaced: &Forgettable,
         provider: &str,
-        endpoint: Endpoint,
+        mut endpoint: Endpoint,
     ) -> Result<Filled, ReplicaError> {
-        let domain = self.options.domains.get(provider)?;
-        let (replica, turn) = self.make(source.segment, source.geometry, by)?;
-        let filled = repair::fill(&replica, &domain, endpoint, source, turn, &self.pace);
+        let (domain, by) = (self.options.domains.get(provider)?, replaced.by);
+        let mut repair = repair::begin(&domain, &mut endpoint, source)?;
+        let (replica, turn) = match self.renew(&mut repair, source, replaced)? {
+            Some(renewed) => renewed,
+            None => {
+                self.retire(source.segment, replaced)?;
+                self.make(source.segment, source.geometry, by)?
+            }
+        };
+        // Those that it was not made out of.
+        let filled = self.retire(source.segment, replaced);
+        let filled = filled.and_then(|()| repair::fill(repair, &replica, &domain, endpoint, source, turn, &self.pace));
         replica.report_progress(None);
         if let Err(error) = &filled {
             tracing::warn!(segment = %source.segment, replica = %replica.member.incarnation, "the replica is not filled: {error}");
@@ -351,10 +362,7 @@ impl Replicas {
 
 fn summary(replica: &Hosted) -> Summary {
     let (image, problem) = match replica.heads() {
-        Ok(heads) => {
-            let views = heads.iter().map(|head| SlotView::parse(replica.segment, &replica.geometry, head));
-            (views.filter_map(|view| view.image()).max(), replica.problem())
-        }
+        Ok(heads) => (replica.views(&heads).iter().filter_map(SlotView::image).max(), replica.problem()),
         Err(error) => (None, Some(error.to_string())),
     };
     Summary { segment: replica.segment, member: replica.member, image, repair: replica.progress(), problem }

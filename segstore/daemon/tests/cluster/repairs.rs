@@ -66,6 +66,43 @@ fn a_node_that_comes_back_without_its_memory_is_filled_again() {
     assert_eq!(check_state(segment.bytes()), 3, "from the replica that was filled");
 }
 
+/// It was left out, and all that its daemon left is there, but for two blocks that were damaged meanwhile.
+#[test]
+fn a_node_that_comes_back_with_its_memory_catches_up_by_what_has_changed() {
+    for over in [OVER_TCP, &[]] {
+        let mut cluster = Cluster::start(3, over);
+        let session = cluster.session(0);
+        let mut segment = opened(&session, &options());
+        let mut expected = segment.bytes().to_vec();
+        // Another block each time.
+        let mut change = |segment: &mut Segment, n: u8| {
+            let at = usize::from(n) * 5 * 4096;
+            expected[at] = n;
+            segment.write(at, &[n]).unwrap();
+            segment.checkpoint().unwrap();
+            expected.clone()
+        };
+        change(&mut segment, 2);
+        cluster.kill(2);
+        change(&mut segment, 3);
+        until("it is left out", || (elsewhere(&session) == 1).then_some(()));
+        (0..2).for_each(|slot| cluster.alter(2, slot));
+        change(&mut segment, 4);
+        cluster.restart(2);
+        until("it is in sync again", || (elsewhere(&session) == 2).then_some(()));
+        let log = std::fs::read_to_string(cluster.log(2)).unwrap();
+        let said = log.split_once("the replica is filled: ").expect("it was filled once").1;
+        let (copied, _) = said.split_once(" KiB were copied").expect(said);
+        let copied: f64 = copied.parse().expect(copied);
+        assert!((12.0..STATE as f64 / 1024.0 / 2.0).contains(&copied), "{copied} KiB were copied");
+        let last = change(&mut segment, 5);
+        drop(segment);
+        cluster.kill(1);
+        let segment = session.open("s", &OpenOptions::new().stand_by(Some(Duration::from_secs(10)))).unwrap();
+        assert!(segment.bytes() == last, "from the replica that has caught up");
+    }
+}
+
 /// The node's former replica, which goes for the new one, is not in its way.
 #[test]
 fn a_replica_that_takes_more_than_half_of_its_node_is_filled_again() {

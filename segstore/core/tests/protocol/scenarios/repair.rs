@@ -2,7 +2,7 @@
 
 use segstore_core::id::Stamp;
 
-use super::Step::{Commit, Connect, Deliver, Directory, Repair, RepairArrives, Repaired, TakeOver, WorkGoesOn};
+use super::Step::{Commit, Connect, Cut, Deliver, Directory, Repair, RepairArrives, Repaired, TakeOver, WorkGoesOn};
 use super::{assert_kept, finish_work, with_repaired_spare, world};
 
 /// B has a replica repaired between its claim and its fence, while A still pushes: the copy picks up a block that is aborted.
@@ -73,5 +73,57 @@ fn an_idle_segment_is_repaired() {
     world.run([Deliver(0, 1); 2]);
     world.take_over(1, &[1]);
     assert_eq!(world.taken_over(), Some(Stamp::new(1, 2)));
+    assert_kept(&world);
+}
+
+/// Replica 1 is left out, and comes back with its memory: a new one is made out of it, into which only the one block is copied that has
+/// changed.
+#[test]
+fn a_replica_that_was_left_out_is_filled_by_what_has_changed() {
+    for pushed in 0..7 {
+        let mut world = world(2, 0);
+        [1, 0, 1].into_iter().for_each(|block| world.checkpoint(0, block));
+        // Its last push is cut off.
+        world.step(Commit(0, 0));
+        world.run([Deliver(0, 1)].repeat(pushed));
+        world.land(0, 0);
+        world.run([Cut(0, 1), Directory(0)]);
+        assert_eq!((world.in_sync(), world.acknowledged()), (vec![0], Some(Stamp::new(1, 5))));
+        world.run([Repair(0, 1), RepairArrives(0)]);
+        let mut steps = 0;
+        while world.is_enabled(WorkGoesOn(1, 0)) {
+            world.step(WorkGoesOn(1, 0));
+            steps += 1;
+        }
+        assert_eq!(steps, 8, "head, table, one block with its entry, store, head again, close, end");
+        world.run([Repaired(0), Connect(0, 1), Directory(0)]);
+        assert_eq!(world.in_sync(), [0, 1]);
+        for block in [1, 0] {
+            world.checkpoint(0, block);
+            let mut rival = world.clone();
+            rival.take_over(1, &[1]);
+            assert_eq!(rival.taken_over(), rival.acknowledged());
+            assert_kept(&rival);
+        }
+    }
+}
+
+/// A's last push has come to replica 1 alone, and B, who did not find it, has a new one made out of that. Nothing of the push is kept.
+#[test]
+fn what_a_takeover_did_not_find_is_not_kept_by_a_repair() {
+    let mut world = world(2, 0);
+    [1, 0].into_iter().for_each(|block| world.checkpoint(0, block));
+    world.step(Commit(0, 1));
+    world.land(0, 1);
+    world.take_over(1, &[0]);
+    assert_eq!((world.taken_over(), world.in_sync()), (Some(Stamp::new(1, 3)), vec![0]));
+    world.run([Connect(1, 0), Repair(1, 1), RepairArrives(0)]);
+    finish_work(&mut world, 1);
+    world.run([Repaired(1), Connect(1, 1)]);
+    world.checkpoint(1, 0);
+    world.settle(1);
+    assert_eq!(world.in_sync(), [0, 1]);
+    world.take_over(2, &[1]);
+    assert_eq!(world.taken_over(), Some(Stamp::new(2, 4)));
     assert_kept(&world);
 }

@@ -75,13 +75,14 @@ impl World {
     /// A request for a replica reaches its node: what it names is forgotten there, and the replica is made.
     pub(super) fn serve_repair(&mut self, i: usize) {
         let RepairRequest { asker, target, replaced, source, base } = self.repair_requests.remove(i);
+        let former = self.replicas[target].is_kept.then(|| self.replicas[target].clone());
         match self.forget(target, &replaced) {
             Err(why) => asker.into_iter().for_each(|p| self.refuse_repair(p, source.0, &why)),
             Ok(()) if self.replicas[target].is_kept => {} // There is no room.
             Ok(()) => {
                 let replica = &mut self.replicas[target];
                 let turn = replica.make(replaced.by);
-                let fill = Fill::new(asker, replaced.by, source, Repair::new(self.geometry, base, 1));
+                let fill = Fill::new(asker, replaced.by, source, Repair::new(self.geometry, base, 1), former);
                 replica.work.push(Work { turn, job: Job::Fill(Box::new(fill)) });
             }
         }

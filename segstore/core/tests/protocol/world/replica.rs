@@ -60,6 +60,12 @@ impl Replica {
         self.decisions.turn
     }
 
+    /// What stands in the slots of a former replica stands in these, as no image.
+    pub fn begin_with(&mut self, former: &Self) {
+        self.slots = former.slots.clone();
+        self.slots.iter_mut().for_each(|slot| Arc::make_mut(slot)[..SLOT_HEAD].fill(0));
+    }
+
     /// The memory is gone: its node restarted without it, or gave it back.
     pub fn lose_memory(&mut self, geometry: &Geometry) {
         *self = Self::none(self.index, self.life + 1, geometry);

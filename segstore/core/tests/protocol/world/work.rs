@@ -6,6 +6,7 @@ use segstore_core::level::{Level, Step as LevelStep};
 use segstore_core::repair::{Repair, Step as RepairStep};
 use segstore_core::replica::Turn;
 
+use super::key;
 use super::replica::Replica;
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -29,6 +30,8 @@ pub struct Fill {
     pub source: Member,
     pub source_slot: u32,
     repair: Repair,
+    /// What the target is made out of.
+    former: Option<Replica>,
     entries: Vec<Entry>,
     blocks: Vec<u8>,
     closed: bool,
@@ -43,9 +46,15 @@ pub enum Progress {
 }
 
 impl Fill {
-    pub fn new(asker: Option<usize>, by: Ownership, source: (Member, u32), repair: Repair) -> Self {
-        let (source, source_slot) = source;
-        Self { asker, by, source, source_slot, repair, entries: Vec::new(), blocks: Vec::new(), closed: false }
+    pub fn new(
+        asker: Option<usize>,
+        by: Ownership,
+        source: (Member, u32),
+        repair: Repair,
+        former: Option<Replica>,
+    ) -> Self {
+        let ((source, source_slot), entries, blocks) = (source, Vec::new(), Vec::new());
+        Self { asker, by, source, source_slot, repair, former, entries, blocks, closed: false }
     }
 
     /// One step; `source` is the replica to copy from.
@@ -56,6 +65,21 @@ impl Fill {
         match self.repair.step() {
             RepairStep::ReadHead => {
                 self.repair.source_head(source.view(geometry, self.source_slot));
+                self.begin_with_former(target, geometry);
+                return Progress::Continues;
+            }
+            RepairStep::Compare { first, count } => {
+                let theirs = source.entries(geometry, self.source_slot, first, count);
+                let lacks = |(block, theirs): (u32, &Entry)| {
+                    let keeps = |slot| {
+                        let own = target.entries(geometry, slot, block, 1)[0];
+                        self.repair.keeps(theirs, &own)
+                            && own.describes(key(), block, target.blocks(geometry, slot, block, 1))
+                    };
+                    !(0..geometry.slots()).all(keeps)
+                };
+                let are_lacking: Vec<_> = (first..).zip(&theirs).map(lacks).collect();
+                self.repair.compared(&are_lacking);
                 return Progress::Continues;
             }
             RepairStep::ReadEntries { first, count } => {
@@ -81,6 +105,17 @@ impl Fill {
         }
         self.repair.advance();
         Progress::Continues
+    }
+}
+
+impl Fill {
+    /// What a former replica holds stands in the new one, whose slots are blank.
+    fn begin_with_former(&mut self, target: &mut Replica, geometry: &Geometry) {
+        let Some(mut former) = self.former.take() else { return };
+        let mut level = Level::new(&self.repair.usable(former.views(geometry)), 1);
+        while !matches!(step_level(&mut level, &mut former, geometry), Progress::Done) {}
+        self.repair.onto(&self.repair.usable(former.views(geometry)));
+        target.begin_with(&former);
     }
 }
 

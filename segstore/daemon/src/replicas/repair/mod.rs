@@ -5,7 +5,7 @@
 mod reader;
 mod store;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use segstore_core::id::{Member, SegmentId, Stamp};
 use segstore_core::layout::{Geometry, SlotHeader};
@@ -22,6 +22,10 @@ use store::{Store, with_writers};
 
 /// Bytes of one piece, at least a block: so few that what was read is still cached when it is verified and stored.
 const PIECE: u64 = 1 << 20;
+
+/// A slot of a busy segment is open about half of the time, for as long as a push takes: so often, and with such pauses, it is looked at.
+const LOOKS: u32 = 100;
+const LOOK_PAUSE: Duration = Duration::from_millis(1);
 
 /// What a replica is filled from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,9 +49,30 @@ pub struct Filled {
     pub base: Stamp,
     /// The slot that is exactly that image, closed.
     pub closed: Option<u32>,
+    /// Bytes of blocks that came from the source: the others stood in a former replica.
+    pub copied: u64,
+}
+
+/// Looks at the source, before there is a target.
+pub(super) fn begin(domain: &Domain, endpoint: &mut Endpoint, source: &Source) -> Result<Repair, ReplicaError> {
+    for _ in 0..LOOKS {
+        let mut repair = Repair::new(source.geometry, source.base, chunk(&source.geometry));
+        repair.source_head(reader::head(domain, endpoint, source)?);
+        if repair.step() != Step::SourceChanged {
+            return Ok(repair);
+        }
+        std::thread::sleep(LOOK_PAUSE);
+    }
+    Err(ReplicaError::SourceChanged(source.base))
+}
+
+/// Blocks of one piece.
+fn chunk(geometry: &Geometry) -> u32 {
+    u32::try_from((PIECE / u64::from(geometry.block_size())).max(1)).unwrap_or(u32::MAX)
 }
 
 pub(super) fn fill(
+    mut repair: Repair,
     target: &Hosted,
     domain: &Domain,
     endpoint: Endpoint,
@@ -55,24 +80,28 @@ pub(super) fn fill(
     turn: Turn,
     pace: &Pace,
 ) -> Result<Filled, ReplicaError> {
-    let chunk = u32::try_from((PIECE / u64::from(source.geometry.block_size())).max(1)).unwrap_or(u32::MAX);
-    let mut repair = Repair::new(source.geometry, source.base, chunk);
     let store = Store::new(target, turn, source);
     with_writers(&store, |writers| {
-        let mut reader = Reader::new(domain, endpoint, source, chunk, writers)?;
-        let mut closed = None;
+        let mut reader = Reader::new(domain, endpoint, source, chunk(&source.geometry), writers)?;
+        let (mut closed, mut copied) = (None, 0);
         loop {
             // It may be over before anything is written.
             target.change(turn, |_| Ok(()))?;
             match repair.step() {
                 Step::ReadHead => {
-                    let head = reader.head()?;
-                    repair.source_head(head);
+                    repair.source_head(reader.head()?);
+                    continue;
+                }
+                Step::Compare { first, count } => {
+                    let rows = reader.rows(first, count)?;
+                    repair.compared(&store.lacking(&repair, first, &rows)?);
+                    target.report_progress(Some(repair.progress()));
                     continue;
                 }
                 Step::ReadEntries { first, count } => reader.plan_rows(first, count),
                 Step::ReadBlocks { first, count } => {
                     let bytes = u64::from(count) * u64::from(source.geometry.block_size());
+                    copied += bytes;
                     std::thread::sleep(pace.take(bytes, Instant::now()));
                     reader.plan_blocks(first, count);
                 }
@@ -87,7 +116,7 @@ pub(super) fn fill(
                 }
                 Step::Finished => {
                     reader.finish()?;
-                    return Ok(Filled { member: target.member, base: repair.base(), closed });
+                    return Ok(Filled { member: target.member, base: repair.base(), closed, copied });
                 }
                 Step::SourceChanged => return Err(ReplicaError::SourceChanged(source.base)),
             }

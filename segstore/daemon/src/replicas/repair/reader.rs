@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use segstore_core::id::Stamp;
-use segstore_core::layout::BlockIndex;
-use segstore_core::layout::geometry::SLOT_HEAD;
+use segstore_core::layout::geometry::{MIN_BLOCK, SLOT_HEAD};
+use segstore_core::layout::{BlockIndex, Entry};
+use segstore_core::repair::COMPARED;
 use segstore_core::slot::SlotView;
 use segstore_transport::{
     Domain, Endpoint, Error as TransportError, ErrorKind, Memory, Operation, Post, Region, Rights, Wait,
@@ -14,6 +15,9 @@ use segstore_transport::{
 use super::Source;
 use super::store::{Piece, ROW, Writers};
 use crate::replicas::error::ReplicaError;
+
+const _: () =
+    assert!(COMPARED as usize * ROW <= MIN_BLOCK as usize, "the rows that are compared at once fit into a buffer");
 
 /// Pieces in memory at once: in flight, and waiting to be stored.
 const PIECES: usize = 8;
@@ -50,15 +54,11 @@ impl Reader {
         let geometry = source.geometry;
         let count = chunk.min(geometry.blocks()) as usize;
         let blocks = count * geometry.block_size() as usize;
-        let buffer = || {
-            let memory = Memory::anonymous((blocks + 2 * count * ROW).max(SLOT_HEAD))
-                .map_err(ReplicaError::transport("mapping a buffer"))?;
-            domain.register(&memory, Rights::LOCAL).map_err(ReplicaError::transport("registering a buffer"))
-        };
+        let buffer = || register(domain, (blocks + 2 * count * ROW).max(SLOT_HEAD));
         Ok(Self {
             endpoint,
             source: *source,
-            slot: geometry.slot(source.slot) - geometry.slot(0),
+            slot: slot(source),
             free: (0..PIECES).map(|_| buffer()).collect::<Result<_, _>>()?,
             planned: Vec::new(),
             in_flight: VecDeque::new(),
@@ -68,17 +68,27 @@ impl Reader {
 
     /// Reads the head of the slot, after everything that was posted before.
     pub(super) fn head(&mut self) -> Result<SlotView, ReplicaError> {
+        let mut head = [0; SLOT_HEAD];
+        self.read_alone(0, &mut head)?;
+        Ok(SlotView::parse(self.source.segment, &self.source.geometry, &head))
+    }
+
+    /// Reads rows of the table, after everything that was posted before.
+    pub(super) fn rows(&mut self, first: BlockIndex, count: u32) -> Result<Vec<Entry>, ReplicaError> {
+        let mut rows = vec![0; count as usize * ROW];
+        self.read_alone(self.source.geometry.entry_in_slot(first), &mut rows)?;
+        Ok(Entry::rows(&rows).to_vec())
+    }
+
+    /// Reads what fits into one buffer, with nothing else in flight.
+    fn read_alone(&mut self, in_slot: u64, bytes: &mut [u8]) -> Result<(), ReplicaError> {
         let buffer = self.buffer()?;
         while !self.in_flight.is_empty() {
             self.complete()?;
         }
-        self.planned.push(Read { in_slot: 0, in_buffer: 0, bytes: SLOT_HEAD });
-        self.send(&buffer)?;
-        wait(&mut self.endpoint)?;
-        let mut head = [0; SLOT_HEAD];
-        buffer.memory().read_at(0, &mut head).map_err(lost())?;
+        read_now(&mut self.endpoint, &buffer, self.slot + in_slot, bytes)?;
         self.free.push(buffer);
-        Ok(SlotView::parse(self.source.segment, &self.source.geometry, &head))
+        Ok(())
     }
 
     /// The rows of the next piece are read now, before or after its blocks.
@@ -158,6 +168,34 @@ impl Reader {
         }
         Ok(())
     }
+}
+
+/// The head of the source's slot, read with nothing in flight.
+pub(super) fn head(domain: &Domain, endpoint: &mut Endpoint, source: &Source) -> Result<SlotView, ReplicaError> {
+    let mut head = [0; SLOT_HEAD];
+    read_now(endpoint, &register(domain, SLOT_HEAD)?, slot(source), &mut head)?;
+    Ok(SlotView::parse(source.segment, &source.geometry, &head))
+}
+
+/// Reads what stands at `from` in what is granted, over an endpoint on which nothing is in flight.
+fn read_now(endpoint: &mut Endpoint, buffer: &Region, from: u64, bytes: &mut [u8]) -> Result<(), ReplicaError> {
+    let read = Operation::read(buffer.slice(0, bytes.len()).map_err(lost())?, 0, from);
+    endpoint.post(&[read], 0).map_err(|refused| match refused {
+        Post::Failed(error) => lost()(error),
+        Post::WouldBlock => lost()(full()),
+    })?;
+    wait(endpoint)?;
+    buffer.memory().read_at(0, bytes).map_err(lost())
+}
+
+/// Where its slot starts in what is granted.
+fn slot(source: &Source) -> u64 {
+    source.geometry.slot(source.slot) - source.geometry.slot(0)
+}
+
+fn register(domain: &Domain, bytes: usize) -> Result<Region, ReplicaError> {
+    let memory = Memory::anonymous(bytes).map_err(ReplicaError::transport("mapping a buffer"))?;
+    domain.register(&memory, Rights::LOCAL).map_err(ReplicaError::transport("registering a buffer"))
 }
 
 fn wait(endpoint: &mut Endpoint) -> Result<(), ReplicaError> {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use segstore_core::id::Stamp;
 use segstore_core::layout::{BlockIndex, Entry, Key};
+use segstore_core::repair::Repair;
 use segstore_core::replica::Turn;
 use segstore_transport::{Error as TransportError, ErrorKind, Region};
 
@@ -14,6 +15,8 @@ use crate::replicas::hosted::Hosted;
 
 /// The most threads that verify and store. A file takes one write at a time: a further thread verifies meanwhile, and no more is of use.
 const WRITERS: usize = 2;
+/// Bytes of the target's own blocks that are looked at together, at least a block.
+const OWN_PIECE: usize = 1 << 20;
 /// Bytes of a row of the block table.
 pub(super) const ROW: usize = size_of::<Entry>();
 
@@ -118,6 +121,41 @@ impl<'r> Store<'r> {
             }
             Ok(())
         })
+    }
+
+    /// Of the blocks whose rows at the source are these: whether one is to be copied, since not every slot has it as it should be.
+    pub(super) fn lacking(
+        &self,
+        repair: &Repair,
+        first: BlockIndex,
+        rows: &[Entry],
+    ) -> Result<Vec<bool>, ReplicaError> {
+        let geometry = &self.source.geometry;
+        let block_size = geometry.block_size() as usize;
+        let piece = (OWN_PIECE / block_size).max(1);
+        let (mut own_rows, mut blocks) = (vec![0; piece * ROW], vec![0; piece * block_size]);
+        let mut are_lacking = vec![false; rows.len()];
+        for slot in 0..geometry.slots() {
+            let pieces = (first..).step_by(piece).zip(rows.chunks(piece).zip(are_lacking.chunks_mut(piece)));
+            for (first, (rows, are_lacking)) in pieces {
+                let own_rows = &mut own_rows[..rows.len() * ROW];
+                self.target.with_files(|files| files.read(slot, geometry.entry_in_slot(first), own_rows))?;
+                for ((row, own), is_lacking) in rows.iter().zip(Entry::rows(own_rows)).zip(are_lacking.iter_mut()) {
+                    *is_lacking |= !repair.keeps(row, own);
+                }
+                if are_lacking.iter().all(|is_lacking| *is_lacking) {
+                    continue; // Whatever stands there.
+                }
+                let blocks = &mut blocks[..rows.len() * block_size];
+                self.target.with_files(|files| files.read(slot, geometry.block_in_slot(first), blocks))?;
+                for (index, ((row, block), is_lacking)) in
+                    (first..).zip(rows.iter().zip(blocks.chunks_exact(block_size)).zip(are_lacking))
+                {
+                    *is_lacking = *is_lacking || !row.describes(self.key, index, block);
+                }
+            }
+        }
+        Ok(are_lacking)
     }
 
     /// Checks blocks that were read between two readings of their rows. A block that the owner was writing meanwhile matches neither

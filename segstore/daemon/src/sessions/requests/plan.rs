@@ -1,10 +1,10 @@
 //! Which nodes would get a segment's replicas.
 
 use segstore::control::message::{Answer, Fault, FaultKind, Judged, Keeping, Placing, Shape, Verdict};
-use segstore_core::id::NodeId;
+use segstore_core::id::{NodeId, SegmentId};
 
 use super::Client;
-use super::replicas::near;
+use super::replicas::{kept_everywhere, make_way, near};
 use super::segments::{check_keeping, check_placing, exists};
 use crate::cluster::{NodeEntry, check_name};
 use crate::node::placement::{Asked, judge};
@@ -13,12 +13,12 @@ use crate::sessions::credentials::Want;
 
 /// What is judged: a segment that is there, or would be.
 struct Subject {
+    /// `None`: it would be made.
+    segment: Option<SegmentId>,
     bytes: u64,
     placing: Placing,
     /// The owner's node: this one, if there is none.
     owner: NodeId,
-    /// Whether the owner's node may be taken, if there is no other.
-    is_new: bool,
     /// The nodes with a replica in sync.
     members: Vec<NodeId>,
     /// How many replicas are missing.
@@ -37,9 +37,16 @@ pub(super) async fn plan(
     let node = &client.node;
     let taken: Vec<_> = subject.members.iter().copied().chain([subject.owner]).collect();
     let near = near(node, &taken);
-    let asked = Asked { bytes: subject.bytes, owner: subject.owner, placing: &subject.placing, near: &near };
     let mut rooms = node.rooms().await;
-    rooms.retain(|place| !subject.members.contains(&place.node) && (subject.is_new || place.node != subject.owner));
+    // Of a new one the owner's node may be taken, if there is no other.
+    let may_be_owners = subject.segment.is_none();
+    rooms.retain(|place| !subject.members.contains(&place.node) && (may_be_owners || place.node != subject.owner));
+    let former = match subject.segment {
+        Some(segment) => make_way(&mut rooms, &kept_everywhere(node, segment).await, subject.bytes),
+        None => Vec::new(),
+    };
+    let (bytes, owner, placing) = (subject.bytes, subject.owner, &subject.placing);
+    let asked = Asked { bytes, owner, placing, near: &near, former: &former };
     let keeps = node.view.entries(subject.members.iter().copied()).into_iter();
     let mut all: Vec<_> = keeps.map(|place| judged(&place, Verdict::Keeps, kept(&place))).collect();
     all.extend(
@@ -61,10 +68,10 @@ async fn new(
     match client.node.segment(name).await {
         Ok(_) => Err(exists(name)),
         Err(fault) if fault.kind == FaultKind::NotFound => Ok(Subject {
+            segment: None,
             bytes,
             placing,
             owner: client.node.id,
-            is_new: true,
             members: Vec::new(),
             missing: keeping.replicas as usize,
         }),
@@ -80,10 +87,10 @@ async fn present(client: &Client, name: &str) -> Result<Subject, Fault> {
     let drained = client.node.view.unwanted();
     let counts = members.iter().filter(|member| Some(**member) != holder && !drained.contains(member)).count();
     Ok(Subject {
+        segment: Some(entry.segment),
         bytes: geometry(entry.shape)?.replica_bytes(),
         placing: entry.placing,
         owner,
-        is_new: false,
         members,
         missing: (entry.keeping.replicas as usize).saturating_sub(counts),
     })

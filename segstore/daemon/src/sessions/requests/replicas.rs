@@ -121,6 +121,10 @@ pub(super) async fn local(client: &Client, name: &str, make_for: Option<Ownershi
     Ok(Answer::Local { member, heads })
 }
 
+/// How many nodes are asked for a further replica before its owner is told that there is none: where the best of them cannot make it, it is
+/// the best the next time as well.
+const TARGETS: usize = 2;
+
 /// Places one more replica, and has it filled, in place of what its node keeps of the segment for nothing.
 pub(super) async fn repair(
     client: &Client,
@@ -141,34 +145,52 @@ pub(super) async fn repair(
     let taken: Vec<_> = taking_part.map(|member| member.node).chain([node.id]).collect();
     let near = near(node, &taken);
     let bytes = geometry(entry.shape)?.replica_bytes();
-    let asked = Asked { bytes, owner: node.id, placing: &entry.placing, near: &near };
     nodes.retain(|place| kept.contains_key(&place.node) && !taken.contains(&place.node));
     for place in &mut nodes {
         let kept = kept.entry(place.node).or_default();
         let replaced = Forgettable::of_owner(ownership, members, kept, &entry.record())
             .map_err(|why| Fault::new(FaultKind::Refused(why), why.to_string()))?;
         *kept = replaced.members;
-        // What the new one is to replace is not in its way.
-        place.used = place.used.saturating_sub(bytes * kept.len() as u64);
     }
-    let chosen = placement::choose(&nodes, &asked, 1);
-    let target = chosen.first().ok_or_else(|| no_further_room(name, &nodes, &asked))?;
-    let call = Call::Repair {
-        segment,
-        name: name.to_owned(),
-        shape: entry.shape,
-        ownership,
-        replaced: kept.remove(&target.node).unwrap_or_default(),
-        source: node.view.place(source),
-        slot,
-        base,
-    };
-    match node.call(target.node, call, REPAIR).await? {
-        Reply::Repaired { member, base, closed } => {
-            Ok(Answer::Repaired { place: node.view.place(member), base, closed })
+    let former = make_way(&mut nodes, &kept, bytes);
+    let asked = Asked { bytes, owner: node.id, placing: &entry.placing, near: &near, former: &former };
+    let mut why = None;
+    for target in placement::choose(&nodes, &asked, TARGETS) {
+        let call = Call::Repair {
+            segment,
+            name: name.to_owned(),
+            shape: entry.shape,
+            ownership,
+            replaced: kept.remove(&target.node).unwrap_or_default(),
+            source: node.view.place(source),
+            slot,
+            base,
+        };
+        match node.call(target.node, call, REPAIR).await {
+            Ok(Reply::Repaired { member, base, closed }) => {
+                return Ok(Answer::Repaired { place: node.view.place(member), base, closed });
+            }
+            Ok(other) => return Err(unexpected(&other)),
+            // It goes on there, perhaps; or it is for nobody.
+            Err(fault) if matches!(fault.kind, FaultKind::NoAnswer | FaultKind::Refused(_)) => return Err(fault),
+            Err(fault) => {
+                tracing::warn!(segment = name, "node {} was to keep a further replica: {fault}", target.name);
+                why = Some(fault);
+            }
         }
-        other => Err(unexpected(&other)),
     }
+    Err(why.unwrap_or_else(|| no_further_room(name, &nodes, &asked)))
+}
+
+/// What a new replica is to replace is not in its way. Gives the nodes that keep something of the segment for nothing.
+pub(super) fn make_way(nodes: &mut [NodeEntry], kept: &HashMap<NodeId, Vec<Member>>, bytes: u64) -> Vec<NodeId> {
+    let mut former = Vec::new();
+    for place in nodes {
+        let kept = kept.get(&place.node).map_or(0, Vec::len);
+        place.used = place.used.saturating_sub(bytes * kept as u64);
+        former.extend((kept > 0).then_some(place.node));
+    }
+    former
 }
 
 /// The nodes that have a copy, the owner's among them, each once. (One that is being drained is to have none.)
@@ -191,7 +213,7 @@ fn no_further_room(name: &str, nodes: &[NodeEntry], asked: &Asked<'_>) -> Fault 
 }
 
 /// What every node that answers keeps of a segment.
-async fn kept_everywhere(node: &Arc<Node>, segment: SegmentId) -> HashMap<NodeId, Vec<Member>> {
+pub(super) async fn kept_everywhere(node: &Arc<Node>, segment: SegmentId) -> HashMap<NodeId, Vec<Member>> {
     let kept = |(place, reply): (NodeEntry, Reply)| match reply {
         Reply::Replicas(kept) => Some((place.node, kept.iter().map(|replica| replica.member).collect())),
         _ => None,

@@ -52,7 +52,8 @@ async fn make(client: &Client, name: &str, made: Made) -> Result<Answer, Fault> 
     let (mut nodes, mut full) = (node.rooms().await, None);
     let near = node.view.entries([node.id]);
     let (segment, members, places) = loop {
-        let asked = Asked { bytes: geometry.replica_bytes(), owner: node.id, placing: &placing, near: &near };
+        let asked =
+            Asked { bytes: geometry.replica_bytes(), owner: node.id, placing: &placing, near: &near, former: &[] };
         let places = placement::choose(&nodes, &asked, keeping.replicas as usize);
         // A replica on the owner's own node is better than none, and counts for nothing.
         let elsewhere = places.iter().filter(|place| place.node != node.id).count();
