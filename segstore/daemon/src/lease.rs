@@ -129,7 +129,7 @@ impl Keeper {
                 }
             }
             let time = lease.map_or(self.time, |lease| lease.time);
-            let pause = tokio::time::sleep(if trouble.is_some() { time / 10 } else { time / 6 });
+            let pause = tokio::time::sleep(if trouble.is_some() { time / 10 } else { time / 4 });
             tokio::select! {
                 () = pause => {}
                 () = self.changed.notified(), if trouble.is_none() => {}

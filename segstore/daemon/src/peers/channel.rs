@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::{KeepAlive, TcpKeepCount, TcpKeepIdle, TcpKeepInterval};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -17,7 +19,7 @@ use super::tls::{Identity, SERVER_NAME};
 
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(1);
-/// How often a silent connection is asked for a sign of life, and how long that may take.
+/// How often a silent connection that owes an answer, or news, is asked for a sign of life, and how long that may take.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
 const NO_SIGN: Duration = Duration::from_secs(2);
 
@@ -58,7 +60,6 @@ impl Channels {
             .connect_timeout(CONNECT)
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(NO_SIGN)
-            .keep_alive_while_idle(true)
             .tcp_nodelay(true);
         let (identity, whom) = (self.identity.clone(), address.to_owned());
         let connector = tower::service_fn(move |_: Uri| {
@@ -78,12 +79,21 @@ async fn connect(
     let connecting = async {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
+        have_it_probed(&stream)?;
         let name = ServerName::try_from(SERVER_NAME).map_err(io::Error::other)?;
         TlsConnector::from(identity.client.clone()).connect(name, stream).await.map_err(explain)
     };
     let timed = tokio::time::timeout(CONNECT, connecting).await;
     let stream = timed.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in a second")))?;
     Ok(TokioIo::new(stream))
+}
+
+/// Has the kernel look whether the other host is there while nothing is said: a connection that has died unseen would cost the next call.
+fn have_it_probed(stream: &TcpStream) -> nix::Result<()> {
+    setsockopt(stream, KeepAlive, &true)?;
+    setsockopt(stream, TcpKeepIdle, &1)?;
+    setsockopt(stream, TcpKeepInterval, &1)?;
+    setsockopt(stream, TcpKeepCount, &2)
 }
 
 /// What a handshake that failed most likely means.
