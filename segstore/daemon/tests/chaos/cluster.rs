@@ -145,7 +145,17 @@ impl Cluster {
         self.daemons[node].iter().for_each(|daemon| daemon.signal(signal));
     }
 
+    /// Whether no node is without power.
+    pub(crate) fn all_are_on(&self) -> bool {
+        self.is_on.iter().all(|is_on| *is_on)
+    }
+
     // ---- applications ----
+
+    /// Where reports go.
+    pub(crate) fn told(&self) -> Sender<Told> {
+        self.told.clone()
+    }
 
     /// Starts a process of this binary in another role on a node.
     pub(crate) fn start_role(&mut self, role: &str, segment: &str, node: usize) -> Process {

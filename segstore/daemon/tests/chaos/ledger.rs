@@ -63,6 +63,7 @@ pub(crate) struct Counts {
     pub(crate) pending: u64,
     pub(crate) fenced: u64,
     pub(crate) refused: u64,
+    pub(crate) handed_over: u64,
 }
 
 /// Of every segment.
@@ -105,7 +106,10 @@ impl Ledger {
                 self.counts.fenced += 1;
                 Vec::new()
             }
-            News::Released { .. } => Vec::new(),
+            News::Released { is_asked, .. } => {
+                self.counts.handed_over += u64::from(is_asked);
+                Vec::new()
+            }
         };
         self.violations.extend(wrong.into_iter().map(|wrong| format!("segment {segment}: {wrong}")));
     }

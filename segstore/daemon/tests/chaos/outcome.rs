@@ -23,6 +23,7 @@ pub(crate) struct Outcome {
     counts: Counts,
     faults: Vec<(Fault, u64)>,
     spared: u64,
+    switched_off: u64,
     left_out: u64,
     violations: Vec<String>,
     logs: PathBuf,
@@ -44,6 +45,7 @@ impl Outcome {
             counts: ledger.counts,
             faults: faults.counts.iter().map(|(fault, count)| (*fault, *count)).collect(),
             spared: faults.spared,
+            switched_off: faults.switched_off,
             left_out: faults.left_out,
             violations: ledger.violations.clone(),
             logs,
@@ -68,7 +70,13 @@ impl Outcome {
             return Some(format!("hardly anything happened: {:?} in {seconds:.0} s", self.counts));
         }
         let missing = self.faults.iter().find(|(_, count)| *count == 0).filter(|_| self.took >= ALL_FAULTS);
-        missing.map(|(fault, _)| format!("there was no fault of the kind {}", fault.name()))
+        if let Some((fault, _)) = missing {
+            return Some(format!("there was no fault of the kind {}", fault.name()));
+        }
+        let is_long = self.took >= ALL_FAULTS;
+        let undone = [("handed over", self.counts.handed_over), ("drained and switched off", self.switched_off)];
+        let undone = undone.into_iter().find(|(_, count)| is_long && *count == 0);
+        undone.map(|(what, _)| format!("nothing was {what}"))
     }
 
     /// What went wrong, and how to see it again.
@@ -85,13 +93,14 @@ impl Outcome {
     pub(crate) fn to_json(&self) -> String {
         let faults: serde_json::Map<_, _> =
             self.faults.iter().map(|(fault, count)| (fault.name().to_owned(), json!(count))).collect();
-        let Counts { acknowledged, takeovers, loads, pending, fenced, refused } = self.counts;
+        let Counts { acknowledged, takeovers, loads, pending, fenced, refused, handed_over } = self.counts;
         json!({
             "seed": self.seed,
             "revision": self.revision,
             "seconds": self.took.as_secs(),
             "faults": faults,
             "memory_spared": self.spared,
+            "switched_off": self.switched_off,
             "left_out": self.left_out,
             "acknowledged": acknowledged,
             "takeovers": takeovers,
@@ -99,6 +108,7 @@ impl Outcome {
             "pending": pending,
             "fenced": fenced,
             "refused": refused,
+            "handed_over": handed_over,
             "violations": self.violations.len(),
         })
         .to_string()

@@ -35,10 +35,16 @@ pub(crate) enum Fault {
     Majority,
     /// Somebody takes a segment from its living owner.
     Force,
+    /// An operator has a segment handed over to another node.
+    Move,
+    /// An operator has everything moved off a node, and switches it off as soon as he is told that he may.
+    Drain,
+    /// An operator wishes for one replica more of a segment, for a while.
+    Replicas,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Application,
         Self::Daemon,
         Self::Node,
@@ -51,6 +57,9 @@ impl Fault {
         Self::Leader,
         Self::Majority,
         Self::Force,
+        Self::Move,
+        Self::Drain,
+        Self::Replicas,
     ];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -67,6 +76,9 @@ impl Fault {
             Self::Leader => "etcd_leader",
             Self::Majority => "etcd_majority",
             Self::Force => "force",
+            Self::Move => "move",
+            Self::Drain => "drain",
+            Self::Replicas => "replicas",
         }
     }
 }
@@ -134,7 +146,7 @@ impl Plan {
 
     fn steps(&mut self) -> Vec<Step> {
         let segment = self.random.index(SEGMENTS.len());
-        match self.random.below(100) {
+        match self.random.below(116) {
             0..18 => self.kills(),
             18..24 => vec![self.step(0, Fault::Application, Whom::Owner(segment), 100..4000)],
             24..34 => self.single(segment, Fault::Daemon, 200..4000),
@@ -149,7 +161,10 @@ impl Plan {
             83..84 => vec![self.step(0, Fault::Majority, Whom::Etcd, 2000..5000)],
             84..88 => self.force(segment),
             88..96 => self.see_saw(segment % PAIRS),
-            _ => self.in_the_dark(segment % PAIRS),
+            96..100 => self.in_the_dark(segment % PAIRS),
+            100..105 => self.moves(segment),
+            105..112 => self.single(segment, Fault::Drain, 5000..12000),
+            _ => vec![self.step(0, Fault::Replicas, Whom::Owner(segment), 1000..5000)],
         }
     }
 
@@ -185,6 +200,19 @@ impl Plan {
         let force = (1..4).map(|i| self.step(i * 300, Fault::Force, Whom::Owner(segment), 1..2)).collect::<Vec<_>>();
         let stands_still = self.random.below(2) == 0;
         stands_still.then_some(pause).into_iter().chain(force).collect()
+    }
+
+    /// It is handed over again and again; sometimes its owner dies in the middle of that.
+    fn moves(&mut self, segment: usize) -> Vec<Step> {
+        let mut steps = Vec::new();
+        for i in 0..1 + self.random.below(3) {
+            steps.push(self.step(i * 400, Fault::Move, Whom::Owner(segment), 0..1));
+            if self.random.below(2) == 0 {
+                let after = i * 400 + self.random.below(40);
+                steps.push(self.step(after, Fault::Application, Whom::Owner(segment), 0..1));
+            }
+        }
+        steps
     }
 
     /// The owner loses sight of one replica, and dies before it goes on without; its successors see only that one, and die as soon as they

@@ -33,8 +33,8 @@ pub(crate) enum News {
     Pending { n: u64 },
     /// The ownership is over: somebody else has the segment.
     Fenced { term: u64 },
-    /// The ownership was given up.
-    Released { term: u64 },
+    /// The ownership was given up, because somebody had asked for it or by itself.
+    Released { term: u64, is_asked: bool },
     /// Somebody who does not own the segment has loaded it.
     Read { seen: Seen, is_acknowledged: bool },
     /// What was loaded is not what anybody wrote.

@@ -56,10 +56,10 @@ fn own(session: &Session, spec: &'static Spec, how: OpenOptions, random: &mut Ra
     match session.open(spec.name, &how.timeout(TIMEOUT)) {
         Ok(mut segment) => {
             let Some(mut next) = take(spec, &segment, began) else { std::process::exit(0) };
-            if change(&mut segment, &mut next, random) {
+            if let Some(is_asked) = change(&mut segment, &mut next, random) {
                 let term = segment.term().0;
                 if segment.release().is_ok() {
-                    say(spec.name, News::Released { term });
+                    say(spec.name, News::Released { term, is_asked });
                 }
             }
         }
@@ -96,17 +96,23 @@ fn random_id() -> u128 {
     u128::from_ne_bytes(bytes)
 }
 
-/// Makes changes, each a checkpoint, until the ownership is over; whether it is to be given up.
-fn change(segment: &mut Segment, next: &mut Next<'_>, random: &mut Random) -> bool {
+/// Makes changes, each a checkpoint, until the ownership is over, or is to be given up: whether somebody has asked for that.
+fn change(segment: &mut Segment, next: &mut Next<'_>, random: &mut Random) -> Option<bool> {
+    let moves = segment.moves().unwrap();
     for _ in 0..100 + random.below(4000) {
+        let is_asked = moves.wanted().is_some();
+        // Whoever is asked has a last word.
         if !checkpoint(segment, next) {
-            return false;
+            return None;
+        }
+        if is_asked {
+            return Some(true);
         }
         if random.below(PAUSES) == 0 {
             std::thread::sleep(random.millis(0..PAUSE_MILLIS));
         }
     }
-    true
+    Some(false)
 }
 
 /// Makes one change; whether the ownership goes on.

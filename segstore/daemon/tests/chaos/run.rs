@@ -220,7 +220,9 @@ fn event(who: &str, report: &Report) -> Option<String> {
         }
         News::Pending { n } => format!("has change {n} pending"),
         News::Fenced { term } => format!("is fenced in term {term}"),
-        News::Released { term } => format!("gave it up in term {term}"),
+        News::Released { term, is_asked } => {
+            format!("gave it up in term {term}{}", if *is_asked { ", as it was asked to" } else { "" })
+        }
         News::Torn(why) => format!("found it torn: {why}"),
         News::Failed { why, .. } => format!("failed: {why}"),
         News::Acknowledged { .. } | News::Read { .. } => return None,

@@ -25,9 +25,23 @@ impl Faults {
                 self.meet_owner(fault, whom, lasts, cluster, ledger)
             }
             Fault::Leader | Fault::Majority => self.meet_etcd(fault, lasts, cluster),
+            Fault::Move => match whom {
+                Whom::Owner(segment) => self.move_segment(segment, cluster, ledger),
+                _ => None,
+            },
+            Fault::Replicas => {
+                let Whom::Owner(segment) = whom else { return None };
+                self.undo.push((Instant::now() + lasts, Undo::Wish(segment)));
+                Some(format!("{} for {lasts:?}", self.wish(segment, 1, cluster)))
+            }
+            Fault::Drain => {
+                let node = self.node(whom, cluster, ledger)?;
+                Some(self.drain(node, lasts, cluster))
+            }
             _ => {
                 let node = self.node(whom, cluster, ledger)?;
-                if self.troubled[node] || self.troubled.iter().filter(|troubled| **troubled).count() >= TROUBLED {
+                let loses_memory = fault == Fault::Node;
+                if loses_memory && self.draining.is_some() || !self.may_trouble(node) {
                     return None;
                 }
                 self.meet_node(fault, node, whom, lasts, cluster)
@@ -35,7 +49,18 @@ impl Faults {
         }
     }
 
-    fn node(&self, whom: Whom, cluster: &Cluster, ledger: &Ledger) -> Option<usize> {
+    /// Whether this node, beside those that are, may be in trouble.
+    pub(super) fn may_trouble(&self, node: usize) -> bool {
+        !self.troubled[node] && self.troubled.iter().filter(|troubled| **troubled).count() < TROUBLED
+    }
+
+    /// A node that is not in trouble, and is not this one.
+    pub(super) fn healthy_beside(&mut self, node: usize) -> usize {
+        let others: Vec<_> = (0..NODES).filter(|other| *other != node && !self.troubled[*other]).collect();
+        others[self.random.index(others.len())]
+    }
+
+    pub(super) fn node(&self, whom: Whom, cluster: &Cluster, ledger: &Ledger) -> Option<usize> {
         match whom {
             Whom::Node(node) => Some(node),
             Whom::Owner(segment) => cluster.node_of(ledger.owner(SEGMENTS[segment].name)?),
@@ -66,8 +91,7 @@ impl Faults {
                 self.undo.push((Instant::now() + lasts, Undo::Continue(owner.clone())));
             }
             _ => {
-                let others: Vec<_> = (0..NODES).filter(|other| *other != node && !self.troubled[*other]).collect();
-                let other = others[self.random.index(others.len())];
+                let other = self.healthy_beside(node);
                 cluster.force(spec.name, other);
                 return Some(format!("on n{other}, from {owner}"));
             }

@@ -1,10 +1,12 @@
 //! Does what the plan says, and undoes it in its time.
 //!
 //! At most two nodes are in trouble at a time. A node that lost its power comes back without its memory only if every segment has
-//! another replica in sync then, which is there; as long as it has no power nobody can tell when its memory went. So of every segment
-//! one replica in sync survives all of it, and everything that was acknowledged must be found.
+//! another replica in sync then, which is there; as long as it has no power nobody can tell when its memory went. A node that was drained
+//! loses its memory at once, and no other one meanwhile. So of every segment one replica in sync survives all of it, and everything
+//! that was acknowledged must be found.
 
 mod inject;
+mod operator;
 mod undo;
 
 use std::collections::BTreeMap;
@@ -17,7 +19,11 @@ use crate::plan::{Fault, Plan, Step, Story, Whom};
 use crate::random::Random;
 use crate::segments::{NODES, SEGMENTS};
 use crate::watch::Watch;
+use operator::Drained;
 use undo::{Judged, Undo};
+
+/// A fault that cannot come now comes so much later.
+const LATER: Duration = Duration::from_millis(200);
 
 /// The faults of a run.
 pub(crate) struct Faults {
@@ -29,6 +35,10 @@ pub(crate) struct Faults {
     undo: Vec<(Instant, Undo)>,
     /// Whether a node may lose its memory.
     judged: (Sender<Judged>, Receiver<Judged>),
+    /// What became of a node that was to be drained.
+    drained: (Sender<Drained>, Receiver<Drained>),
+    /// The node that is being drained, or was: until it is not any more, no other node may lose its memory.
+    draining: Option<usize>,
     troubled: [bool; NODES],
     is_parted: bool,
     /// Segments whose owners are killed as soon as they come, and until when.
@@ -39,6 +49,8 @@ pub(crate) struct Faults {
     pub(crate) counts: BTreeMap<Fault, u64>,
     /// Nodes that came back with their memory, since no other had what was there.
     pub(crate) spared: u64,
+    /// Nodes that were drained, and lost their memory as soon as it was said that they may.
+    pub(crate) switched_off: u64,
     /// What was left out, because whom it should have met was in trouble or not there.
     pub(crate) left_out: u64,
 }
@@ -54,6 +66,8 @@ impl Faults {
             steps: Vec::new(),
             undo: Vec::new(),
             judged: channel(),
+            drained: channel(),
+            draining: None,
             troubled: [false; NODES],
             is_parted: false,
             hunted: Vec::new(),
@@ -61,6 +75,7 @@ impl Faults {
             etcd_is_whole_since: Some(began),
             counts: Fault::ALL.into_iter().map(|fault| (fault, 0)).collect(),
             spared: 0,
+            switched_off: 0,
             left_out: 0,
         }
     }
@@ -71,8 +86,14 @@ impl Faults {
             self.begin(story);
         }
         let mut events = self.undo_until(Instant::now(), cluster);
+        events.extend(self.hear_of_drained(cluster));
         for step in due(&mut self.steps, Instant::now()) {
             let fault = step.fault;
+            if fault == Fault::Drain && !self.may_drain(step.whom, cluster, ledger) {
+                // Too many wishes would come to nothing.
+                self.steps.push((Instant::now() + LATER, step));
+                continue;
+            }
             match self.inject(step, cluster, ledger) {
                 Some(what) => {
                     *self.counts.entry(fault).or_default() += 1;
@@ -97,8 +118,9 @@ impl Faults {
         self.steps.clear();
         self.hunted.clear();
         let far = Instant::now() + Duration::from_secs(3600);
-        let events = self.undo_until(far, cluster);
-        (!self.troubled.contains(&true), events)
+        let mut events = self.undo_until(far, cluster);
+        events.extend(self.hear_of_drained(cluster));
+        (!self.troubled.contains(&true) && self.draining.is_none(), events)
     }
 
     fn begin(&mut self, story: Story) {

@@ -12,6 +12,8 @@ use crate::watch::dispense_with;
 
 /// How long at most it is looked whether a node may lose its memory.
 const JUDGEMENT: Duration = Duration::from_secs(3);
+/// What was seen longer ago may have changed: owners give replicas up meanwhile.
+const FRESH: Duration = Duration::from_millis(300);
 
 /// A node, and why it may not lose its memory.
 pub(super) type Judged = (usize, Result<(), String>);
@@ -20,6 +22,8 @@ pub(super) type Judged = (usize, Result<(), String>);
 pub(super) enum Undo {
     Start(usize),
     PowerOn(usize),
+    SwitchOn(usize),
+    Wish(usize),
     Plug(usize),
     Unmute(usize),
     Join(usize, usize),
@@ -56,6 +60,12 @@ impl Faults {
                 self.judge(node, cluster);
                 return format!("n{node} is to come back");
             }
+            Undo::SwitchOn(node) => {
+                cluster.power_on(node);
+                self.refill(node, cluster);
+                (node, "is switched on")
+            }
+            Undo::Wish(segment) => return format!("again {}", self.wish(segment, 0, cluster)),
             Undo::Continue(process) => {
                 cluster.signal_application(&process, Signal::SIGCONT);
                 return format!("{process} goes on");
@@ -104,7 +114,12 @@ impl Faults {
             let until = Instant::now() + JUDGEMENT;
             let mut asked = others.iter().cycle();
             let verdict = loop {
+                let began = Instant::now();
                 let verdict = asked.next().map_or(Ok(()), |socket| dispense_with(node, socket));
+                let verdict = verdict.and_then(|()| match began.elapsed() {
+                    took if took < FRESH => Ok(()),
+                    took => Err(format!("that others had it is {took:?} old")),
+                });
                 if verdict.is_ok() || Instant::now() >= until {
                     break verdict;
                 }
