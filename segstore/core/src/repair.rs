@@ -84,7 +84,7 @@ pub struct Repair {
 pub const COMPARED: u32 = 64;
 /// Blocks that are kept between two that are not are copied with them, if they are no more than this part of a piece: one more read costs
 /// more.
-const GAPS: u32 = 64;
+const GAPS: u32 = 16;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Stage {

@@ -20,8 +20,9 @@ use super::pace::Pace;
 use reader::Reader;
 use store::{Store, with_writers};
 
-/// Bytes of one piece, at least a block: so few that what was read is still cached when it is verified and stored.
-const PIECE: u64 = 1 << 20;
+/// Bytes of one piece, at least a block: so few that what was read is still cached when it is verified and stored, and that an owner's push
+/// does not wait for long behind it. (With a quarter of it an owner waits half as long at worst, and the repair takes half as long again.)
+const PIECE: u64 = 256 << 10;
 
 /// A slot of a busy segment is open about half of the time, for as long as a push takes: so often, and with such pauses, it is looked at.
 const LOOKS: u32 = 100;
