@@ -104,6 +104,12 @@ impl Cluster {
         files.into_iter().find(|file| file.extension().is_some_and(|kind| kind == "slots")).unwrap()
     }
 
+    /// Whether a node has the memory of any replica.
+    pub(super) fn has_slots(&self, node: usize) -> bool {
+        let files = std::fs::read_dir(self.memory(node)).unwrap();
+        files.flatten().any(|file| file.path().extension().is_some_and(|kind| kind == "slots"))
+    }
+
     /// Alters some bytes in the middle of what the state takes, in a slot of the one replica that a node keeps; a segment has two.
     pub(super) fn alter(&self, node: usize, slot: u64) {
         let file = std::fs::File::options().read(true).write(true).open(self.slots(node)).unwrap();

@@ -270,7 +270,9 @@ fn a_replica_that_was_filled_for_a_deposed_owner_counts_for_nothing() {
         std::fs::read_to_string(cluster.log(node)).unwrap_or_default().contains(what)
     };
     let target =
-        until("a replica is being filled", || (1..5).find(|&node| says(&cluster, node, "is being filled here")));
+        until("a replica is to be filled", || (1..5).find(|&node| says(&cluster, node, "is being filled here")));
+    // It has a connection to copy over from then on.
+    until("it is being filled", || cluster.has_slots(target).then_some(()));
     cluster.pause(target);
     assert!(!says(&cluster, target, "the replica is filled"), "it stands still in the middle");
     let mut new = cluster.session(0).open("s", &OpenOptions::new().take_over(true)).unwrap();
