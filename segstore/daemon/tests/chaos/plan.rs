@@ -146,7 +146,7 @@ impl Plan {
 
     fn steps(&mut self) -> Vec<Step> {
         let segment = self.random.index(SEGMENTS.len());
-        match self.random.below(116) {
+        match self.random.below(112) {
             0..18 => self.kills(),
             18..24 => vec![self.step(0, Fault::Application, Whom::Owner(segment), 100..4000)],
             24..34 => self.single(segment, Fault::Daemon, 200..4000),
@@ -163,7 +163,7 @@ impl Plan {
             88..96 => self.see_saw(segment % PAIRS),
             96..100 => self.in_the_dark(segment % PAIRS),
             100..105 => self.moves(segment),
-            105..112 => self.single(segment, Fault::Drain, 5000..12000),
+            105..108 => self.single(segment, Fault::Drain, 5000..12000),
             _ => vec![self.step(0, Fault::Replicas, Whom::Owner(segment), 1000..5000)],
         }
     }
