@@ -8,6 +8,7 @@ mod store;
 use std::time::{Duration, Instant};
 
 use segstore_core::id::{Member, SegmentId, Stamp};
+use segstore_core::layout::geometry::SLOT_HEAD;
 use segstore_core::layout::{Geometry, SlotHeader};
 use segstore_core::repair::{Repair, Step};
 use segstore_core::replica::Turn;
@@ -56,9 +57,10 @@ pub struct Filled {
 
 /// Looks at the source, before there is a target.
 pub(super) fn begin(domain: &Domain, endpoint: &mut Endpoint, source: &Source) -> Result<Repair, ReplicaError> {
+    let buffer = reader::register(domain, SLOT_HEAD)?;
     for _ in 0..LOOKS {
         let mut repair = Repair::new(source.geometry, source.base, chunk(&source.geometry));
-        repair.source_head(reader::head(domain, endpoint, source)?);
+        repair.source_head(reader::head(endpoint, &buffer, source)?);
         if repair.step() != Step::SourceChanged {
             return Ok(repair);
         }

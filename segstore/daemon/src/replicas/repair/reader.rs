@@ -68,27 +68,27 @@ impl Reader {
 
     /// Reads the head of the slot, after everything that was posted before.
     pub(super) fn head(&mut self) -> Result<SlotView, ReplicaError> {
-        let mut head = [0; SLOT_HEAD];
-        self.read_alone(0, &mut head)?;
-        Ok(SlotView::parse(self.source.segment, &self.source.geometry, &head))
+        let buffer = self.buffer_alone()?;
+        let view = head(&mut self.endpoint, &buffer, &self.source)?;
+        self.free.push(buffer);
+        Ok(view)
     }
 
     /// Reads rows of the table, after everything that was posted before.
     pub(super) fn rows(&mut self, first: BlockIndex, count: u32) -> Result<Vec<Entry>, ReplicaError> {
-        let mut rows = vec![0; count as usize * ROW];
-        self.read_alone(self.source.geometry.entry_in_slot(first), &mut rows)?;
+        let (buffer, mut rows) = (self.buffer_alone()?, vec![0; count as usize * ROW]);
+        read_now(&mut self.endpoint, &buffer, self.slot + self.source.geometry.entry_in_slot(first), &mut rows)?;
+        self.free.push(buffer);
         Ok(Entry::rows(&rows).to_vec())
     }
 
-    /// Reads what fits into one buffer, with nothing else in flight.
-    fn read_alone(&mut self, in_slot: u64, bytes: &mut [u8]) -> Result<(), ReplicaError> {
+    /// A buffer, with nothing in flight.
+    fn buffer_alone(&mut self) -> Result<Region, ReplicaError> {
         let buffer = self.buffer()?;
         while !self.in_flight.is_empty() {
             self.complete()?;
         }
-        read_now(&mut self.endpoint, &buffer, self.slot + in_slot, bytes)?;
-        self.free.push(buffer);
-        Ok(())
+        Ok(buffer)
     }
 
     /// The rows of the next piece are read now, before or after its blocks.
@@ -171,9 +171,9 @@ impl Reader {
 }
 
 /// The head of the source's slot, read with nothing in flight.
-pub(super) fn head(domain: &Domain, endpoint: &mut Endpoint, source: &Source) -> Result<SlotView, ReplicaError> {
+pub(super) fn head(endpoint: &mut Endpoint, buffer: &Region, source: &Source) -> Result<SlotView, ReplicaError> {
     let mut head = [0; SLOT_HEAD];
-    read_now(endpoint, &register(domain, SLOT_HEAD)?, slot(source), &mut head)?;
+    read_now(endpoint, buffer, slot(source), &mut head)?;
     Ok(SlotView::parse(source.segment, &source.geometry, &head))
 }
 
@@ -193,7 +193,8 @@ fn slot(source: &Source) -> u64 {
     source.geometry.slot(source.slot) - source.geometry.slot(0)
 }
 
-fn register(domain: &Domain, bytes: usize) -> Result<Region, ReplicaError> {
+/// Memory to read into.
+pub(super) fn register(domain: &Domain, bytes: usize) -> Result<Region, ReplicaError> {
     let memory = Memory::anonymous(bytes).map_err(ReplicaError::transport("mapping a buffer"))?;
     domain.register(&memory, Rights::LOCAL).map_err(ReplicaError::transport("registering a buffer"))
 }

@@ -146,7 +146,7 @@ pub(super) async fn repair(
     let near = near(node, &taken);
     let bytes = geometry(entry.shape)?.replica_bytes();
     nodes.retain(|place| kept.contains_key(&place.node) && !taken.contains(&place.node));
-    for place in &mut nodes {
+    for place in &nodes {
         let kept = kept.entry(place.node).or_default();
         let replaced = Forgettable::of_owner(ownership, members, kept, &entry.record())
             .map_err(|why| Fault::new(FaultKind::Refused(why), why.to_string()))?;

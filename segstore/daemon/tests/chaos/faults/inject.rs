@@ -25,10 +25,10 @@ impl Faults {
                 self.meet_owner(fault, whom, lasts, cluster, ledger)
             }
             Fault::Leader | Fault::Majority => self.meet_etcd(fault, lasts, cluster),
-            Fault::Move => match whom {
-                Whom::Owner(segment) => self.move_segment(segment, cluster, ledger),
-                _ => None,
-            },
+            Fault::Move => {
+                let Whom::Owner(segment) = whom else { return None };
+                self.move_segment(segment, cluster, ledger)
+            }
             Fault::Replicas => {
                 let Whom::Owner(segment) = whom else { return None };
                 self.undo.push((Instant::now() + lasts, Undo::Wish(segment)));

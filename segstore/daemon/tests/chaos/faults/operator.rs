@@ -1,5 +1,6 @@
 //! What operators do meanwhile. Each asks beside the run, since answers take their time.
 
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use segstore::{Error, Result, Session};
@@ -9,6 +10,7 @@ use super::undo::Undo;
 use crate::cluster::Cluster;
 use crate::ledger::Ledger;
 use crate::plan::Whom;
+use crate::processes::Told;
 use crate::report::{Report, failed};
 use crate::segments::{NODES, SEGMENTS};
 
@@ -25,6 +27,11 @@ fn hand_over(session: &Session, segment: &str) -> Result<()> {
         Ok(_) | Err(Error::NotFound(_)) => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// What somebody was refused is judged as if an application had been.
+fn tell(told: &Sender<Told>, who: String, segment: &str, error: &Error) {
+    let _ = told.send((who, Ok(Report { segment: segment.to_owned(), news: failed(error) })));
 }
 
 /// What became of a node that was to be drained.
@@ -45,12 +52,9 @@ impl Faults {
         let asking = self.healthy_beside(cluster.node_of(owner)?);
         let (told, socket) = (cluster.told(), cluster.socket(asking));
         std::thread::spawn(move || {
-            match Session::connect_to(socket).and_then(|session| hand_over(&session, spec.name)) {
-                Ok(()) => {}
-                Err(error) => {
-                    let report = Report { segment: spec.name.to_owned(), news: failed(&error) };
-                    let _ = told.send((format!("an operator on n{asking}"), Ok(report)));
-                }
+            let moved = Session::connect_to(socket).and_then(|session| hand_over(&session, spec.name));
+            if let Err(error) = moved {
+                tell(&told, format!("an operator on n{asking}"), spec.name, &error);
             }
         });
         Some(format!("from {owner}, asked for on n{asking}"))
@@ -65,8 +69,7 @@ impl Faults {
             for socket in sockets.iter().cycle() {
                 let wished = Session::connect_to(socket).and_then(|session| session.set_replicas(spec.name, replicas));
                 let Err(error) = wished else { return };
-                let report = Report { segment: spec.name.to_owned(), news: failed(&error) };
-                let _ = told.send(("an operator".to_owned(), Ok(report)));
+                tell(&told, "an operator".to_owned(), spec.name, &error);
                 std::thread::sleep(PAUSE);
             }
         });
