@@ -4,6 +4,10 @@
 //! base image or later, because the owner then pushes every block modified since the base, and only that push makes a slot
 //! valid. For that, a block's table entry is read before the block: an entry may be older than its block, never newer.
 //!
+//! What was modified meanwhile can be copied as well, by [`Repair::again`], as often as that is less than before: the owner's application
+//! waits for what is left to be pushed. A block stays as it is then unless its row at the source says that it was modified since what the
+//! copy was at least, which the owner's own push goes by.
+//!
 //! Where the source stood still meanwhile, the copy is exact and its first slot is closed: an idle segment is repaired without
 //! waiting for its next checkpoint.
 //!
@@ -26,6 +30,14 @@ pub enum Step {
     /// Read these table entries of the source, beside the target's own; then say by [`Repair::compared`] which blocks are to be copied: those
     /// that [`Repair::keeps`] does not keep, or that are not what their entry says.
     Compare {
+        /// The first block.
+        first: BlockIndex,
+        /// How many.
+        count: u32,
+    },
+    /// Read these table entries of the source; then say by [`Repair::compared`] which blocks are to be copied: those that
+    /// [`Repair::is_newer`] says.
+    Survey {
         /// The first block.
         first: BlockIndex,
         /// How many.
@@ -74,6 +86,8 @@ pub struct Repair {
     head: Option<SlotHeader>,
     /// What every slot of the target holds at least from before.
     held: Option<Stamp>,
+    /// What every slot of the target is at least since the copy before this one.
+    since: Option<Stamp>,
     /// Where the blocks begin that nobody has looked at.
     looked_at: BlockIndex,
     /// What is to be copied of those before: first block and count, of which the first is under way.
@@ -82,20 +96,23 @@ pub struct Repair {
 
 /// Pieces that are compared at once: their rows fit where one piece does.
 pub const COMPARED: u32 = 64;
-/// Blocks that are kept between two that are not are copied with them, if they are no more than this part of a piece: one more read costs
+/// Blocks that are kept between two that are not are copied with them, if they are no more than this part of a piece: further reads cost
 /// more.
-const GAPS: u32 = 16;
+const GAPS: u32 = 64;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Stage {
     Head,
     Compare,
+    Survey,
     Entries,
     Blocks,
     Store,
     HeadAgain,
     Close,
     Finished,
+    /// The source's head is looked at for another copy.
+    HeadOnceMore,
     SourceChanged,
 }
 
@@ -104,7 +121,7 @@ impl Repair {
     #[must_use]
     pub fn new(geometry: Geometry, base: Stamp, chunk: u32) -> Self {
         let (stage, pieces) = (Stage::Head, VecDeque::new());
-        Self { geometry, base, chunk: chunk.max(1), stage, head: None, held: None, looked_at: 0, pieces }
+        Self { geometry, base, chunk: chunk.max(1), stage, head: None, held: None, since: None, looked_at: 0, pieces }
     }
 
     /// The slots of a former replica, as far as the target can begin with them: those that hold no image which the source's descends from
@@ -137,9 +154,23 @@ impl Repair {
         self.held.is_some_and(|held| source == own && source.modified() <= held.epoch)
     }
 
+    /// Of the copy that is [finished](Step::Finished) every slot of the target has every block, stored. Whatever was modified since it was
+    /// begun is copied as well, if the source holds a later image now: otherwise it is finished as it was, and can be asked again.
+    pub fn again(&mut self) {
+        if self.stage == Stage::Finished {
+            self.stage = Stage::HeadOnceMore;
+        }
+    }
+
+    /// Whether the block with this entry at the source was modified since what the copy before this one was at least.
+    #[must_use]
+    pub fn is_newer(&self, source: &Entry) -> bool {
+        self.since.is_some_and(|since| source.modified() > since.epoch)
+    }
+
     /// Of the compared blocks, in their order: whether one is to be copied.
     pub fn compared(&mut self, are_lacking: &[bool]) {
-        if self.stage != Stage::Compare {
+        if !matches!(self.stage, Stage::Compare | Stage::Survey) {
             return;
         }
         let gap = self.chunk / GAPS;
@@ -161,12 +192,13 @@ impl Repair {
         self.base
     }
 
-    /// How far the copy is: blocks copied, blocks to copy.
+    /// How far the first copy is: blocks copied, blocks to copy.
     #[must_use]
     pub fn progress(&self) -> (u32, u32) {
         match self.stage {
+            _ if self.since.is_some() => (self.blocks(), self.blocks()),
             Stage::Head => (0, self.blocks()),
-            Stage::Compare | Stage::Entries | Stage::Blocks | Stage::Store => {
+            Stage::Compare | Stage::Survey | Stage::Entries | Stage::Blocks | Stage::Store => {
                 (self.pieces.front().map_or(self.looked_at, |(first, _)| *first), self.blocks())
             }
             _ => (self.blocks(), self.blocks()),
@@ -179,10 +211,9 @@ impl Repair {
         let entries_first = rule::holds(Rule::RepairEntryFirst);
         let (first, count) = self.pieces.front().copied().unwrap_or_default();
         match self.stage {
-            Stage::Head | Stage::HeadAgain => Step::ReadHead,
-            Stage::Compare => {
-                Step::Compare { first: self.looked_at, count: self.next(self.chunk.saturating_mul(COMPARED)) }
-            }
+            Stage::Head | Stage::HeadAgain | Stage::HeadOnceMore => Step::ReadHead,
+            Stage::Compare => Step::Compare { first: self.looked_at, count: self.next_rows() },
+            Stage::Survey => Step::Survey { first: self.looked_at, count: self.next_rows() },
             Stage::Entries if entries_first => Step::ReadEntries { first, count },
             Stage::Blocks if !entries_first => Step::ReadEntries { first, count },
             Stage::Entries | Stage::Blocks => Step::ReadBlocks { first, count },
@@ -227,6 +258,16 @@ impl Repair {
             },
             Stage::HeadAgain if self.head.as_ref().is_some_and(|before| stood_still(before, &view)) => Stage::Close,
             Stage::HeadAgain => Stage::Finished,
+            Stage::HeadOnceMore => match view.into_closed().filter(|header| header.image > self.base) {
+                Some(header) => {
+                    self.since = Some(self.base);
+                    self.base = header.image;
+                    self.head = Some(header);
+                    self.looked_at = 0;
+                    self.go_on()
+                }
+                None => Stage::Finished,
+            },
             other => other,
         };
     }
@@ -238,6 +279,7 @@ impl Repair {
         }
         match self.next(self.chunk) {
             0 => Stage::HeadAgain,
+            _ if self.since.is_some() => Stage::Survey,
             _ if self.held.is_some() => Stage::Compare,
             count => {
                 self.pieces.push_back((self.looked_at, count));
@@ -249,6 +291,11 @@ impl Repair {
 
     fn blocks(&self) -> u32 {
         self.head.as_ref().map_or(0, |header| self.geometry.blocks_of(header.length))
+    }
+
+    /// Rows that are looked at together.
+    fn next_rows(&self) -> u32 {
+        self.next(self.chunk.saturating_mul(COMPARED))
     }
 
     /// So many blocks that nobody has looked at, or as many as are left.

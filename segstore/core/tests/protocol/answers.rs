@@ -393,7 +393,7 @@ fn what_lies_between_two_changes_is_copied_with_them() {
     let geometry = Geometry::new(512 << 10, 1024, 2).unwrap();
     let header =
         SlotHeader { image: Stamp::new(1, 7), length: 512 << 10, ..SlotHeader::of_empty_segment(SEGMENT, &geometry) };
-    let mut repair = Repair::new(geometry, header.image, 32);
+    let mut repair = Repair::new(geometry, header.image, 128);
     repair.source_head(SlotView::Closed(header.clone()));
     repair.onto(&repair.usable(vec![SlotView::Closed(header.clone()), SlotView::Closed(header)]));
     assert_eq!(repair.step(), Step::Compare { first: 0, count: 512 });
@@ -404,7 +404,7 @@ fn what_lies_between_two_changes_is_copied_with_them() {
         pieces.push((first, count));
         (0..3).for_each(|_| repair.advance());
     }
-    assert_eq!(pieces, [(0, 4), (7, 1), (30, 32), (62, 32), (94, 32), (126, 32), (158, 2), (511, 1)]);
+    assert_eq!(pieces, [(0, 4), (7, 1), (30, 128), (158, 2), (511, 1)]);
 }
 
 #[test]

@@ -173,6 +173,11 @@ configurations! {
         repairing(Faults { lost_replies: 1, ..NONE }),
         Config { commits: [2, 0, 0], ..repairing(Faults { cuts: 1, lost_replies: 1, partitions: 1, ..NONE }) },
     );
+    /// What was modified while a replica was filled is copied as well, once, while the owner goes on, gives up, or is replaced.
+    filled_again: quick_or(
+        Config { commits: [3, 0, 0], ..repairing(Faults { further_copies: 1, partitions: 1, ..NONE }) },
+        Config { commits: [3, 1, 0], ..repairing(Faults { further_copies: 1, cuts: 1, give_ups: 1, ..NONE }) },
+    );
     /// A replica is removed, repaired and added again.
     removed_and_repaired: Config { processes: 1, commits: [2, 0, 0], ..small(Faults { cuts: 1, repairs: 1, ..NONE }) };
     /// A healthy replica is let go, or kept after all, while another loses its memory or its link.

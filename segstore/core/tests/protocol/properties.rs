@@ -28,6 +28,7 @@ const ANY: Faults = Faults {
     give_ups: 6,
     repairs: 6,
     lost_repairs: 4,
+    further_copies: 4,
     releases: 2,
     orphans: 4,
     reads: 6,

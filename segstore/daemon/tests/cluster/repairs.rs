@@ -103,6 +103,39 @@ fn a_node_that_comes_back_with_its_memory_catches_up_by_what_has_changed() {
     }
 }
 
+/// Its application waits for what a checkpoint carries: that is not all that it has changed while a replica was filled.
+#[test]
+fn what_is_changed_while_a_replica_is_filled_is_copied_before_it_takes_part() {
+    let cluster = Cluster::start(3, &[OVER_TCP, &["--repair-bandwidth", "16MiB"]].concat());
+    let session = cluster.session(0);
+    let length = 32 << 20;
+    let make = CreateOptions::new(length as u64).replicas(1).require("node!=n0".parse().unwrap());
+    let mut segment = session.open_or_create("s", &make, &OpenOptions::new()).unwrap();
+    segment.set_len(length).unwrap();
+    segment.bytes_mut(..).unwrap().fill(1);
+    segment.checkpoint().unwrap();
+    let pushed = || session.status("s").unwrap().owner.unwrap().pushed_bytes;
+    session.set_replicas("s", 2).unwrap();
+    until("it is being filled", || {
+        session.status("s").unwrap().replicas.iter().any(|replica| replica.repair.is_some()).then_some(())
+    });
+    for part in 0..8 {
+        segment.bytes_mut(part << 22..(part << 22) + (1 << 20)).unwrap().fill(2);
+        segment.checkpoint().unwrap();
+    }
+    // What the other one lacks of that.
+    segment.checkpoint().unwrap();
+    let (mut last, mut most) = (pushed(), 0);
+    until("it takes part", || {
+        segment.write(0, &[3]).unwrap();
+        segment.checkpoint().unwrap();
+        let now = pushed();
+        (last, most) = (now, most.max(now - last));
+        (elsewhere(&session) == 2).then_some(())
+    });
+    assert!(most < 2 << 20, "a checkpoint has carried {most} bytes");
+}
+
 /// The node's former replica, which goes for the new one, is not in its way.
 #[test]
 fn a_replica_that_takes_more_than_half_of_its_node_is_filled_again() {

@@ -31,6 +31,7 @@ const ANY: Faults = Faults {
     give_ups: 9,
     repairs: 9,
     lost_repairs: 9,
+    further_copies: 9,
     releases: 9,
     orphans: 9,
     reads: 9,

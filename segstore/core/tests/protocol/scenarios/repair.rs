@@ -2,7 +2,9 @@
 
 use segstore_core::id::Stamp;
 
-use super::Step::{Commit, Connect, Cut, Deliver, Directory, Repair, RepairArrives, Repaired, TakeOver, WorkGoesOn};
+use super::Step::{
+    Commit, Connect, CopiesAgain, Cut, Deliver, Directory, Repair, RepairArrives, Repaired, TakeOver, WorkGoesOn,
+};
 use super::{assert_kept, finish_work, with_repaired_spare, world};
 
 /// B has a replica repaired between its claim and its fence, while A still pushes: the copy picks up a block that is aborted.
@@ -57,6 +59,35 @@ fn a_fuzzy_copy_becomes_a_checkpoint() {
                 assert_kept(&rival);
             }
             assert_eq!(world.in_sync(), [0, 1], "after {steps_before} steps");
+        }
+    }
+}
+
+/// What was changed during the first copy is copied by a second one; of what is reported then, each slot lacks what came later alone.
+#[test]
+fn what_changes_during_a_copy_is_copied_as_well() {
+    for steps_before in 1..8 {
+        let mut world = world(1, 1);
+        world.checkpoint(0, 1);
+        world.run([Repair(0, 1), RepairArrives(0)]);
+        world.run(std::iter::repeat_n(WorkGoesOn(1, 0), steps_before));
+        for block in [1, 0, 0] {
+            world.step(Commit(0, block));
+            world.land(0, 0);
+        }
+        while !world.is_enabled(CopiesAgain(1, 0)) {
+            world.step(WorkGoesOn(1, 0));
+        }
+        world.step(CopiesAgain(1, 0));
+        finish_work(&mut world, 1);
+        world.run([Repaired(0), Connect(0, 1)]);
+        for block in [0, 1] {
+            world.checkpoint(0, block);
+            world.settle(0);
+            let mut rival = world.clone();
+            rival.take_over(1, &[1]);
+            assert_eq!((rival.taken_over(), world.in_sync()), (rival.acknowledged(), vec![0, 1]), "{steps_before}");
+            assert_kept(&rival);
         }
     }
 }

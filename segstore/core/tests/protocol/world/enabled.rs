@@ -5,6 +5,7 @@ use segstore_core::rule::{self, Rule};
 
 use super::network::Endpoint;
 use super::process::{DirectoryRequest, Owning, Stage};
+use super::work::{Job, Work};
 use super::{Step, World, replica_of};
 
 impl World {
@@ -21,6 +22,11 @@ impl World {
         }
         for (r, replica) in self.replicas.iter().enumerate() {
             steps.extend((0..replica.work.len()).map(|i| Step::WorkGoesOn(r, i)));
+            if self.faults.further_copies > 0 {
+                let can = |work: &Work| matches!(&work.job, Job::Fill(fill) if fill.is_copied());
+                let copied = (0..).zip(&replica.work).filter(|(_, work)| can(work));
+                steps.extend(copied.map(|(i, _)| Step::CopiesAgain(r, i)));
+            }
             if self.faults.orphans > 0 && self.orphan(r).is_some() {
                 steps.push(Step::LookForOrphan(r));
             }

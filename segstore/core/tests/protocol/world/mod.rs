@@ -88,6 +88,8 @@ pub struct Faults {
     pub repairs: u8,
     /// The answer to such a request is lost; what it began goes on, or has not arrived yet.
     pub lost_repairs: u8,
+    /// What was modified while a replica was filled is copied as well, before that is reported.
+    pub further_copies: u8,
     /// An owner lets go of the segment, and its replicas level their slots.
     pub releases: u8,
     /// A daemon forgets what nobody needs.
@@ -117,6 +119,7 @@ impl Config {
             give_ups: 0,
             repairs: 0,
             lost_repairs: 0,
+            further_copies: 0,
             releases: 0,
             orphans: 0,
             reads: 0,

@@ -132,6 +132,12 @@ impl World {
         }
     }
 
+    pub(super) fn copy_again(&mut self, r: usize, i: usize) {
+        if let Job::Fill(fill) = &mut self.replicas[r].work[i].job {
+            fill.copy_again();
+        }
+    }
+
     pub(super) fn join_repaired(&mut self, p: usize) {
         let (by, member, base, closed) = self.processes[p].repaired.remove(0);
         let slots = self.geometry.slots();

@@ -81,6 +81,8 @@ pub enum Step {
     RepairUnanswered(usize),
     /// The daemon of a replica does the next step of its work (the second number).
     WorkGoesOn(usize, usize),
+    /// Such a work is a copy that was made, and copies what was modified meanwhile as well.
+    CopiesAgain(usize, usize),
     /// An owner hears that a repair has ended.
     Repaired(usize),
     /// An owner lets go of the segment.
@@ -116,6 +118,7 @@ impl Step {
             | Self::LookLost(p, _)
             | Self::StopTrying(p, _) => p == process,
             Self::RepairArrives(_) | Self::WorkGoesOn(..) | Self::LateSwap(_) | Self::LevelArrives(_) => false,
+            Self::CopiesAgain(..) => false,
             Self::Restart(_) | Self::LoseMemory(_) | Self::LookForOrphan(_) | Self::ForgetOrphan(_) => false,
             progress => progress.is_progress_of(process),
         }

@@ -126,6 +126,10 @@ impl World {
                 self.lose_repair_answer(p);
             }
             Step::WorkGoesOn(r, i) => self.go_on_with(r, i),
+            Step::CopiesAgain(r, i) => {
+                self.faults.further_copies -= 1;
+                self.copy_again(r, i);
+            }
             Step::Repaired(p) => self.join_repaired(p),
             Step::Release(p) => self.release(p),
             Step::LevelArrives(i) => self.serve_level(i),

@@ -82,6 +82,11 @@ impl Fill {
                 self.repair.compared(&are_lacking);
                 return Progress::Continues;
             }
+            RepairStep::Survey { first, count } => {
+                let theirs = source.entries(geometry, self.source_slot, first, count);
+                self.repair.compared(&theirs.iter().map(|entry| self.repair.is_newer(entry)).collect::<Vec<_>>());
+                return Progress::Continues;
+            }
             RepairStep::ReadEntries { first, count } => {
                 self.entries = source.entries(geometry, self.source_slot, first, count);
             }
@@ -109,6 +114,15 @@ impl Fill {
 }
 
 impl Fill {
+    /// Whether it can be reported, and what was modified meanwhile copied first.
+    pub fn is_copied(&self) -> bool {
+        self.repair.step() == RepairStep::Finished && !self.closed
+    }
+
+    pub fn copy_again(&mut self) {
+        self.repair.again();
+    }
+
     /// What a former replica holds stands in the new one, whose slots are blank.
     fn begin_with_former(&mut self, target: &mut Replica, geometry: &Geometry) {
         let Some(mut former) = self.former.take() else { return };

@@ -2,6 +2,7 @@
 //!
 //! Pieces of the slot are read, several in flight, by whoever calls [`fill`]; threads of their own verify and store what has arrived.
 
+mod further;
 mod reader;
 mod store;
 
@@ -18,6 +19,7 @@ use segstore_transport::{Domain, Endpoint};
 use super::error::ReplicaError;
 use super::hosted::Hosted;
 use super::pace::Pace;
+use further::Further;
 use reader::Reader;
 use store::{Store, with_writers};
 
@@ -86,7 +88,7 @@ pub(super) fn fill(
     let store = Store::new(target, turn, source);
     with_writers(&store, |writers| {
         let mut reader = Reader::new(domain, endpoint, source, chunk(&source.geometry), writers)?;
-        let (mut closed, mut copied) = (None, 0);
+        let (mut closed, mut copied, mut further) = (None, 0, Further::default());
         loop {
             // It may be over before anything is written.
             target.change(turn, |_| Ok(()))?;
@@ -101,16 +103,21 @@ pub(super) fn fill(
                     target.report_progress(Some(repair.progress()));
                     continue;
                 }
-                Step::ReadEntries { first, count } => reader.plan_rows(first, count),
+                Step::Survey { first, count } => {
+                    let rows = reader.rows(first, count)?;
+                    repair.compared(&rows.iter().map(|row| repair.is_newer(row)).collect::<Vec<_>>());
+                    continue;
+                }
+                Step::ReadEntries { first, count } => reader.plan_rows(first, count)?,
                 Step::ReadBlocks { first, count } => {
                     let bytes = u64::from(count) * u64::from(source.geometry.block_size());
                     copied += bytes;
                     std::thread::sleep(pace.take(bytes, Instant::now()));
-                    reader.plan_blocks(first, count);
+                    reader.plan_blocks(first, count)?;
                 }
                 // Stored when it has arrived: until the end, pieces are in flight.
                 Step::Store { first, count, slots } => {
-                    reader.post(first, count, slots, repair.base())?;
+                    reader.plan_store(first, count, slots, repair.base())?;
                     target.report_progress(Some(repair.progress()));
                 }
                 Step::Close(header) => {
@@ -119,6 +126,11 @@ pub(super) fn fill(
                 }
                 Step::Finished => {
                     reader.finish()?;
+                    if closed.is_none() && further.is_worthwhile(repair.base(), copied) {
+                        store.begin_again();
+                        repair.again();
+                        continue;
+                    }
                     return Ok(Filled { member: target.member, base: repair.base(), closed, copied });
                 }
                 Step::SourceChanged => return Err(ReplicaError::SourceChanged(source.base)),

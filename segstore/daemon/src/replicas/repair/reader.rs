@@ -13,7 +13,7 @@ use segstore_transport::{
 };
 
 use super::Source;
-use super::store::{Piece, ROW, Writers};
+use super::store::{Layout, Piece, ROW, Writers};
 use crate::replicas::error::ReplicaError;
 
 const _: () =
@@ -21,6 +21,8 @@ const _: () =
 
 /// Pieces in memory at once: in flight, and waiting to be stored.
 const PIECES: usize = 8;
+/// Stretches of blocks in one piece: they are read by as many times three operations, which every endpoint takes at once.
+const STRETCHES: usize = 16;
 /// How long a source may be silent: one whose daemon hangs breaks no connection.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -36,9 +38,14 @@ pub(super) struct Reader {
     source: Source,
     /// Where the slot starts in what is granted.
     slot: u64,
+    layout: Layout,
     free: Vec<Region>,
-    /// The reads of the next piece, in their order: where in the slot, where in its buffer, how many bytes.
+    /// The stretches of the next piece, and their reads in their order.
+    stretches: Vec<(BlockIndex, u32)>,
     planned: Vec<Read>,
+    /// Where it goes, and what the copy is at least.
+    slots: u32,
+    base: Stamp,
     in_flight: VecDeque<Piece>,
     writers: Writers,
 }
@@ -51,16 +58,18 @@ impl Reader {
         chunk: u32,
         writers: Writers,
     ) -> Result<Self, ReplicaError> {
-        let geometry = source.geometry;
-        let count = chunk.min(geometry.blocks()) as usize;
-        let blocks = count * geometry.block_size() as usize;
-        let buffer = || register(domain, (blocks + 2 * count * ROW).max(SLOT_HEAD));
+        let layout = Layout::new(&source.geometry, chunk);
+        let buffer = || register(domain, layout.bytes().max(SLOT_HEAD));
         Ok(Self {
             endpoint,
             source: *source,
             slot: slot(source),
+            layout,
             free: (0..PIECES).map(|_| buffer()).collect::<Result<_, _>>()?,
+            stretches: Vec::new(),
             planned: Vec::new(),
+            slots: 0,
+            base: source.base,
             in_flight: VecDeque::new(),
             writers,
         })
@@ -84,6 +93,7 @@ impl Reader {
 
     /// A buffer, with nothing in flight.
     fn buffer_alone(&mut self) -> Result<Region, ReplicaError> {
+        self.post()?;
         let buffer = self.buffer()?;
         while !self.in_flight.is_empty() {
             self.complete()?;
@@ -91,30 +101,70 @@ impl Reader {
         Ok(buffer)
     }
 
-    /// The rows of the next piece are read now, before or after its blocks.
-    pub(super) fn plan_rows(&mut self, first: BlockIndex, count: u32) {
-        let (in_buffer, bytes) = (self.block_bytes(count), count as usize * ROW);
-        self.planned.push(Read { in_slot: self.source.geometry.entry_in_slot(first), in_buffer, bytes });
+    /// Of the next stretch the rows are read now, before or after its blocks.
+    pub(super) fn plan_rows(&mut self, first: BlockIndex, count: u32) -> Result<(), ReplicaError> {
+        let at = self.begin(count)?;
+        self.plan_rows_to(self.layout.rows_before(at), first, count);
+        Ok(())
     }
 
-    /// The blocks of the next piece are read now.
-    pub(super) fn plan_blocks(&mut self, first: BlockIndex, count: u32) {
-        let (geometry, bytes) = (&self.source.geometry, self.block_bytes(count));
-        self.planned.push(Read { in_slot: geometry.block_in_slot(first), in_buffer: 0, bytes });
+    /// Of the next stretch the blocks are read now.
+    pub(super) fn plan_blocks(&mut self, first: BlockIndex, count: u32) -> Result<(), ReplicaError> {
+        let at = self.begin(count)?;
+        let (in_slot, bytes) = (self.source.geometry.block_in_slot(first), self.layout.blocks(count));
+        self.planned.push(Read { in_slot, in_buffer: self.layout.blocks(at), bytes });
+        Ok(())
     }
 
-    /// Reads what was planned, and then the rows again. It is stored when it has arrived.
-    pub(super) fn post(&mut self, first: BlockIndex, count: u32, slots: u32, base: Stamp) -> Result<(), ReplicaError> {
-        let (in_buffer, bytes) = (self.block_bytes(count) + count as usize * ROW, count as usize * ROW);
-        self.planned.push(Read { in_slot: self.source.geometry.entry_in_slot(first), in_buffer, bytes });
-        let buffer = self.buffer()?;
-        self.send(&buffer)?;
-        self.in_flight.push_back(Piece { first, count, slots, base, buffer });
+    /// Its rows are read again, and it is stored in so many slots when all of it has arrived.
+    pub(super) fn plan_store(
+        &mut self,
+        first: BlockIndex,
+        count: u32,
+        slots: u32,
+        base: Stamp,
+    ) -> Result<(), ReplicaError> {
+        let at = self.begin(count)?;
+        self.plan_rows_to(self.layout.rows_after(at), first, count);
+        self.stretches.push((first, count));
+        (self.slots, self.base) = (slots, base);
+        if at + count >= self.layout.room() || self.stretches.len() == STRETCHES {
+            self.post()?;
+        }
+        Ok(())
+    }
+
+    fn plan_rows_to(&mut self, in_buffer: usize, first: BlockIndex, count: u32) {
+        let (in_slot, bytes) = (self.source.geometry.entry_in_slot(first), count as usize * ROW);
+        self.planned.push(Read { in_slot, in_buffer, bytes });
+    }
+
+    /// Where the next stretch stands in its piece: in the one that is being planned, if there is room for so many blocks.
+    fn begin(&mut self, count: u32) -> Result<u32, ReplicaError> {
+        if self.planned_blocks() + count > self.layout.room() {
+            self.post()?;
+        }
+        Ok(self.planned_blocks())
+    }
+
+    fn planned_blocks(&self) -> u32 {
+        self.stretches.iter().map(|(_, count)| count).sum()
+    }
+
+    /// Reads what was planned.
+    fn post(&mut self) -> Result<(), ReplicaError> {
+        if !self.stretches.is_empty() {
+            let buffer = self.buffer()?;
+            self.send(&buffer)?;
+            let (stretches, slots) = (std::mem::take(&mut self.stretches), self.slots);
+            self.in_flight.push_back(Piece { stretches, slots, base: self.base, layout: self.layout, buffer });
+        }
         Ok(())
     }
 
     /// Waits until everything is stored.
     pub(super) fn finish(&mut self) -> Result<(), ReplicaError> {
+        self.post()?;
         while !self.in_flight.is_empty() {
             self.complete()?;
         }
@@ -122,11 +172,6 @@ impl Reader {
             self.free.push(self.writers.wait()?);
         }
         Ok(())
-    }
-
-    /// Bytes of a piece's blocks, behind which its rows stand.
-    fn block_bytes(&self, count: u32) -> usize {
-        count as usize * self.source.geometry.block_size() as usize
     }
 
     /// One that nobody uses. What has arrived goes on meanwhile.

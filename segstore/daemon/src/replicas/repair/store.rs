@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use segstore_core::id::Stamp;
-use segstore_core::layout::{BlockIndex, Entry, Key};
+use segstore_core::layout::{BlockIndex, Entry, Geometry, Key};
 use segstore_core::repair::Repair;
 use segstore_core::replica::Turn;
 use segstore_transport::{Error as TransportError, ErrorKind, Region};
@@ -20,15 +20,52 @@ const OWN_PIECE: usize = 1 << 20;
 /// Bytes of a row of the block table.
 pub(super) const ROW: usize = size_of::<Entry>();
 
-/// A piece that has arrived: its blocks, then their rows as they were before the blocks, and as they were after.
+/// A piece that has arrived: stretches of blocks.
 pub(super) struct Piece {
-    pub(super) first: BlockIndex,
-    pub(super) count: u32,
+    /// Their first blocks, and how many each has.
+    pub(super) stretches: Vec<(BlockIndex, u32)>,
     /// How many slots it goes to.
     pub(super) slots: u32,
     /// What the copy is at least.
     pub(super) base: Stamp,
+    pub(super) layout: Layout,
     pub(super) buffer: Region,
+}
+
+/// Where what belongs to a piece stands in its buffer: room for blocks, for their rows as they were before the blocks, and as they were after.
+#[derive(Clone, Copy)]
+pub(super) struct Layout {
+    block_size: usize,
+    room: u32,
+}
+
+impl Layout {
+    /// Of pieces of so many blocks, or of all that a segment of this shape has.
+    pub(super) fn new(geometry: &Geometry, blocks: u32) -> Self {
+        Self { block_size: geometry.block_size() as usize, room: blocks.min(geometry.blocks()) }
+    }
+
+    /// How many blocks it has room for.
+    pub(super) fn room(&self) -> u32 {
+        self.room
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.rows_after(self.room)
+    }
+
+    /// Bytes of so many blocks, behind which the next one stands.
+    pub(super) fn blocks(&self, count: u32) -> usize {
+        count as usize * self.block_size
+    }
+
+    pub(super) fn rows_before(&self, block: u32) -> usize {
+        self.blocks(self.room) + block as usize * ROW
+    }
+
+    pub(super) fn rows_after(&self, block: u32) -> usize {
+        self.rows_before(self.room) + block as usize * ROW
+    }
 }
 
 /// Where pieces go.
@@ -105,19 +142,35 @@ impl<'r> Store<'r> {
         !self.is_fuzzy.load(Ordering::Acquire)
     }
 
+    /// Everything is stored, and what was modified at the source meanwhile is copied now: so is every block that is not what its row says.
+    pub(super) fn begin_again(&self) {
+        self.is_fuzzy.store(false, Ordering::Release);
+    }
+
     /// Blocks first, then their entries, into every slot.
     fn store(&self, piece: &Piece, bytes: &mut Vec<u8>) -> Result<(), ReplicaError> {
-        let geometry = &self.source.geometry;
-        let (blocks, rows) = (piece.count as usize * geometry.block_size() as usize, piece.count as usize * ROW);
-        bytes.resize(blocks + 2 * rows, 0);
-        piece.buffer.memory().read_at(0, bytes).map_err(ReplicaError::transport("reading what has arrived"))?;
-        let (blocks, rows) = bytes.split_at(blocks);
-        let (before, after) = rows.split_at(rows.len() / 2);
+        let (geometry, layout) = (&self.source.geometry, piece.layout);
+        bytes.resize(layout.bytes(), 0);
+        let (blocks, rows) = bytes.split_at_mut(layout.blocks(layout.room()));
+        let (before, after) = rows.split_at_mut(layout.room() as usize * ROW);
+        let count: u32 = piece.stretches.iter().map(|(_, count)| count).sum();
+        let (blocks, rows) = (&mut blocks[..layout.blocks(count)], count as usize * ROW);
+        let (before, after) = (&mut before[..rows], &mut after[..rows]);
+        let parts = [(0, &mut *blocks), (layout.rows_before(0), &mut *before), (layout.rows_after(0), &mut *after)];
+        for (at, part) in parts {
+            piece.buffer.memory().read_at(at, part).map_err(ReplicaError::transport("reading what has arrived"))?;
+        }
         self.check(piece, blocks, Entry::rows(before), Entry::rows(after))?;
         self.target.change(self.turn, |files| {
             for slot in 0..piece.slots {
-                files.write(slot, geometry.block_in_slot(piece.first), blocks)?;
-                files.write(slot, geometry.entry_in_slot(piece.first), before)?;
+                let (mut blocks, mut rows) = (&*blocks, &*before);
+                for (first, count) in &piece.stretches {
+                    let (these, others) = blocks.split_at(layout.blocks(*count));
+                    let (their_rows, other_rows) = rows.split_at(*count as usize * ROW);
+                    files.write(slot, geometry.block_in_slot(*first), these)?;
+                    files.write(slot, geometry.entry_in_slot(*first), their_rows)?;
+                    (blocks, rows) = (others, other_rows);
+                }
             }
             Ok(())
         })
@@ -162,7 +215,8 @@ impl<'r> Store<'r> {
     /// row, and comes again with its next push. But a push writes the row first: where it still stands as it was, nobody was writing.
     fn check(&self, piece: &Piece, blocks: &[u8], before: &[Entry], after: &[Entry]) -> Result<(), ReplicaError> {
         let blocks = blocks.chunks_exact(self.source.geometry.block_size() as usize);
-        for (index, ((row, later), block)) in (piece.first..).zip(before.iter().zip(after).zip(blocks)) {
+        let indexes = piece.stretches.iter().flat_map(|(first, count)| *first..first + count);
+        for (index, ((row, later), block)) in indexes.zip(before.iter().zip(after).zip(blocks)) {
             if row.describes(self.key, index, block) {
                 continue;
             }
