@@ -118,6 +118,13 @@ impl std::fmt::Debug for Domain {
 }
 
 impl Dialing {
+    /// What is read over this connection may come behind all else that the target sends, where the provider and the network know priorities:
+    /// nobody waits for it who would wait longer for something small behind much.
+    pub fn yielding(mut self) -> Dialing {
+        self.driver.yields();
+        self
+    }
+
     /// What the target's `admit` needs.
     pub fn hello(&self) -> &[u8] {
         self.driver.hello()

@@ -64,6 +64,9 @@ pub trait DialDriver: Send {
     /// What the target needs to know.
     fn hello(&self) -> &[u8];
 
+    /// What the target sends over this connection is to go behind all else that it sends. A wish, which is in the hello from here on.
+    fn yields(&mut self) {}
+
     /// Connects, if it waits for the target at most until then; gives the endpoint and what was granted, in order.
     ///
     /// # Errors

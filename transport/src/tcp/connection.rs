@@ -77,6 +77,11 @@ impl Connection {
         Connection { stream, from, inbox, outbox, is_new: true, under_way: None, done, told, operations, bytes }
     }
 
+    /// What is sent here goes behind all else.
+    pub(super) fn yield_to_others(&self) {
+        self.stream.yield_to_others();
+    }
+
     /// Answers the knock. The regions' lengths and rights go in small frames of their own size.
     pub(super) fn welcome(&mut self, grants: &[u8]) {
         let count = grants.len() / super::wire::GRANT;

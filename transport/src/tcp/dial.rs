@@ -30,6 +30,10 @@ impl DialDriver for TcpDial {
         self.hello.as_bytes()
     }
 
+    fn yields(&mut self) {
+        self.hello.set_yields();
+    }
+
     fn complete(
         self: Box<Self>,
         reply: &[u8],

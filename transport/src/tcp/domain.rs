@@ -83,12 +83,12 @@ impl DomainDriver for TcpDomain {
     }
 
     fn admit(&self, hello: &[u8], grants: &[Grant<'_>]) -> Result<(Box<dyn PeerDriver>, Vec<u8>)> {
-        Hello::parse(hello)?;
+        let hello = Hello::parse(hello)?;
         if self.addresses.is_empty() {
             let text = "this tcp domain only dials: open it with an address to listen on";
             return Err(Error::operation(ErrorKind::Unsupported, text));
         }
-        let admission = Arc::new(Admission::new(random()?, grants, self.options.token_valid));
+        let admission = Arc::new(Admission::new(random()?, grants, self.options.token_valid, hello.yields()));
         self.hub.expect(&admission);
         let reply = Reply { token: admission.token, addresses: self.addresses.clone(), key: self.key };
         Ok((Box::new(TcpPeer::new(admission, self.hub.clone())), reply.encode()))

@@ -21,6 +21,8 @@ pub(super) struct Admission {
     /// The token opens nothing any more from here on.
     until: Instant,
     grants: Vec<Admitted>,
+    /// What is sent to it goes behind all else.
+    yields: bool,
     /// Whoever touches a region for this peer holds it.
     link: Mutex<Link>,
     /// A revoke has begun: turns end early, and none begins.
@@ -50,12 +52,13 @@ enum Link {
 }
 
 impl Admission {
-    pub(super) fn new(token: Token, grants: &[Grant<'_>], valid: Duration) -> Admission {
+    pub(super) fn new(token: Token, grants: &[Grant<'_>], valid: Duration, yields: bool) -> Admission {
         let admitted = |grant: &Grant<'_>| Admitted { memory: grant.region.memory().clone(), rights: grant.rights };
         Admission {
             token,
             until: Instant::now() + valid,
             grants: grants.iter().map(admitted).collect(),
+            yields,
             link: Mutex::new(Link::Expected),
             revoking: AtomicBool::new(false),
             ending: AtomicBool::new(false),
@@ -89,6 +92,9 @@ impl Admission {
             }
             connection.end(fault);
             return Err(error);
+        }
+        if self.yields {
+            connection.yield_to_others();
         }
         let grants = self.grants.iter().map(|grant| (grant.memory.len() as u64, grant.rights));
         connection.welcome(&encode_grants(grants));

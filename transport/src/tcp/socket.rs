@@ -52,6 +52,9 @@ impl Span {
     }
 }
 
+/// The kernel's `TC_PRIO_BULK`: its queues send what has it last, or when it is its turn among others.
+const BULK: i32 = 2;
+
 pub(super) struct Socket {
     socket: TcpStream,
 }
@@ -71,6 +74,12 @@ impl Socket {
         setsockopt(&socket, sockopt::TcpUserTimeout, &whole).map_err(setting)?;
         socket.set_nonblocking(true).map_err(|error| Error::system("making a socket non-blocking", error))?;
         Ok(Socket { socket })
+    }
+
+    /// What is sent here goes behind what this host sends elsewhere, where the network interface's queue knows priorities.
+    pub(super) fn yield_to_others(&self) {
+        // Where the system does not want it, it is sent as everything else.
+        let _ = setsockopt(&self.socket, sockopt::Priority, &BULK);
     }
 
     /// Sends from these parts what the socket takes now; gives how many bytes. `EAGAIN`: none.

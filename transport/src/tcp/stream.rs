@@ -29,6 +29,11 @@ impl Stream {
         Ok(Stream { socket: Socket::new(socket, patience)?, tls: None })
     }
 
+    /// What is sent here goes behind what this host sends elsewhere.
+    pub(super) fn yield_to_others(&self) {
+        self.socket.yield_to_others();
+    }
+
     /// Everything from here on is TLS.
     pub(super) fn encrypt(&mut self, tls: Tls) {
         self.tls = Some(Box::new(tls));

@@ -59,7 +59,9 @@ pub mod kind {
 pub struct Hello {
     magic: [u8; 4],
     version: U16,
-    reserved: U16,
+    /// 1: the target is to send everything else first.
+    yields: u8,
+    reserved: u8,
 }
 
 /// Initiator to target, first on the connection.
@@ -160,7 +162,17 @@ impl Hello {
 
     /// A hello of this version.
     pub fn new() -> Hello {
-        Hello { magic: Hello::MAGIC, version: VERSION.into(), reserved: 0.into() }
+        Hello { magic: Hello::MAGIC, version: VERSION.into(), yields: 0, reserved: 0 }
+    }
+
+    /// What the target sends over this connection goes behind all else that it sends.
+    pub fn set_yields(&mut self) {
+        self.yields = 1;
+    }
+
+    /// Whether it is to.
+    pub fn yields(&self) -> bool {
+        self.yields == 1
     }
 
     /// Checks a peer's bytes.
@@ -356,6 +368,10 @@ mod tests {
     #[test]
     fn golden_bytes() {
         assert_eq!(Hello::new().as_bytes(), b"TCPh\x01\0\0\0");
+        let mut yields = Hello::new();
+        yields.set_yields();
+        assert_eq!(yields.as_bytes(), b"TCPh\x01\0\x01\0");
+        assert!(Hello::parse(yields.as_bytes()).unwrap().yields() && !Hello::new().yields());
         let mut knock = b"TCPk\x01\0\0\0".to_vec();
         knock.extend([9; 16]);
         assert_eq!(Knock::new([9; 16]).as_bytes(), knock);

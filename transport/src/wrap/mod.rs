@@ -65,6 +65,10 @@ impl DialDriver for WrappedDial {
         self.inner.hello()
     }
 
+    fn yields(&mut self) {
+        self.inner.yields();
+    }
+
     fn complete(
         self: Box<Self>,
         reply: &[u8],

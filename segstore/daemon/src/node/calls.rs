@@ -47,7 +47,8 @@ impl Calls {
     async fn dial_over(&self, provider: &str, segment: SegmentId, source: &Place) -> Result<Endpoint, Fault> {
         let transport = |error: segstore_transport::Error| Fault::new(FaultKind::Unreachable, error.to_string());
         let domain = self.node.replicas.domains().get(provider).map_err(Fault::from)?;
-        let dialing = domain.dial().map_err(transport)?;
+        // Owners' pushes, and what answers them, go first.
+        let dialing = domain.dial().map_err(transport)?.yielding();
         let call = Call::Connect {
             segment,
             member: source.member,
