@@ -20,7 +20,6 @@ use crate::causes::Causes;
 use crate::control::message::Place;
 use crate::error::Result;
 use crate::session::Inner as Session;
-use crate::way::Way;
 use crate::working::Working;
 use source::Source;
 
@@ -104,8 +103,7 @@ impl<'s> Loader<'s> {
                     continue;
                 }
             };
-            let has_spare_core = self.has_spare_core(&origin.place, source.way());
-            match self.pull(header, &mut source, to, (&mut entries, &mut missing), has_spare_core) {
+            match self.pull(header, &mut source, to, (&mut entries, &mut missing)) {
                 Ok(bad) if bad.is_empty() => {
                     to.working.clear_beyond(header.length);
                     source.let_go(to.working.bytes().len());
@@ -135,12 +133,6 @@ impl<'s> Loader<'s> {
         Source::open(self.session, self.name, &self.geometry, place, *slot, &to.working, &to.scratch)
     }
 
-    /// Whether anything can run beside what brings the bytes: over TCP from a node on this machine that is two threads.
-    fn has_spare_core(&self, place: &Place, way: Way) -> bool {
-        let sends_here = way == Way::Tcp && place.host == self.session.channel.welcome().host;
-        std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1 + usize::from(sends_here))
-    }
-
     /// Pulls the `missing` blocks, which are told with the table; gives those that do not match.
     fn pull(
         &self,
@@ -148,7 +140,6 @@ impl<'s> Loader<'s> {
         source: &mut Source,
         to: &mut Target,
         (entries, missing): (&mut Option<Vec<Entry>>, &mut Vec<Range<BlockIndex>>),
-        has_spare_core: bool,
     ) -> std::result::Result<Vec<BlockIndex>, Broken> {
         let table = match entries {
             Some(table) => table,
@@ -166,7 +157,8 @@ impl<'s> Loader<'s> {
         let is_large = u64::from(count) * u64::from(self.geometry.block_size()) >= LARGE;
         std::thread::scope(|scope| {
             let (arrived, pieces) = channel::<Range<BlockIndex>>();
-            // Another core has memory made ready before bytes come, and looks at what has arrived.
+            // Another core has memory made ready before bytes come, and looks at what has arrived. Over TCP that pays where the sender
+            // needs a core of the same two as well: it waits for whoever looks between two reads.
             let ahead = &*missing;
             let check = move || {
                 let mut bad = Vec::new();
@@ -183,6 +175,7 @@ impl<'s> Loader<'s> {
                 bad
             };
             let checking = std::thread::Builder::new().name("segstore-verify".into());
+            let has_spare_core = std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
             let checking = (is_large && has_spare_core).then(|| checking.spawn_scoped(scope, check).ok()).flatten();
             let Some(checking) = checking else {
                 let mut bad = Vec::new();

@@ -163,11 +163,6 @@ impl Source {
         self.node
     }
 
-    /// How the replica is reached.
-    pub(crate) fn way(&self) -> Way {
-        self.way
-    }
-
     /// Ends it. To unmap what was read of a large replica takes as long as reading a part of it: nobody waits for that.
     pub(crate) fn let_go(self, bytes: usize) {
         if bytes >= LARGE {
