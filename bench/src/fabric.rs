@@ -18,6 +18,8 @@ const CAPACITY: usize = IN_FLIGHT << 20;
 const ITERATIONS: usize = 1000;
 /// So many are done before they are timed: each place is touched once, and a core that rested runs fast.
 const WARM_UP: usize = 100;
+/// A stream goes on for so long at most.
+const LONGEST: Duration = Duration::from_secs(2);
 
 /// One operation at a time, from posting it until it has completed: a whole round trip, where `ib_write_lat` gives half of one.
 /// Times in microseconds.
@@ -117,7 +119,7 @@ fn between(session: &Session, fabric: Fabric, mut done: impl FnMut()) -> Result<
 
 fn one_by_one(pipe: &mut impl Pipe, movement: Movement, bytes: usize) -> Result<Latency> {
     Stream::measure(pipe, WARM_UP, 1)?;
-    let stream = Stream::measure(pipe, ITERATIONS, 1)?;
+    let stream = Stream::measure_for(pipe, ITERATIONS, 1, LONGEST)?;
     let mut times: Vec<_> = stream.latencies().map(|took| u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)).collect();
     // As `Percentiles` divides: by another way the longest time can come out a rounding below a percentile of it.
     #[expect(clippy::cast_precision_loss, reason = "nanoseconds of minutes fit into 53 bits")]
@@ -141,7 +143,7 @@ fn one_by_one(pipe: &mut impl Pipe, movement: Movement, bytes: usize) -> Result<
 
 fn in_flight(pipe: &mut impl Pipe, movement: Movement, bytes: usize) -> Result<Bandwidth> {
     Stream::measure(pipe, WARM_UP, IN_FLIGHT)?;
-    let stream = Stream::measure(pipe, ITERATIONS, IN_FLIGHT)?;
+    let stream = Stream::measure_for(pipe, ITERATIONS, IN_FLIGHT, LONGEST)?;
     let mib_per_sec = |rate: f64| rate * count(bytes) / count(1 << 20);
     Ok(Bandwidth {
         operation: movement.name(),

@@ -2,7 +2,7 @@
 //!
 //! The distance of a machine's cores may change within minutes, so two figures mean something together only if they were taken together:
 //! each [`Row`] alternates its ways many times and carries the cache-line round trip of the same moments. [`moves`] are the
-//! transport's own, [`checkpoints`] and [`loads`] those of an application against real daemons. Two cores are taken: the
+//! transport's own, [`checkpoints`], [`loads`] and [`repairs`] those of an application against real daemons. Two cores are taken: the
 //! first for who measures, the second for the other side.
 
 pub mod checkpoints;
@@ -13,6 +13,7 @@ pub mod moves;
 mod percentiles;
 pub mod processor;
 pub mod raw;
+pub mod repairs;
 mod second;
 pub mod stream;
 mod turns;

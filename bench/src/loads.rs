@@ -2,10 +2,15 @@
 
 use segstore::{CreateOptions, LoadOptions, OpenOptions, Session};
 
+use crate::fabric;
 use crate::raw::{copy, socket};
 use crate::{Bench, Over, Result, Row, Way};
 
-/// One row, beside a plain movement of as many bytes. The segment is made for it, with one replica, and removed again.
+/// Bytes of the segment whose replica is read barely, again and again: too many to stay in caches.
+const BARE: u64 = 64 << 20;
+
+/// One row, beside a plain movement of as many bytes; where it is not said what it goes `over`, beside bare reads from the replica's
+/// node. The segment is made for it, with one replica, and removed again.
 ///
 /// Nobody owns the segment: each load takes it over for a moment, with everything that belongs to it.
 ///
@@ -14,6 +19,8 @@ use crate::{Bench, Over, Result, Row, Way};
 pub fn row(bench: &Bench, session: &Session, name: &str, length: usize, over: Option<Over>) -> Result<Row> {
     let segment = format!("perf/load-{}", std::process::id());
     let row = fill(session, &segment, length).and_then(|()| measure(bench, session, &segment, name, length, over));
+    // Only where nothing is said of the way.
+    let _ = session.remove(&bare(&segment), true);
     let removed = session.remove(&segment, true);
     let row = row?;
     removed?;
@@ -58,7 +65,24 @@ fn measure(
         // Over RDMA fresh memory is registered first, which no plain form does as a matter of course.
         #[cfg(feature = "verbs")]
         Some(Over::Verbs) => Vec::new(),
-        None => Vec::new(),
+        None => bare_reads(session, segment, length)?.into_iter().collect(),
     };
     bench.row(name, ours, plain)
+}
+
+fn bare(segment: &str) -> String {
+    segment.replace("load", "bare")
+}
+
+/// As many bytes of another replica on the same node, with nothing of the protocol, into memory that was touched before. None where the
+/// replica is on this node.
+fn bare_reads(session: &Session, segment: &str, length: usize) -> Result<Option<Way<'static>>> {
+    let here = session.node_name();
+    let places = session.lookup(segment)?.places;
+    let Some(place) = places.iter().find(|place| place.node_name != here) else { return Ok(None) };
+    let beside = format!("node={}", place.node_name).parse()?;
+    session.create(&bare(segment), &CreateOptions::new(BARE).replicas(1).require(beside))?;
+    let mut way = session.fabric(&bare(segment))?;
+    let act = move || fabric::read_all(&mut way, length).map(drop);
+    Ok(Some(Way { what: "bare reads", other: None, act: Box::new(act) }))
 }

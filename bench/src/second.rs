@@ -30,6 +30,9 @@ struct Signals {
     stopped: AtomicBool,
 }
 
+/// The caller runs wherever it may until this ends, and on the first core again then.
+pub(crate) struct Freed;
+
 /// A role that is being played; it ends with this.
 pub(crate) struct Playing(Arc<Signals>);
 
@@ -51,6 +54,14 @@ impl Second {
             }
         })?;
         Ok(Self { callers, orders: Some(orders), thread: Some(thread) })
+    }
+
+    /// Lets the caller run wherever it may: it, or threads of its own, take what cores there are, as in an application.
+    pub(crate) fn free(&self) -> Freed {
+        if let Some(callers) = &self.callers {
+            let _ = sched_setaffinity(Pid::from_raw(0), callers);
+        }
+        Freed
     }
 
     /// Has it play a role.
@@ -102,6 +113,12 @@ pub(crate) fn relax() {
         std::thread::yield_now();
     } else {
         std::hint::spin_loop();
+    }
+}
+
+impl Drop for Freed {
+    fn drop(&mut self) {
+        let _ = pin_thread(0);
     }
 }
 

@@ -77,19 +77,24 @@ impl Pipe for OneSided<'_> {
     }
 }
 
-/// After so long no more are started: on a slow fabric a thousand long ones would take minutes.
-const LONGEST: Duration = Duration::from_secs(2);
-
 /// When each operation was posted, and had completed.
 #[derive(Clone, Debug)]
 pub struct Stream(Vec<(Duration, Duration)>);
 
 impl Stream {
-    /// Does `count` operations, of which `in_flight` are under way at a time; fewer where they take longer than two seconds.
+    /// Does `count` operations, of which `in_flight` are under way at a time.
     ///
     /// # Errors
     /// One was refused, or failed.
     pub fn measure(pipe: &mut impl Pipe, count: usize, in_flight: usize) -> Result<Self> {
+        Self::measure_for(pipe, count, in_flight, Duration::MAX)
+    }
+
+    /// The same, but none is started after `longest`: on a slow fabric a thousand long ones would take minutes.
+    ///
+    /// # Errors
+    /// One was refused, or failed.
+    pub fn measure_for(pipe: &mut impl Pipe, count: usize, in_flight: usize, longest: Duration) -> Result<Self> {
         let mut times = Vec::with_capacity(count);
         let (began, mut completed, mut is_enough) = (Instant::now(), 0, false);
         while !is_enough || completed < times.len() {
@@ -97,7 +102,7 @@ impl Stream {
                 let posted = began.elapsed();
                 times.push((posted, Duration::MAX));
                 pipe.post()?;
-                is_enough = times.len() >= count || posted > LONGEST;
+                is_enough = times.len() >= count || posted > longest;
             } else {
                 pipe.complete()?;
                 times[completed].1 = began.elapsed();

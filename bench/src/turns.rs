@@ -120,6 +120,8 @@ impl Bench {
 
     /// One turn of a way: a moment to warm up, then each act is timed.
     fn turn(&self, way: &mut Way<'_>, times: Option<usize>, into: &mut Times) -> Result<Duration> {
+        // What takes long is of no use on half of a machine.
+        let _freed = self.is_long.then(|| self.second.free());
         let _playing = way.other.as_ref().map(|role| self.second.play(role));
         let (warm_up, turn) = if self.is_long { (Duration::ZERO, Duration::ZERO) } else { (WARM_UP, TURN) };
         let began = Instant::now();

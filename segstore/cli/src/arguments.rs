@@ -288,7 +288,7 @@ pub(crate) struct Run {
 
 #[derive(Args, Debug)]
 pub(crate) struct Perf {
-    /// What to measure [default: all that can be in this cluster; with --dev everything but failover, many and repair]
+    /// What to measure [default: all that can be in this cluster, with --dev also size and cpu; failover, many and repair only when asked for]
     #[arg(value_enum)]
     pub(crate) what: Vec<Measure>,
     /// With daemons of its own on this machine, which go again, not the node's cluster: over shared memory, over TCP, and over RDMA
@@ -328,7 +328,7 @@ pub(crate) enum Measure {
     /// A thousand segments on ten nodes: how long until all of a dead node's are open elsewhere, what they take of memory, how often idle
     /// nodes wake: with --dev, and only when it is asked for
     Many,
-    /// How fast a further replica of 1 GiB is filled, and what that costs its owner's checkpoints: with --dev, and only when it is asked for
+    /// How fast a further replica of 1 GiB is filled, and what that costs its owner's checkpoints: only when it is asked for
     Repair,
 }
 

@@ -3,7 +3,7 @@
 use segstore::Session;
 use segstore_bench::fabric::{self, Bandwidth, Between, Latency};
 
-use super::{Report, Skipped};
+use super::Report;
 use crate::exit::Failure;
 use crate::output::{line, progress, table};
 
@@ -31,15 +31,7 @@ pub(super) fn measure(report: &mut Report, session: &Session) -> Result<(), Fail
     bar.set_message(NAME);
     let measured = fabric::measure(session, || bar.inc(1));
     bar.finish_and_clear();
-    report.fabric = report.or_skip(NAME.to_owned(), measured)?;
-    if report.as_json {
-        return Ok(());
-    }
-    match (&report.fabric, report.skipped.last()) {
-        (Some(between), _) => print(between),
-        (None, Some(Skipped { name, why })) => line(format_args!("skipped: {name}: {why}\n")),
-        (None, None) => {}
-    }
+    report.fabric = report.one(NAME, measured, print)?;
     Ok(())
 }
 

@@ -15,6 +15,7 @@ use segstore_bench::checkpoints::{self, Case, Which};
 use segstore_bench::fabric::Between;
 use segstore_bench::memory::{self, Memory};
 use segstore_bench::moves::{self, Movement, SIZES};
+use segstore_bench::repairs::Repair;
 use segstore_bench::{Bench, Over, Row, loads};
 use serde::Serialize;
 
@@ -27,7 +28,6 @@ use failover::Failover;
 use many::Many;
 pub(crate) use owner::stage;
 use processor::Daemon;
-use repair::Repair;
 
 const MIB: u64 = 1 << 20;
 /// Bytes that are loaded.
@@ -48,13 +48,9 @@ pub(crate) fn run(context: &Context, perf: &Perf) -> Result<(), Failure> {
     };
     let wanted = if perf.what.is_empty() { default } else { &perf.what };
     let mut report = Report { as_json: context.json, ..Report::default() };
-    for (what, name) in [
-        (Measure::Size, "size"),
-        (Measure::Cpu, "cpu"),
-        (Measure::Failover, "failover"),
-        (Measure::Many, "many"),
-        (Measure::Repair, "repair"),
-    ] {
+    for (what, name) in
+        [(Measure::Size, "size"), (Measure::Cpu, "cpu"), (Measure::Failover, "failover"), (Measure::Many, "many")]
+    {
         if wanted.contains(&what) && !perf.dev {
             return Err(Failure::Usage(format!("{name} is measured with daemons of its own only: add --dev")));
         }
@@ -79,11 +75,12 @@ fn measure(context: &Context, report: &mut Report, what: Measure, on_own: bool) 
         (Measure::Cpu, _) => Over::here().into_iter().try_for_each(|over| processor::measure(report, over)),
         (Measure::Failover, _) => failover::measure(report),
         (Measure::Many, _) => many::measure(report),
-        (Measure::Repair, _) => repair::measure(report),
         (Measure::Checkpoint, false) => checkpoint(report, &context.session()?, None),
         (Measure::Load, false) => load(report, &context.session()?, None),
         (Measure::Memory, false) => memory(report, &context.session()?),
         (Measure::Memory, true) => memory(report, &Cluster::start(Over::Shm, "1GiB")?.session()?),
+        (Measure::Repair, false) => repair::measure(report, &context.session()?, None),
+        (Measure::Repair, true) => on_each(report, repair::measure),
         (Measure::Checkpoint, true) => on_each(report, checkpoint),
         (Measure::Load, true) => on_each(report, load),
     }
@@ -150,6 +147,23 @@ impl Report {
             }
             Err(failure) => Err(failure),
         }
+    }
+
+    /// One thing, said as soon as it is measured, or why it is not.
+    fn one<T>(
+        &mut self,
+        name: &str,
+        measured: segstore_bench::Result<T>,
+        print: impl FnOnce(&T),
+    ) -> Result<Option<T>, Failure> {
+        let measured = self.or_skip(name.to_owned(), measured)?;
+        match (&measured, self.skipped.last()) {
+            _ if self.as_json => {}
+            (Some(measured), _) => print(measured),
+            (None, Some(Skipped { name, why })) => line(format_args!("skipped: {name}: {why}\n")),
+            (None, None) => {}
+        }
+        Ok(measured)
     }
 
     fn end(self, measured: Result<(), Failure>) -> Result<(), Failure> {
@@ -239,17 +253,10 @@ fn load(report: &mut Report, session: &Session, over: Option<Over>) -> Result<()
 
 fn memory(report: &mut Report, session: &Session) -> Result<(), Failure> {
     let measured = memory::measure(session, MEASURED);
-    report.memory = report.or_skip("memory of a segment of 256 MiB".to_owned(), measured)?;
-    if report.as_json {
-        return Ok(());
-    }
-    match (&report.memory, report.skipped.last()) {
-        (Some(Memory { owner, replica, .. }), _) => line(format_args!(
-            "memory of a segment of 256 MiB: {owner:.3} of it at the owner, {replica:.3} at each replica"
-        )),
-        (None, Some(Skipped { name, why })) => line(format_args!("skipped: {name}: {why}")),
-        (None, None) => {}
-    }
+    let name = "memory of a segment of 256 MiB";
+    report.memory = report.one(name, measured, |Memory { owner, replica, .. }| {
+        line(format_args!("{name}: {owner:.3} of it at the owner, {replica:.3} at each replica"));
+    })?;
     Ok(())
 }
 
