@@ -1,6 +1,6 @@
 //! Loads of a whole segment, by an application's own call, into fresh memory.
 
-use segstore::{CreateOptions, LoadOptions, OpenOptions, Session};
+use segstore::{CreateOptions, Error, LoadOptions, OpenOptions, Session};
 
 use crate::fabric;
 use crate::raw::{copy, socket};
@@ -75,13 +75,17 @@ fn bare(segment: &str) -> String {
 }
 
 /// As many bytes of another replica on the same node, with nothing of the protocol, into memory that was touched before. None where the
-/// replica is on this node.
+/// replica is on this node, or its node has no room for another one.
 fn bare_reads(session: &Session, segment: &str, length: usize) -> Result<Option<Way<'static>>> {
     let here = session.node_name();
     let places = session.lookup(segment)?.places;
     let Some(place) = places.iter().find(|place| place.node_name != here) else { return Ok(None) };
     let beside = format!("node={}", place.node_name).parse()?;
-    session.create(&bare(segment), &CreateOptions::new(BARE).replicas(1).require(beside))?;
+    match session.create(&bare(segment), &CreateOptions::new(BARE).replicas(1).require(beside)) {
+        Ok(_) => {}
+        Err(Error::NoRoom(_)) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    }
     let mut way = session.fabric(&bare(segment))?;
     let act = move || fabric::read_all(&mut way, length).map(drop);
     Ok(Some(Way { what: "bare reads", other: None, act: Box::new(act) }))

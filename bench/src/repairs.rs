@@ -45,8 +45,13 @@ pub fn measure(session: &Session, bytes: usize) -> Result<Repair> {
     Ok(repaired)
 }
 
-/// A full segment, whose replicas are on other nodes.
+/// A full segment, whose replicas are on other nodes, of which there are enough for another one.
 fn owned(session: &Session, name: &str, bytes: usize) -> Result<Segment> {
+    let others = session.nodes()?.iter().filter(|node| node.up && node.name != session.node_name()).count();
+    if others < 2 {
+        let text = format!("another replica takes two nodes beside this one that are up: there are {others}");
+        return Err(segstore::Error::NoRoom(text).into());
+    }
     let elsewhere = format!("node!={}", session.node_name()).parse()?;
     let make = CreateOptions::new(bytes as u64).replicas(1).require(elsewhere);
     let mut owner = session.open_or_create(name, &make, &OpenOptions::new().timeout(PATIENCE))?;

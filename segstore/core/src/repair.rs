@@ -17,7 +17,7 @@
 
 use std::collections::VecDeque;
 
-use crate::id::Stamp;
+use crate::id::{Stamp, Term};
 use crate::layout::{BlockIndex, Entry, Geometry, SlotHeader};
 use crate::rule::{self, Rule};
 use crate::slot::{SlotView, stood_still};
@@ -112,7 +112,7 @@ enum Stage {
     Close,
     Finished,
     /// The source's head is looked at for another copy.
-    HeadOnceMore,
+    HeadOnceMore(Term),
     SourceChanged,
 }
 
@@ -156,9 +156,12 @@ impl Repair {
 
     /// Of the copy that is [finished](Step::Finished) every slot of the target has every block, stored. Whatever was modified since it was
     /// begun is copied as well, if the source holds a later image now: otherwise it is finished as it was, and can be asked again.
-    pub fn again(&mut self) {
+    ///
+    /// No image of a later owner than `term`, in whose name it is copied: what that one found unmodified may have been copied from an
+    /// attempt that it knows nothing of.
+    pub fn again(&mut self, term: Term) {
         if self.stage == Stage::Finished {
-            self.stage = Stage::HeadOnceMore;
+            self.stage = Stage::HeadOnceMore(term);
         }
     }
 
@@ -198,7 +201,7 @@ impl Repair {
         match self.stage {
             _ if self.since.is_some() => (self.blocks(), self.blocks()),
             Stage::Head => (0, self.blocks()),
-            Stage::Compare | Stage::Survey | Stage::Entries | Stage::Blocks | Stage::Store => {
+            Stage::Compare | Stage::Entries | Stage::Blocks | Stage::Store => {
                 (self.pieces.front().map_or(self.looked_at, |(first, _)| *first), self.blocks())
             }
             _ => (self.blocks(), self.blocks()),
@@ -211,7 +214,7 @@ impl Repair {
         let entries_first = rule::holds(Rule::RepairEntryFirst);
         let (first, count) = self.pieces.front().copied().unwrap_or_default();
         match self.stage {
-            Stage::Head | Stage::HeadAgain | Stage::HeadOnceMore => Step::ReadHead,
+            Stage::Head | Stage::HeadAgain | Stage::HeadOnceMore(_) => Step::ReadHead,
             Stage::Compare => Step::Compare { first: self.looked_at, count: self.next_rows() },
             Stage::Survey => Step::Survey { first: self.looked_at, count: self.next_rows() },
             Stage::Entries if entries_first => Step::ReadEntries { first, count },
@@ -258,15 +261,15 @@ impl Repair {
             },
             Stage::HeadAgain if self.head.as_ref().is_some_and(|before| stood_still(before, &view)) => Stage::Close,
             Stage::HeadAgain => Stage::Finished,
-            Stage::HeadOnceMore => match view.into_closed().filter(|header| header.image > self.base) {
-                Some(header) => {
+            Stage::HeadOnceMore(term) => match view.into_closed() {
+                Some(header) if header.image > self.base && header.image.term <= term => {
                     self.since = Some(self.base);
                     self.base = header.image;
                     self.head = Some(header);
                     self.looked_at = 0;
                     self.go_on()
                 }
-                None => Stage::Finished,
+                _ => Stage::Finished,
             },
             other => other,
         };

@@ -9,6 +9,7 @@ use std::path::Path;
 #[cfg(feature = "etcd")]
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
@@ -91,6 +92,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
         directory: directory.clone(),
         view: View::new(config.node_gone_after),
         replicas: Arc::new(replicas),
+        repairs_yield: AtomicBool::new(true),
         peers: Peers::new(id, channels),
         sessions: Sessions::open(config.data_dir.join("sessions.json")),
         lease_time: config.node_lease,

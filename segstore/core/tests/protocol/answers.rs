@@ -387,6 +387,29 @@ fn a_former_replica_keeps_what_the_source_descends_from() {
     assert_eq!(repair.step(), Step::SourceChanged);
 }
 
+/// A later owner's slot says of a block that it has not changed since the first copy, which may have taken it from an attempt of the earlier
+/// one.
+#[test]
+fn a_repair_follows_no_later_owner() {
+    let geometry = Geometry::new(4096, 1024, 2).unwrap();
+    let closed = |image| {
+        SlotView::Closed(SlotHeader { image, length: 1024, ..SlotHeader::of_empty_segment(SEGMENT, &geometry) })
+    };
+    let copied = |later: Stamp| {
+        let mut repair = Repair::new(geometry, Stamp::new(1, 5), 1);
+        repair.source_head(closed(Stamp::new(1, 5)));
+        (0..3).for_each(|_| repair.advance());
+        repair.source_head(closed(later));
+        repair.again(Term(2));
+        repair.source_head(closed(later));
+        (repair.base(), repair.step())
+    };
+    let survey = Step::Survey { first: 0, count: 1 };
+    assert_eq!(copied(Stamp::new(1, 7)), (Stamp::new(1, 7), survey.clone()));
+    assert_eq!(copied(Stamp::new(2, 7)), (Stamp::new(2, 7), survey), "the owner's own, since it took over");
+    assert_eq!(copied(Stamp::new(3, 7)), (Stamp::new(1, 5), Step::Finished));
+}
+
 /// Many small reads would take longer than one.
 #[test]
 fn what_lies_between_two_changes_is_copied_with_them() {

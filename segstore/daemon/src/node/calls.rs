@@ -1,6 +1,7 @@
 //! What daemons ask this node.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use segstore::control::message::{Bytes, Demand, Fault, FaultKind, Place, ReplicaInfo, Report, Shape};
@@ -47,8 +48,11 @@ impl Calls {
     async fn dial_over(&self, provider: &str, segment: SegmentId, source: &Place) -> Result<Endpoint, Fault> {
         let transport = |error: segstore_transport::Error| Fault::new(FaultKind::Unreachable, error.to_string());
         let domain = self.node.replicas.domains().get(provider).map_err(Fault::from)?;
-        // Owners' pushes, and what answers them, go first.
-        let dialing = domain.dial().map_err(transport)?.yielding();
+        let mut dialing = domain.dial().map_err(transport)?;
+        if self.node.repairs_yield.load(Ordering::Relaxed) {
+            // Owners' pushes, and what answers them, go first.
+            dialing = dialing.yielding();
+        }
         let call = Call::Connect {
             segment,
             member: source.member,
@@ -111,7 +115,7 @@ impl Serve for Calls {
             Call::Repair { segment, name, shape, ownership, replaced, source, slot, base } => {
                 let arrival = self.node.arrival(segment)?;
                 let replaced = Forgettable { by: ownership, members: replaced };
-                let from = Source { segment, geometry: geometry(shape)?, slot, base };
+                let from = Source { segment, geometry: geometry(shape)?, slot, base, term: ownership.term };
                 tracing::info!(segment = name, "a replica is being filled here, from node {}", source.node_name);
                 let filled = self.repair(from, replaced, &source).await;
                 let Filled { member, base, closed, copied } = filled
@@ -204,6 +208,8 @@ impl Calls {
         let served = self.node.replicas.domains().names();
         for provider in place.usable(&self.node.host, served.iter().map(String::as_str)) {
             let filled = self.fill_over(provider, source, &replaced, place).await;
+            // Where nothing was left for it, the next one has its share.
+            self.node.repairs_yield.store(!matches!(filled, Err(Unfilled::OverThis(_))), Ordering::Relaxed);
             self.node.changed.notify_one();
             match filled {
                 Ok(filled) => return Ok(filled),

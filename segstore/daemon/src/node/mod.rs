@@ -10,6 +10,7 @@ mod segments;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use segstore::control::message::{Fault, FaultKind, SegmentInfo};
@@ -64,6 +65,8 @@ pub struct Node {
     pub view: View,
     /// The replicas kept here.
     pub replicas: Arc<Replicas>,
+    /// Whether what fills a replica is read behind all else that its source sends.
+    pub repairs_yield: AtomicBool,
     /// The other daemons.
     pub peers: Peers,
     /// The clients of this node.

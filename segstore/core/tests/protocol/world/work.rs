@@ -120,7 +120,7 @@ impl Fill {
     }
 
     pub fn copy_again(&mut self) {
-        self.repair.again();
+        self.repair.again(self.by.term);
     }
 
     /// What a former replica holds stands in the new one, whose slots are blank.

@@ -3,17 +3,14 @@
 //! What a replica lacks then is pushed by the owner with a checkpoint, for which its application waits: it is to be little. Each copy takes
 //! as long as there was something to copy, so each has less to do than the one before, unless the application changes more than is copied.
 
-use std::time::Duration;
-
 use segstore_core::id::Stamp;
+
+use super::{LOOK_PAUSE, LOOKS};
 
 /// So few bytes are pushed as soon as anything.
 const LITTLE: u64 = 1 << 20;
 /// A copy is worth its while if it was at most this part of the one before.
 const SHRINKS: u64 = 2;
-/// The source's slot is open while it is pushed to, at a busy segment half of the time: so often, and with such pauses, it is looked at.
-const LOOKS: u32 = 100;
-const LOOK_PAUSE: Duration = Duration::from_millis(1);
 
 /// The copies so far.
 #[derive(Default)]

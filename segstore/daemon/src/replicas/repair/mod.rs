@@ -8,7 +8,7 @@ mod store;
 
 use std::time::{Duration, Instant};
 
-use segstore_core::id::{Member, SegmentId, Stamp};
+use segstore_core::id::{Member, SegmentId, Stamp, Term};
 use segstore_core::layout::geometry::SLOT_HEAD;
 use segstore_core::layout::{Geometry, SlotHeader};
 use segstore_core::repair::{Repair, Step};
@@ -42,6 +42,8 @@ pub struct Source {
     pub slot: u32,
     /// The image that it holds.
     pub base: Stamp,
+    /// In whose name it is copied.
+    pub term: Term,
 }
 
 /// A replica that was filled.
@@ -85,9 +87,10 @@ pub(super) fn fill(
     turn: Turn,
     pace: &Pace,
 ) -> Result<Filled, ReplicaError> {
-    let store = Store::new(target, turn, source);
-    with_writers(&store, |writers| {
-        let mut reader = Reader::new(domain, endpoint, source, chunk(&source.geometry), writers)?;
+    let store = Store::new(target, turn, source, chunk(&source.geometry));
+    let mut finished = None;
+    let filled = with_writers(&store, |writers| {
+        let mut reader = Reader::new(domain, endpoint, source, store.layout(), writers)?;
         let (mut closed, mut copied, mut further) = (None, 0, Further::default());
         loop {
             // It may be over before anything is written.
@@ -126,18 +129,28 @@ pub(super) fn fill(
                 }
                 Step::Finished => {
                     reader.finish()?;
-                    if closed.is_none() && further.is_worthwhile(repair.base(), copied) {
+                    let filled = Filled { member: target.member, base: repair.base(), closed, copied };
+                    if closed.is_none() && further.is_worthwhile(filled.base, copied) {
+                        finished = Some(filled);
                         store.begin_again();
-                        repair.again();
+                        repair.again(source.term);
                         continue;
                     }
-                    return Ok(Filled { member: target.member, base: repair.base(), closed, copied });
+                    return Ok(filled);
                 }
                 Step::SourceChanged => return Err(ReplicaError::SourceChanged(source.base)),
             }
             repair.advance();
         }
-    })
+    });
+    match (filled, finished) {
+        // What a further copy has put there is pushed again, or was copied whole: the copy before it stands.
+        (Err(error @ (ReplicaError::Transport { .. } | ReplicaError::SourceDamaged { .. })), Some(finished)) => {
+            tracing::warn!(segment = %source.segment, "what was changed while a replica was filled is left to its owner: {error}");
+            Ok(finished)
+        }
+        (filled, _) => filled,
+    }
 }
 
 /// Closes slot 0 with `header`, if that is what its table says; its blocks were verified against the table before they were stored.

@@ -55,10 +55,9 @@ impl Reader {
         domain: &Domain,
         endpoint: Endpoint,
         source: &Source,
-        chunk: u32,
+        layout: Layout,
         writers: Writers,
     ) -> Result<Self, ReplicaError> {
-        let layout = Layout::new(&source.geometry, chunk);
         let buffer = || register(domain, layout.bytes().max(SLOT_HEAD));
         Ok(Self {
             endpoint,
@@ -157,7 +156,7 @@ impl Reader {
             let buffer = self.buffer()?;
             self.send(&buffer)?;
             let (stretches, slots) = (std::mem::take(&mut self.stretches), self.slots);
-            self.in_flight.push_back(Piece { stretches, slots, base: self.base, layout: self.layout, buffer });
+            self.in_flight.push_back(Piece { stretches, slots, base: self.base, buffer });
         }
         Ok(())
     }

@@ -28,7 +28,6 @@ pub(super) struct Piece {
     pub(super) slots: u32,
     /// What the copy is at least.
     pub(super) base: Stamp,
-    pub(super) layout: Layout,
     pub(super) buffer: Region,
 }
 
@@ -41,7 +40,7 @@ pub(super) struct Layout {
 
 impl Layout {
     /// Of pieces of so many blocks, or of all that a segment of this shape has.
-    pub(super) fn new(geometry: &Geometry, blocks: u32) -> Self {
+    fn new(geometry: &Geometry, blocks: u32) -> Self {
         Self { block_size: geometry.block_size() as usize, room: blocks.min(geometry.blocks()) }
     }
 
@@ -73,6 +72,7 @@ pub(super) struct Store<'r> {
     target: &'r Hosted,
     turn: Turn,
     source: Source,
+    layout: Layout,
     key: Key,
     is_fuzzy: AtomicBool,
 }
@@ -133,8 +133,15 @@ impl Writers {
 }
 
 impl<'r> Store<'r> {
-    pub(super) fn new(target: &'r Hosted, turn: Turn, source: &Source) -> Self {
-        Self { target, turn, source: *source, key: Key::of(source.segment), is_fuzzy: AtomicBool::new(false) }
+    /// For pieces of at most so many blocks.
+    pub(super) fn new(target: &'r Hosted, turn: Turn, source: &Source, chunk: u32) -> Self {
+        let (layout, key) = (Layout::new(&source.geometry, chunk), Key::of(source.segment));
+        Self { target, turn, source: *source, layout, key, is_fuzzy: AtomicBool::new(false) }
+    }
+
+    /// Of its pieces.
+    pub(super) fn layout(&self) -> Layout {
+        self.layout
     }
 
     /// Whether every block that was stored is what its row says.
@@ -149,7 +156,7 @@ impl<'r> Store<'r> {
 
     /// Blocks first, then their entries, into every slot.
     fn store(&self, piece: &Piece, bytes: &mut Vec<u8>) -> Result<(), ReplicaError> {
-        let (geometry, layout) = (&self.source.geometry, piece.layout);
+        let (geometry, layout) = (&self.source.geometry, self.layout);
         bytes.resize(layout.bytes(), 0);
         let (blocks, rows) = bytes.split_at_mut(layout.blocks(layout.room()));
         let (before, after) = rows.split_at_mut(layout.room() as usize * ROW);
