@@ -29,7 +29,8 @@ fn everything_acknowledged_survives_nodes_and_leaders() {
         assert!(found >= acknowledged, "{found} was loaded, {acknowledged} had been acknowledged");
         until("both replicas are in sync", || {
             let info = cluster.session(node).lookup("s").ok()?;
-            (info.record.record.in_sync.len() == 2).then_some(())
+            // One on the owner's node, where nothing else was left, stays as a third.
+            (info.record.record.in_sync.len() >= 2).then_some(())
         });
         std::thread::sleep(Duration::from_millis(50 + 37 * (round as u64 % 5)));
         let leader = (round % 2 == 1).then(|| etcd.leader());
