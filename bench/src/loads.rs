@@ -20,7 +20,7 @@ pub fn row(bench: &Bench, session: &Session, name: &str, length: usize, over: Op
     let segment = format!("perf/load-{}", std::process::id());
     let row = fill(session, &segment, length).and_then(|()| measure(bench, session, &segment, name, length, over));
     // Only where nothing is said of the way.
-    let _ = session.remove(&bare(&segment), true);
+    let _ = session.remove(&bare(), true);
     let removed = session.remove(&segment, true);
     let row = row?;
     removed?;
@@ -70,8 +70,8 @@ fn measure(
     bench.row(name, ours, plain)
 }
 
-fn bare(segment: &str) -> String {
-    segment.replace("load", "bare")
+fn bare() -> String {
+    format!("perf/bare-{}", std::process::id())
 }
 
 /// As many bytes of another replica on the same node, with nothing of the protocol, into memory that was touched before. None where the
@@ -81,12 +81,12 @@ fn bare_reads(session: &Session, segment: &str, length: usize) -> Result<Option<
     let places = session.lookup(segment)?.places;
     let Some(place) = places.iter().find(|place| place.node_name != here) else { return Ok(None) };
     let beside = format!("node={}", place.node_name).parse()?;
-    match session.create(&bare(segment), &CreateOptions::new(BARE).replicas(1).require(beside)) {
+    match session.create(&bare(), &CreateOptions::new(BARE).replicas(1).require(beside)) {
         Ok(_) => {}
         Err(Error::NoRoom(_)) => return Ok(None),
         Err(error) => return Err(error.into()),
     }
-    let mut way = session.fabric(&bare(segment))?;
+    let mut way = session.fabric(&bare())?;
     let act = move || fabric::read_all(&mut way, length).map(drop);
     Ok(Some(Way { what: "bare reads", other: None, act: Box::new(act) }))
 }

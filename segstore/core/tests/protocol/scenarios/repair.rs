@@ -5,7 +5,7 @@ use segstore_core::id::Stamp;
 use super::Step::{
     Commit, Connect, CopiesAgain, Cut, Deliver, Directory, Repair, RepairArrives, Repaired, TakeOver, WorkGoesOn,
 };
-use super::{assert_kept, finish_work, with_repaired_spare, world};
+use super::{World, assert_kept, finish_work, with_repaired_spare, world};
 
 /// B has a replica repaired between its claim and its fence, while A still pushes: the copy picks up a block that is aborted.
 #[test]
@@ -30,6 +30,14 @@ fn a_repair_starts_after_the_takeover() {
     assert_kept(&world);
 }
 
+/// The owner's next checkpoints, of which no repair knows: nothing else goes on meanwhile.
+fn push_alone(world: &mut World, blocks: [u32; 3]) {
+    for block in blocks {
+        world.step(Commit(0, block));
+        world.land(0, 0);
+    }
+}
+
 /// A replica is repaired while the owner goes on; whatever it then holds in sync can be loaded from it alone.
 #[test]
 fn a_fuzzy_copy_becomes_a_checkpoint() {
@@ -42,10 +50,7 @@ fn a_fuzzy_copy_becomes_a_checkpoint() {
                 world.step(WorkGoesOn(1, 0));
             }
         }
-        for block in [0, 1, 0] {
-            world.step(Commit(0, block));
-            world.land(0, 0);
-        }
+        push_alone(&mut world, [0, 1, 0]);
         finish_work(&mut world, 1);
         if world.is_enabled(Repaired(0)) {
             world.run([Repaired(0), Connect(0, 1)]);
@@ -71,10 +76,7 @@ fn what_changes_during_a_copy_is_copied_as_well() {
         world.checkpoint(0, 1);
         world.run([Repair(0, 1), RepairArrives(0)]);
         world.run(std::iter::repeat_n(WorkGoesOn(1, 0), steps_before));
-        for block in [1, 0, 0] {
-            world.step(Commit(0, block));
-            world.land(0, 0);
-        }
+        push_alone(&mut world, [1, 0, 0]);
         while !world.is_enabled(CopiesAgain(1, 0)) {
             world.step(WorkGoesOn(1, 0));
         }

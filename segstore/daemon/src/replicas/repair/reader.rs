@@ -13,7 +13,7 @@ use segstore_transport::{
 };
 
 use super::Source;
-use super::store::{Layout, Piece, ROW, Writers};
+use super::store::{Layout, Piece, ROW, Writers, blocks_of};
 use crate::replicas::error::ReplicaError;
 
 const _: () =
@@ -140,14 +140,10 @@ impl Reader {
 
     /// Where the next stretch stands in its piece: in the one that is being planned, if there is room for so many blocks.
     fn begin(&mut self, count: u32) -> Result<u32, ReplicaError> {
-        if self.planned_blocks() + count > self.layout.room() {
+        if blocks_of(&self.stretches) + count > self.layout.room() {
             self.post()?;
         }
-        Ok(self.planned_blocks())
-    }
-
-    fn planned_blocks(&self) -> u32 {
-        self.stretches.iter().map(|(_, count)| count).sum()
+        Ok(blocks_of(&self.stretches))
     }
 
     /// Reads what was planned.

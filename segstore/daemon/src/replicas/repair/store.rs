@@ -31,6 +31,11 @@ pub(super) struct Piece {
     pub(super) buffer: Region,
 }
 
+/// How many blocks these stretches have together.
+pub(super) fn blocks_of(stretches: &[(BlockIndex, u32)]) -> u32 {
+    stretches.iter().map(|(_, count)| count).sum()
+}
+
 /// Where what belongs to a piece stands in its buffer: room for blocks, for their rows as they were before the blocks, and as they were after.
 #[derive(Clone, Copy)]
 pub(super) struct Layout {
@@ -157,12 +162,11 @@ impl<'r> Store<'r> {
     /// Blocks first, then their entries, into every slot.
     fn store(&self, piece: &Piece, bytes: &mut Vec<u8>) -> Result<(), ReplicaError> {
         let (geometry, layout) = (&self.source.geometry, self.layout);
-        bytes.resize(layout.bytes(), 0);
-        let (blocks, rows) = bytes.split_at_mut(layout.blocks(layout.room()));
-        let (before, after) = rows.split_at_mut(layout.room() as usize * ROW);
-        let count: u32 = piece.stretches.iter().map(|(_, count)| count).sum();
-        let (blocks, rows) = (&mut blocks[..layout.blocks(count)], count as usize * ROW);
-        let (before, after) = (&mut before[..rows], &mut after[..rows]);
+        let count = blocks_of(&piece.stretches);
+        let (blocks, rows) = (layout.blocks(count), count as usize * ROW);
+        bytes.resize(blocks + 2 * rows, 0);
+        let (blocks, both) = bytes.split_at_mut(blocks);
+        let (before, after) = both.split_at_mut(rows);
         let parts = [(0, &mut *blocks), (layout.rows_before(0), &mut *before), (layout.rows_after(0), &mut *after)];
         for (at, part) in parts {
             piece.buffer.memory().read_at(at, part).map_err(ReplicaError::transport("reading what has arrived"))?;
