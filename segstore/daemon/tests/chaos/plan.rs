@@ -11,7 +11,7 @@ use crate::segments::{NODES, SEGMENTS};
 /// What is done to something.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Fault {
-    /// The application that owns a segment is killed, and for as long as this lasts whoever comes to own it is killed at once.
+    /// The application that owns a segment is killed, and for as long as this lasts whoever comes to own it, at once or after a moment.
     Application,
     /// A daemon is killed, and started again.
     Daemon,
@@ -147,8 +147,8 @@ impl Plan {
     fn steps(&mut self) -> Vec<Step> {
         let segment = self.random.index(SEGMENTS.len());
         match self.random.below(112) {
-            0..18 => self.kills(),
-            18..24 => vec![self.step(0, Fault::Application, Whom::Owner(segment), 100..4000)],
+            0..12 => self.kills(),
+            12..24 => vec![self.step(0, Fault::Application, Whom::Owner(segment), 100..4000)],
             24..34 => self.single(segment, Fault::Daemon, 200..4000),
             34..46 => self.single(segment % PAIRS, Fault::Node, 1500..5000),
             46..54 => self.single(segment, Fault::Cut, 200..5000),

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::Faults;
+use super::hunt::Hunted;
 use super::undo::Undo;
 use crate::cluster::{Cluster, MEMBERS};
 use crate::ledger::Ledger;
@@ -84,7 +85,7 @@ impl Faults {
         match fault {
             Fault::Application => {
                 cluster.kill_application(&owner);
-                self.hunted.push((Instant::now() + lasts, segment));
+                self.hunted.push(Hunted::new(segment, lasts));
             }
             Fault::PauseApplication => {
                 cluster.signal_application(&owner, Signal::SIGSTOP);
@@ -97,21 +98,6 @@ impl Faults {
             }
         }
         Some(owner)
-    }
-
-    /// Kills whoever has come to own what is hunted.
-    pub(super) fn hunt(&mut self, cluster: &mut Cluster, ledger: &Ledger) -> Vec<String> {
-        self.hunted.retain(|(until, _)| Instant::now() < *until);
-        let mut events = Vec::new();
-        for (_, segment) in &self.hunted {
-            let owner = ledger.owner(SEGMENTS[*segment].name).filter(|owner| cluster.node_of(owner).is_some());
-            if let Some(owner) = owner {
-                cluster.kill_application(owner);
-                *self.counts.entry(Fault::Application).or_default() += 1;
-                events.push(format!("{}: {owner}, as soon as it came", Fault::Application.name()));
-            }
-        }
-        events
     }
 
     fn meet_node(

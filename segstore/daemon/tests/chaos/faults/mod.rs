@@ -5,6 +5,7 @@
 //! loses its memory at once, and no other one meanwhile. So of every segment one replica in sync survives all of it, and everything
 //! that was acknowledged must be found.
 
+mod hunt;
 mod inject;
 mod operator;
 mod undo;
@@ -19,6 +20,7 @@ use crate::plan::{Fault, Plan, Step, Story, Whom};
 use crate::random::Random;
 use crate::segments::{NODES, SEGMENTS};
 use crate::watch::Watch;
+use hunt::Hunted;
 use operator::Drained;
 use undo::{Judged, Undo};
 
@@ -41,8 +43,7 @@ pub(crate) struct Faults {
     draining: Option<usize>,
     troubled: [bool; NODES],
     is_parted: bool,
-    /// Segments whose owners are killed as soon as they come, and until when.
-    hunted: Vec<(Instant, usize)>,
+    hunted: Vec<Hunted>,
     /// Since when nothing is in trouble.
     calm_since: Option<Instant>,
     etcd_is_whole_since: Option<Instant>,
