@@ -8,6 +8,8 @@ use serde::Serialize;
 use crate::{Percentiles, Result, fabric};
 
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How often is looked whether it is filled: each look wakes some threads of two nodes, and the owner is being measured.
+const LOOK: Duration = Duration::from_millis(50);
 /// How long the owner is measured without a repair.
 const BEFORE: Duration = Duration::from_secs(5);
 
@@ -105,7 +107,7 @@ fn until_in_sync(session: &Session, name: &str, replicas: usize) -> segstore::Re
             let text = format!("there are not {replicas} replicas in sync after {} s", PATIENCE.as_secs());
             return Err(segstore::Error::Unreachable(text));
         }
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(LOOK);
     }
     Ok(())
 }
