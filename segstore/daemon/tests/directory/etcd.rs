@@ -119,6 +119,28 @@ async fn a_member_that_fails_is_left_for_another() {
     }
 }
 
+/// A node whose lease lasts three seconds tries after three quarters of one, and its programs are ended two after the last answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_is_silent_costs_no_lease() {
+    let mut server = EtcdServer::start(3, &QUICK);
+    // Asked first, and not the leader: the two others go on as before.
+    let first = (server.leader() + 1) % 3;
+    let mut endpoints = server.endpoints();
+    endpoints.rotate_left(first);
+    let directory = reach_by(&Access { endpoints, ..Access::default() }, "a/").await;
+    let lease = directory.grant(Duration::from_secs(30)).await.unwrap();
+    server.signal(first, Signal::SIGSTOP);
+    let mut times = Vec::new();
+    for _ in 0..2 {
+        let began = Instant::now();
+        directory.keep_alive(lease).await.unwrap();
+        times.push(began.elapsed());
+    }
+    server.signal(first, Signal::SIGCONT);
+    assert!(times[0] < Duration::from_millis(1000), "{times:?}");
+    assert!(times[1] < Duration::from_millis(400), "the silent one is still asked first: {times:?}");
+}
+
 #[tokio::test]
 async fn an_etcd_that_is_away_is_out_of_reach() {
     let mut server = EtcdServer::start(1, &QUICK);

@@ -1,11 +1,14 @@
 //! etcd's members, of which one is asked, until it fails.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::{OnceCell, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::fault::Fault;
 use crate::directory::DirectoryError;
@@ -13,6 +16,9 @@ use crate::directory::DirectoryError;
 /// How long a member may take for one answer, and all of them together.
 const ANSWER: Duration = Duration::from_secs(2);
 const ALL: Duration = Duration::from_secs(5);
+/// After so long without a word the next one is asked as well: a lease, of which a quarter has passed then, is confirmed well before only a
+/// third of it is left, when programs are ended.
+const SILENT: Duration = Duration::from_millis(500);
 /// How long one may take to be connected to.
 const CONNECT: Duration = Duration::from_secs(1);
 /// How often a connection without traffic is tried, which etcd allows no more often, and how long an answer to that may take.
@@ -43,7 +49,7 @@ pub(super) enum Repeat {
 #[derive(Clone)]
 pub(super) struct Members {
     members: Arc<[Member]>,
-    /// Counts those that have failed: it says whose turn it is.
+    /// Counts those that have failed: it says whose turn it is to be asked first.
     failures: watch::Sender<usize>,
 }
 
@@ -71,42 +77,74 @@ impl Members {
         self.failures.subscribe()
     }
 
-    /// Asks one member after the other, the one first that answered last.
+    /// Asks one member after the other, the one first that answered last; a silent one is asked on beside the next if that does no harm.
     pub(super) async fn ask<T, A: Future<Output = Result<T, etcd_client::Error>> + Send>(
         &self,
         repeat: Repeat,
         call: impl Fn(Client) -> A + Send + Sync,
     ) -> Result<T, DirectoryError> {
-        let end = Instant::now() + ALL;
+        let (end, turn) = (Instant::now() + ALL, *self.failures.borrow());
+        let mut others = turn..turn + self.members.len();
+        let mut asked = FuturesUnordered::new();
         let (mut problems, mut was_asked) = (Vec::new(), false);
-        for _ in 0..self.members.len() {
-            let turn = *self.failures.borrow();
-            let member = &self.members[turn % self.members.len()];
-            let fault = match timeout_at(end.min(Instant::now() + ANSWER), member.ask(&call)).await {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(fault)) => fault,
-                Err(_) => Fault::Unknown("no answer in time".into()),
+        loop {
+            if asked.is_empty() {
+                let is_over = was_asked && repeat == Repeat::Unsent || Instant::now() >= end;
+                let Some(next) = others.next().filter(|_| !is_over) else { break };
+                asked.push(self.ask_one(next, end, &call));
+            }
+            let may_go_on = repeat == Repeat::Always && !others.is_empty();
+            let (which, outcome) = tokio::select! {
+                Some(outcome) = asked.next() => outcome,
+                () = sleep(SILENT), if may_go_on => {
+                    asked.extend(others.next().map(|next| self.ask_one(next, end, &call)));
+                    continue;
+                }
             };
-            let why = match fault {
-                Fault::Final(error) => return Err(error),
-                Fault::NotAsked(why) => why,
-                Fault::Unknown(why) => {
+            let why = match outcome {
+                Ok(answer) => {
+                    self.leave(turn..which);
+                    return Ok(answer);
+                }
+                Err(Fault::Final(error)) => return Err(error),
+                Err(Fault::NotAsked(why)) => why,
+                Err(Fault::Unknown(why)) => {
                     was_asked = true;
                     why
                 }
             };
+            let member = self.member(which);
             problems.push(format!("{}: {why}{}", member.endpoint, member.advice(&why)));
-            self.failures.send_if_modified(|failures| {
-                let is_first = *failures == turn;
-                *failures += usize::from(is_first);
-                is_first
-            });
-            if was_asked && repeat == Repeat::Unsent || Instant::now() >= end {
-                break;
-            }
+            self.leave(which..which + 1);
         }
         let why = format!("etcd: {}", problems.join("; "));
         Err(if was_asked { DirectoryError::NoAnswer(why) } else { DirectoryError::OutOfReach(why) })
+    }
+
+    /// Asks the member whose turn is this one.
+    async fn ask_one<T, A: Future<Output = Result<T, etcd_client::Error>> + Send>(
+        &self,
+        turn: usize,
+        end: Instant,
+        call: &(impl Fn(Client) -> A + Send + Sync),
+    ) -> (usize, Result<T, Fault>) {
+        let answer = timeout_at(end.min(Instant::now() + ANSWER), self.member(turn).ask(call)).await;
+        (turn, answer.unwrap_or_else(|_| Err(Fault::Unknown("no answer in time".into()))))
+    }
+
+    fn member(&self, turn: usize) -> &Member {
+        &self.members[turn % self.members.len()]
+    }
+
+    /// Those whose turns are these have failed: if it is one of them that is asked first, the next one is from here on.
+    fn leave(&self, failed: Range<usize>) {
+        self.failures.send_if_modified(|turn| {
+            let is_left = failed.contains(turn);
+            if is_left {
+                *turn = failed.end;
+            }
+            is_left
+        });
     }
 }
 
