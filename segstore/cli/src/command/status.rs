@@ -72,7 +72,7 @@ fn print_segment(status: &Status) {
             None => {}
         },
     }
-    if let Some(trouble) = info.trouble().filter(|_| info.is_lost() || status.owner.is_none()) {
+    if let Some(trouble) = status.trouble() {
         line("WARNING", trouble);
     }
     if let Some(crowded) = &info.crowded {

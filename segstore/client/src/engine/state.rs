@@ -52,7 +52,9 @@ impl Engine {
     /// How the segment is.
     pub(super) fn state(&self, shared: &Arc<Shared>) -> OwnerState {
         let in_sync = self.owner.in_sync();
-        let elsewhere = in_sync.iter().filter(|member| member.node != shared.node).count();
+        let elsewhere_on: Vec<_> =
+            in_sync.iter().map(|member| member.node).filter(|node| *node != shared.node).collect();
+        let elsewhere = elsewhere_on.len();
         let attempt = self.attempt.as_ref();
         let unsafe_bytes = attempt.map_or(0, |attempt| {
             let mut blocks = 0;
@@ -83,6 +85,7 @@ impl Engine {
             length: self.length,
             in_sync: u32::try_from(in_sync.len()).unwrap_or(u32::MAX),
             elsewhere: u32::try_from(elsewhere).unwrap_or(u32::MAX),
+            elsewhere_on,
             links: self.links.iter().map(Link::state).collect(),
             wanted: u32::try_from(self.wanted.replicas).unwrap_or(u32::MAX),
             unsafe_for: attempt

@@ -12,6 +12,8 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 use segstore::control::message::{Demand, Histogram, OwnerState, Report, SegmentInfo};
 
+use segstore_core::id::NodeId;
+
 use crate::cluster::node_key;
 use crate::node::Node;
 use crate::replicas::Usage;
@@ -32,7 +34,7 @@ struct LinkLabels {
 struct Snapshot {
     usage: Usage,
     sessions: usize,
-    nodes_up: usize,
+    up: Vec<NodeId>,
     is_directory_up: bool,
     segments: Vec<(String, OwnerState)>,
     /// On one node of the cluster: every segment that nobody owns.
@@ -55,7 +57,7 @@ pub(super) async fn collect(node: &Arc<Node>) -> Result<String, fmt::Error> {
     let snapshot = Snapshot {
         usage: node.replicas.room(),
         sessions: node.sessions.count(),
-        nodes_up: node.view.up().len(),
+        up: node.view.up().into_iter().map(|entry| entry.node).collect(),
         is_directory_up: node.directory.read(&node_key(node.id)).await.is_ok(),
         segments: owned,
         unowned,
@@ -85,7 +87,7 @@ impl Collector for Snapshot {
             ),
             ("replicas", "Replicas that this node keeps", u64::from(self.usage.replicas)),
             ("sessions", "Sessions of applications on this node", self.sessions as u64),
-            ("nodes_up", "Nodes of the cluster whose lease stands", self.nodes_up as u64),
+            ("nodes_up", "Nodes of the cluster whose lease stands", self.up.len() as u64),
             ("directory_up", "Whether the directory answers", u64::from(self.is_directory_up)),
         ];
         for (name, help, value) in node {
@@ -111,9 +113,9 @@ impl Collector for Snapshot {
         let in_sync = |segment: &SegmentInfo| segment.live_elsewhere().count() as f64;
         self.each(
             &mut encoder,
-            ("replicas_in_sync", "Replicas in sync on other nodes than the owner's; of a segment that nobody owns, those that are there, \
-              told by the directory's host, or where that is no node, by the first that is up"),
-            |state| state.elsewhere,
+            ("replicas_in_sync", "Replicas in sync on other nodes than the owner's, which are up; of a segment that nobody owns, told by the \
+              directory's host, or where that is no node, by the first that is up"),
+            |state| self.live_elsewhere(state),
             in_sync,
         )?;
         self.each(
@@ -122,7 +124,7 @@ impl Collector for Snapshot {
                 "under_replicated",
                 "Whether fewer replicas are in sync on other nodes than the owner's than are asked for",
             ),
-            |state| u32::from(state.elsewhere < state.wanted),
+            |state| u32::from(self.live_elsewhere(state) < state.wanted),
             |segment| f64::from(u8::from(segment.live_elsewhere().count() < segment.keeping.replicas as usize)),
         )?;
         self.each(
@@ -143,6 +145,12 @@ impl Collector for Snapshot {
 }
 
 impl Snapshot {
+    /// The owner's replicas in sync on other nodes that are up: an owner that rests does not notice who is gone.
+    fn live_elsewhere(&self, state: &OwnerState) -> u32 {
+        let down = state.elsewhere_on.iter().filter(|node| !self.up.contains(node)).count();
+        state.elsewhere.saturating_sub(u32::try_from(down).unwrap_or(u32::MAX))
+    }
+
     fn segment(
         &self,
         encoder: &mut DescriptorEncoder<'_>,

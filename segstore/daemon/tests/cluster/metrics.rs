@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use segstore::{CreateOptions, OpenOptions};
 
@@ -22,12 +23,32 @@ fn value(port: u16, series: &str) -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok())
 }
 
-/// The first of ten free ports in a row.
+/// The first of ten free ports in a row, which no other test here is given.
 fn free_ports() -> u16 {
-    (20_000..60_000)
-        .step_by(10)
-        .find(|first| (*first..first + 10).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()))
-        .unwrap()
+    static NEXT: AtomicU16 = AtomicU16::new(20_000);
+    let is_free = |first: &u16| (*first..first + 10).all(|port| TcpListener::bind(("127.0.0.1", port)).is_ok());
+    std::iter::repeat_with(|| NEXT.fetch_add(10, Ordering::Relaxed)).find(is_free).unwrap()
+}
+
+/// Its owner would notice with its next checkpoint.
+#[test]
+fn a_replica_whose_node_dies_is_missed_while_the_owner_rests() {
+    let first = free_ports();
+    let mut cluster = Cluster::start(3, &["--metrics", &format!("127.0.0.1:{}{{node}}", first / 10)]);
+    let session = cluster.session(0);
+    let make = CreateOptions::new(1 << 20).replicas(2);
+    let mut segment = session.open_or_create("a/b", &make, &OpenOptions::new()).unwrap();
+    segment.checkpoint().unwrap();
+    let of = |what: &str| value(first, &format!("segstore_segment_{what}{{segment=\"a/b\"}}"));
+    assert_eq!((of("under_replicated"), of("replicas_in_sync")), (Some(0.0), Some(2.0)));
+    assert_eq!(session.status("a/b").unwrap().trouble(), None);
+    cluster.kill(1);
+    until("it is missed", || {
+        let trouble = session.status("a/b").unwrap().trouble();
+        let is_missed = (of("under_replicated"), of("replicas_in_sync")) == (Some(1.0), Some(1.0));
+        (is_missed && trouble?.contains("n1: its node is down")).then_some(())
+    });
+    assert_eq!(session.status("a/b").unwrap().owner.unwrap().elsewhere, 2, "the owner has not noticed");
 }
 
 #[test]

@@ -55,6 +55,8 @@ pub struct OwnerState {
     pub in_sync: u32,
     /// Of these, on other nodes than the owner's.
     pub elsewhere: u32,
+    /// The nodes of those.
+    pub elsewhere_on: Vec<NodeId>,
     /// Replicas that it is connected to.
     pub links: Vec<LinkState>,
     /// How many there should be on other nodes.

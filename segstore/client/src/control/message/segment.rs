@@ -141,6 +141,15 @@ pub struct Status {
     pub replicas: Vec<ReplicaInfo>,
 }
 
+impl Status {
+    /// [`SegmentInfo::trouble`], unless the owner says as much among its warnings. One that rests does not notice who is gone.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let is_said = self.owner.as_ref().is_some_and(|owner| owner.elsewhere < owner.wanted);
+        self.info.trouble().filter(|_| self.info.is_lost() || !is_said)
+    }
+}
+
 /// Something that happened to a segment.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Event {
