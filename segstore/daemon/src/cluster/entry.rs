@@ -56,6 +56,27 @@ pub struct NodeEntry {
 }
 
 impl NodeEntry {
+    /// A node of which only the name is known.
+    #[must_use]
+    pub fn named(node: NodeId, name: String) -> Self {
+        Self {
+            node,
+            name,
+            address: String::new(),
+            host: String::new(),
+            providers: Vec::new(),
+            storage: false,
+            used: 0,
+            budget: 0,
+            memory_dir: String::new(),
+            replicas: 0,
+            version: String::new(),
+            directory: false,
+            labels: BTreeMap::new(),
+            draining: false,
+        }
+    }
+
     /// The value of one of its labels: see [`Labelled`].
     #[must_use]
     pub fn label(&self, key: &str) -> Option<&str> {

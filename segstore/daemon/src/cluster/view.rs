@@ -6,26 +6,34 @@ use std::time::{Duration, Instant};
 
 use segstore::control::message::{Fault, FaultKind, Place};
 use segstore_core::id::{Member, NodeId};
+use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use super::{NODES, NodeEntry};
+use super::{MEMBERS, NODES, NodeEntry};
 use crate::directory::{Change, Directory, Entry};
 
 const PAUSE: Duration = Duration::from_millis(200);
 /// How often to look whether a node that is down is gone for good.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// A node that was seen.
+/// A node of the cluster.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Seen {
     entry: NodeEntry,
-    /// Since when it is down; none: it is up.
+    /// Since when it is down; none: it is up. At the earliest since this daemon started.
     down: Option<Instant>,
+    /// It was up since this daemon started: more is known of it than its name.
+    was_up: bool,
 }
 
 impl Seen {
     fn up(entry: NodeEntry) -> Self {
-        Self { entry, down: None }
+        Self { entry, down: None, was_up: true }
+    }
+
+    /// A member that is down from the beginning.
+    fn absent(node: NodeId, name: String) -> Self {
+        Self { entry: NodeEntry::named(node, name), down: Some(Instant::now()), was_up: false }
     }
 
     fn is_up(&self) -> bool {
@@ -33,7 +41,7 @@ impl Seen {
     }
 }
 
-/// The nodes that were seen since this daemon started.
+/// The nodes of the cluster: those that were seen since this daemon started, and by their names those that were down already.
 #[derive(Clone)]
 pub struct View {
     nodes: watch::Sender<BTreeMap<NodeId, Seen>>,
@@ -50,8 +58,9 @@ impl View {
     /// Follows the directory until the process ends.
     pub async fn follow(self, directory: Arc<dyn Directory>) {
         loop {
-            if let Ok(listing) = directory.list(NODES).await {
-                self.replace(&listing.entries);
+            // Members first: who joins in between is among the nodes.
+            if let (Ok(members), Ok(listing)) = (directory.list(MEMBERS).await, directory.list(NODES).await) {
+                self.replace(&listing.entries, &members.entries);
                 if let Ok(mut watch) = directory.watch(NODES, listing.revision).await {
                     while let Some(change) = watch.recv().await {
                         self.apply(change);
@@ -62,25 +71,30 @@ impl View {
         }
     }
 
-    /// Waits until a node was seen: then every node that had joined before it was seen as well.
+    /// Waits until a node was seen to be up: then every node that had joined before it was seen as well.
     pub async fn until_seen(&self, node: NodeId) {
         // It fails when the sender is gone, which is `self`.
-        let _ = self.nodes.subscribe().wait_for(|nodes| nodes.contains_key(&node)).await;
+        let _ = self.nodes.subscribe().wait_for(|nodes| nodes.get(&node).is_some_and(Seen::is_up)).await;
     }
 
-    fn replace(&self, entries: &[Entry]) {
+    fn replace(&self, entries: &[Entry], members: &[Entry]) {
         self.nodes.send_modify(|nodes| {
             for seen in nodes.values_mut() {
                 seen.down.get_or_insert_with(Instant::now);
             }
-            nodes.extend(entries.iter().filter_map(parse).map(|entry| (entry.node, Seen::up(entry))));
+            nodes.extend(entries.iter().filter_map(parse).map(|entry: NodeEntry| (entry.node, Seen::up(entry))));
+            for member in members {
+                if let (Some(node), Some(name)) = (node_of(MEMBERS, &member.key), parse(member)) {
+                    nodes.entry(node).or_insert_with(|| Seen::absent(node, name));
+                }
+            }
         });
     }
 
     fn apply(&self, change: Change) {
         self.nodes.send_modify(|nodes| match change {
             Change::Put(entry) => {
-                if let Some(entry) = parse(&entry) {
+                if let Some(entry) = parse::<NodeEntry>(&entry) {
                     if nodes.get(&entry.node).is_none_or(|seen| !seen.is_up()) {
                         tracing::info!(node = entry.name, "a node has joined, at {}", entry.address);
                     }
@@ -88,8 +102,7 @@ impl View {
                 }
             }
             Change::Deleted { key, .. } => {
-                let node = key.strip_prefix(NODES).and_then(|node| node.parse().ok());
-                if let Some(seen) = node.and_then(|node| nodes.get_mut(&node)) {
+                if let Some(seen) = node_of(NODES, &key).and_then(|node| nodes.get_mut(&node)) {
                     tracing::warn!(node = seen.entry.name, "a node is gone: its lease is over");
                     seen.down.get_or_insert_with(Instant::now);
                 }
@@ -102,7 +115,7 @@ impl View {
         self.nodes.send_modify(|nodes| nodes.retain(|known, seen| *known != node || seen.is_up()));
     }
 
-    /// Every node that was seen, and whether it is up.
+    /// Every node, and whether it is up.
     #[must_use]
     pub fn all(&self) -> Vec<(NodeEntry, bool)> {
         let nodes = self.nodes.borrow();
@@ -123,11 +136,12 @@ impl View {
         up.any(|seen| seen.entry.label(key).is_some_and(|other| other != value))
     }
 
-    /// These nodes, of those that were seen.
+    /// These nodes, of those that were seen since this daemon started.
     #[must_use]
     pub fn entries(&self, wanted: impl IntoIterator<Item = NodeId>) -> Vec<NodeEntry> {
         let nodes = self.nodes.borrow();
-        wanted.into_iter().filter_map(|node| Some(nodes.get(&node)?.entry.clone())).collect()
+        let seen = wanted.into_iter().filter_map(|node| nodes.get(&node).filter(|seen| seen.was_up));
+        seen.map(|seen| seen.entry.clone()).collect()
     }
 
     /// A node that is up.
@@ -137,7 +151,7 @@ impl View {
     pub fn get(&self, node: NodeId) -> Result<NodeEntry, Fault> {
         let nodes = self.nodes.borrow();
         let text = match nodes.get(&node) {
-            Some(Seen { entry, down: None }) => return Ok(entry.clone()),
+            Some(Seen { entry, down: None, .. }) => return Ok(entry.clone()),
             Some(Seen { entry, .. }) => format!("node {} is down: its lease is over", entry.name),
             None => format!("node {node} is not in the cluster now"),
         };
@@ -201,7 +215,12 @@ impl View {
     }
 }
 
-fn parse(entry: &Entry) -> Option<NodeEntry> {
+/// Whose the key is, of those with this prefix.
+fn node_of(prefix: &str, key: &str) -> Option<NodeId> {
+    key.strip_prefix(prefix)?.parse().ok()
+}
+
+fn parse<T: DeserializeOwned>(entry: &Entry) -> Option<T> {
     serde_json::from_slice(&entry.value)
         .inspect_err(|error| tracing::error!(key = entry.key, "an entry that makes no sense: {error}"))
         .ok()

@@ -220,6 +220,33 @@ fn a_node_that_is_gone_for_good_is_replaced() {
     assert_eq!(check_state(image.bytes()), 1);
 }
 
+/// Its owner rests, and the owner's daemon, which is started again meanwhile, has never seen that node.
+#[test]
+fn a_node_that_is_gone_for_good_is_replaced_whoever_is_started_again() {
+    let mut cluster = Cluster::start(4, &["--node-gone-after", "4s", "--transport", "tcp"]);
+    let session = cluster.session(0);
+    let segment = opened(&session, &options());
+    let gone = session.lookup("s").unwrap().places[0].clone();
+    cluster.kill(gone.node_name[1..].parse().unwrap());
+    let is_down = |session: &Session| {
+        let nodes = session.nodes().ok()?;
+        nodes.iter().any(|node| node.name == gone.node_name && !node.up).then_some(())
+    };
+    until("it is down", || is_down(&session));
+    cluster.restart(0);
+    until("it is down still", || is_down(&session));
+    assert_eq!(session.lookup("s").unwrap().places[0].node_name, gone.node_name);
+    until("another has it", || {
+        let info = session.lookup("s").ok()?;
+        (!info.record.record.in_sync.contains(&gone.member) && info.live_elsewhere().count() == 2).then_some(())
+    });
+    session.forget_node(&gone.node_name).unwrap();
+    assert!(session.nodes().unwrap().iter().all(|node| node.name != gone.node_name));
+    drop(segment);
+    let image = session.load("s", &LoadOptions::new()).unwrap();
+    assert_eq!(check_state(image.bytes()), 1);
+}
+
 /// A replica is filled no faster than its node may, and the owner does not wait for it.
 #[test]
 fn a_replica_is_filled_no_faster_than_is_allowed() {
