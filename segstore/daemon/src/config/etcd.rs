@@ -40,6 +40,10 @@ impl EtcdAt {
             _ => return Err(together("etcd_user and etcd_password_file")),
         };
         let prefix = settings.etcd_prefix.clone().unwrap_or_else(|| PREFIX.into());
+        if !prefix.ends_with('/') {
+            let text = "end it with a slash; without one, another cluster's keys may begin with it as well";
+            return Err(format!("etcd_prefix = {prefix:?}: {text}"));
+        }
         Ok(Self { endpoints, prefix, authority: settings.etcd_ca_file.clone(), identity, user })
     }
 

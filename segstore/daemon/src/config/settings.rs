@@ -461,8 +461,9 @@ mod tests {
         let config = check(some.clone()).expect("it is right");
         let again = check(toml::from_str(&config.to_toml()).expect("it is TOML")).expect("it is right");
         assert_eq!(again, config);
-        let wrong: [fn(&mut Settings); 4] = [
+        let wrong: [fn(&mut Settings); 5] = [
             |settings| settings.etcd_endpoints = None,
+            |settings| settings.etcd_prefix = Some("one".into()),
             |settings| settings.etcd_key_file = None,
             |settings| settings.etcd_user = None,
             |settings| settings.directory = Some("self".into()),
