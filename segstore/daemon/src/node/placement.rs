@@ -155,27 +155,11 @@ fn free(node: &NodeEntry) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
 
     fn node(number: u128, used: u64, storage: bool) -> NodeEntry {
-        NodeEntry {
-            node: NodeId(number),
-            name: format!("n{number}"),
-            address: String::new(),
-            host: format!("machine {number}"),
-            providers: Vec::new(),
-            storage,
-            used,
-            budget: 100,
-            memory_dir: String::new(),
-            replicas: 0,
-            version: String::new(),
-            directory: false,
-            labels: BTreeMap::new(),
-            draining: false,
-        }
+        let (host, named) = (format!("machine {number}"), NodeEntry::named(NodeId(number), format!("n{number}")));
+        NodeEntry { host, storage, used, budget: 100, ..named }
     }
 
     fn labelled(number: u128, used: u64, labels: &[(&str, &str)]) -> NodeEntry {

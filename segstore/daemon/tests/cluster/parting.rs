@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use segstore::{CreateOptions, LoadOptions, OpenOptions, Session};
+use segstore::{CreateOptions, LoadOptions, OpenOptions, Place, Session};
 
 use super::harness::{Cluster, until};
 use super::roles::{check_state, elsewhere, opened, options, write};
@@ -203,6 +203,14 @@ fn a_dead_replica_keeps_no_living_one_from_being_let_go() {
     assert_eq!(check_state(image.bytes()), 1);
 }
 
+/// Waits until the replica that is gone is none in sync any more, and there are as many as before.
+fn until_replaced(session: &Session, gone: &Place) {
+    until("another has it", || {
+        let info = session.lookup("s").unwrap();
+        (!info.record.record.in_sync.contains(&gone.member) && info.live_elsewhere().count() == 2).then_some(())
+    });
+}
+
 /// Its owner rests, so that no checkpoint fails for it: after the configured time another node has what it had.
 #[test]
 fn a_node_that_is_gone_for_good_is_replaced() {
@@ -211,10 +219,7 @@ fn a_node_that_is_gone_for_good_is_replaced() {
     let segment = opened(&session, &options());
     let gone = session.lookup("s").unwrap().places[0].clone();
     cluster.kill(gone.node_name[1..].parse().unwrap());
-    until("another has it", || {
-        let info = session.lookup("s").unwrap();
-        (!info.record.record.in_sync.contains(&gone.member) && info.live_elsewhere().count() == 2).then_some(())
-    });
+    until_replaced(&session, &gone);
     drop(segment);
     let image = session.load("s", &LoadOptions::new()).unwrap();
     assert_eq!(check_state(image.bytes()), 1);
@@ -236,10 +241,7 @@ fn a_node_that_is_gone_for_good_is_replaced_whoever_is_started_again() {
     cluster.restart(0);
     until("it is down still", || is_down(&session));
     assert_eq!(session.lookup("s").unwrap().places[0].node_name, gone.node_name);
-    until("another has it", || {
-        let info = session.lookup("s").ok()?;
-        (!info.record.record.in_sync.contains(&gone.member) && info.live_elsewhere().count() == 2).then_some(())
-    });
+    until_replaced(&session, &gone);
     session.forget_node(&gone.node_name).unwrap();
     assert!(session.nodes().unwrap().iter().all(|node| node.name != gone.node_name));
     drop(segment);
