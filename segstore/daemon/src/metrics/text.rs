@@ -11,7 +11,6 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 use segstore::control::message::{Demand, Histogram, OwnerState, Report, SegmentInfo};
-
 use segstore_core::id::NodeId;
 
 use crate::cluster::node_key;

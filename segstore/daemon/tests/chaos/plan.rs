@@ -216,7 +216,7 @@ impl Plan {
     }
 
     /// The owner loses sight of one replica, and dies before it goes on without; its successors see only that one, and die as soon as they
-    /// have taken over, until both are seen again.
+    /// have taken over, or a moment later, until both are seen again.
     fn see_saw(&mut self, segment: usize) -> Vec<Step> {
         let [one, other] = self.both(segment);
         let swap = 300 + self.random.below(500);

@@ -77,7 +77,8 @@ impl Members {
         self.failures.subscribe()
     }
 
-    /// Asks one member after the other, the one first that answered last; a silent one is asked on beside the next if that does no harm.
+    /// Asks one member after the other, the one first that answered last. One that is silent may still answer while the next is asked,
+    /// where doing it twice does no harm.
     pub(super) async fn ask<T, A: Future<Output = Result<T, etcd_client::Error>> + Send>(
         &self,
         repeat: Repeat,
