@@ -145,6 +145,11 @@ impl Cluster {
         self.daemons[node].iter().for_each(|daemon| daemon.signal(signal));
     }
 
+    /// Pulls the cable of one of etcd's members, or plugs it in again.
+    pub(crate) fn cut_member(&self, member: usize, is_cut: bool) {
+        self.network.cut(NODES + member, is_cut);
+    }
+
     /// Whether no node is without power.
     pub(crate) fn all_are_on(&self) -> bool {
         self.is_on.iter().all(|is_on| *is_on)

@@ -33,6 +33,10 @@ pub(crate) enum Fault {
     Leader,
     /// So many of etcd's members are killed that nothing is agreed on, and started again.
     Majority,
+    /// One of etcd's members, often the leader, stands still.
+    PauseMember,
+    /// The cable of one of them is out.
+    CutMember,
     /// Somebody takes a segment from its living owner.
     Force,
     /// An operator has a segment handed over to another node.
@@ -44,7 +48,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Application,
         Self::Daemon,
         Self::Node,
@@ -56,6 +60,8 @@ impl Fault {
         Self::PauseNode,
         Self::Leader,
         Self::Majority,
+        Self::PauseMember,
+        Self::CutMember,
         Self::Force,
         Self::Move,
         Self::Drain,
@@ -75,6 +81,8 @@ impl Fault {
             Self::PauseNode => "pause_node",
             Self::Leader => "etcd_leader",
             Self::Majority => "etcd_majority",
+            Self::PauseMember => "pause_etcd",
+            Self::CutMember => "cut_etcd",
             Self::Force => "force",
             Self::Move => "move",
             Self::Drain => "drain",
@@ -146,7 +154,7 @@ impl Plan {
 
     fn steps(&mut self) -> Vec<Step> {
         let segment = self.random.index(SEGMENTS.len());
-        match self.random.below(112) {
+        match self.random.below(120) {
             0..12 => self.kills(),
             12..24 => vec![self.step(0, Fault::Application, Whom::Owner(segment), 100..4000)],
             24..34 => self.single(segment, Fault::Daemon, 200..4000),
@@ -164,7 +172,9 @@ impl Plan {
             96..100 => self.in_the_dark(segment % PAIRS),
             100..105 => self.moves(segment),
             105..108 => self.single(segment, Fault::Drain, 5000..12000),
-            _ => vec![self.step(0, Fault::Replicas, Whom::Owner(segment), 1000..5000)],
+            108..112 => vec![self.step(0, Fault::Replicas, Whom::Owner(segment), 1000..5000)],
+            112..116 => self.silent_member(segment, Fault::PauseMember),
+            _ => self.silent_member(segment, Fault::CutMember),
         }
     }
 
@@ -225,6 +235,16 @@ impl Plan {
             self.step(swap - 1, Fault::Cut, other, 3500..4500),
             self.step(swap, Fault::Application, Whom::Owner(segment), 3500..5000),
         ]
+    }
+
+    /// One of etcd's members neither answers nor refuses; often an owner dies meanwhile.
+    fn silent_member(&mut self, segment: usize, fault: Fault) -> Vec<Step> {
+        let mut steps = vec![self.step(0, fault, Whom::Etcd, 1000..6000)];
+        if self.random.below(2) == 0 {
+            let after = self.random.below(1500);
+            steps.push(self.step(after, Fault::Application, Whom::Owner(segment), 0..1));
+        }
+        steps
     }
 
     fn both(&mut self, segment: usize) -> [Whom; 2] {

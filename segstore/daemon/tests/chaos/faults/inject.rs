@@ -25,7 +25,9 @@ impl Faults {
             Fault::Application | Fault::PauseApplication | Fault::Force => {
                 self.meet_owner(fault, whom, lasts, cluster, ledger)
             }
-            Fault::Leader | Fault::Majority => self.meet_etcd(fault, lasts, cluster),
+            Fault::Leader | Fault::Majority | Fault::PauseMember | Fault::CutMember => {
+                self.meet_etcd(fault, lasts, cluster)
+            }
             Fault::Move => {
                 let Whom::Owner(segment) = whom else { return None };
                 self.move_segment(segment, cluster, ledger)
@@ -154,14 +156,26 @@ impl Faults {
             return None;
         }
         let leader = cluster.etcd.leads()?;
-        let members = match fault {
-            Fault::Leader => vec![leader],
-            _ => vec![leader, (leader + 1) % MEMBERS],
+        let any = if self.random.below(2) == 0 { leader } else { self.random.index(MEMBERS) };
+        let (what, undo) = match fault {
+            Fault::Leader | Fault::Majority => {
+                let count = if fault == Fault::Leader { 1 } else { 2 };
+                let members: Vec<_> = (leader..leader + count).map(|member| member % MEMBERS).collect();
+                members.iter().for_each(|member| cluster.etcd.signal(*member, Signal::SIGKILL));
+                (format!("m{members:?}"), Undo::Boot(members))
+            }
+            Fault::PauseMember => {
+                cluster.etcd.signal(any, Signal::SIGSTOP);
+                (format!("m{any}"), Undo::ContinueMember(any))
+            }
+            _ => {
+                cluster.cut_member(any, true);
+                (format!("m{any}"), Undo::PlugMember(any))
+            }
         };
-        members.iter().for_each(|member| cluster.etcd.signal(*member, Signal::SIGKILL));
-        let what = format!("m{members:?} for {lasts:?}");
-        self.undo.push((Instant::now() + lasts, Undo::Boot(members)));
+        self.undo.push((Instant::now() + lasts, undo));
         self.etcd_is_whole_since = None;
-        Some(what)
+        let whom = if any == leader { ", which leads," } else { "" };
+        Some(format!("{what}{whom} for {lasts:?}"))
     }
 }

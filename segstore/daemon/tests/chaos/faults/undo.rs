@@ -31,6 +31,8 @@ pub(super) enum Undo {
     ContinueDaemon(usize),
     ContinueNode(usize),
     Boot(Vec<usize>),
+    ContinueMember(usize),
+    PlugMember(usize),
 }
 
 impl Faults {
@@ -72,8 +74,15 @@ impl Faults {
             }
             Undo::Boot(members) => {
                 members.iter().for_each(|member| cluster.etcd.boot(*member, &QUICK));
-                self.etcd_is_whole_since = Some(Instant::now());
-                return "etcd has its members back".to_owned();
+                return self.etcd_is_whole();
+            }
+            Undo::ContinueMember(member) => {
+                cluster.etcd.signal(member, Signal::SIGCONT);
+                return self.etcd_is_whole();
+            }
+            Undo::PlugMember(member) => {
+                cluster.cut_member(member, false);
+                return self.etcd_is_whole();
             }
             Undo::Start(node) => {
                 cluster.start_daemon(node);
@@ -104,6 +113,11 @@ impl Faults {
         };
         self.troubled[node] = false;
         format!("n{node} {what}")
+    }
+
+    fn etcd_is_whole(&mut self) -> String {
+        self.etcd_is_whole_since = Some(Instant::now());
+        "etcd has its members back".to_owned()
     }
 
     /// Finds out, beside the run, whether a node may come back without its memory.
