@@ -55,7 +55,12 @@ fn main() -> ExitCode {
     }
     let Arguments { seconds, seed, verbose } = Arguments::parse();
     interruption::expect();
-    let outcome = run::Run::start(seed, verbose).play(seed, Duration::from_secs(seconds));
+    let run = || run::Run::start(seed, verbose).play(seed, Duration::from_secs(seconds));
+    let Ok(outcome) = std::panic::catch_unwind(run) else {
+        // It has said why.
+        println!("{}", outcome::broken_off(seed));
+        return ExitCode::FAILURE;
+    };
     if !outcome.is_good() {
         outcome.explain();
     }

@@ -115,6 +115,11 @@ impl Outcome {
     }
 }
 
+/// The last line of a run that has not come to its end: something was in its own way.
+pub(crate) fn broken_off(seed: u64) -> String {
+    json!({ "seed": seed, "revision": revision(), "broken_off": true }).to_string()
+}
+
 /// What was built, as far as the sources' history tells.
 pub(crate) fn revision() -> String {
     let said = Command::new("git")
