@@ -42,6 +42,7 @@ mod options;
 mod reader;
 #[cfg(feature = "redb")]
 pub mod redb;
+mod releases;
 mod segment;
 mod session;
 mod stats;

@@ -160,7 +160,8 @@ impl OpenOptions {
         Self::default()
     }
 
-    /// Stands by until the present owner is gone, at most for `limit` (`None`: for ever).
+    /// Stands by until the present owner is gone, at most for `limit` (`None`: for ever). So long it also stands by for what its takeover needs
+    /// and does not answer, be it the node's daemon, the directory or the replicas, and says for what in its log.
     #[must_use]
     pub fn stand_by(mut self, limit: Option<Duration>) -> Self {
         self.wait_for_holder = limit;

@@ -344,7 +344,7 @@ impl Segment {
     /// own memory first, so that the next owner's first checkpoint sends only what changes.
     ///
     /// # Errors
-    /// [`Error::Unreachable`]: the directory does not answer; the name is free when the session ends.
+    /// [`Error::Unreachable`]: the daemon or the directory does not answer; the name is free as soon as they do.
     pub fn release(self) -> Result<()> {
         let shared = self.shared.clone();
         let members = {

@@ -26,6 +26,7 @@ use crate::moves::{Listener, Move, Moves};
 use crate::name::Names;
 use crate::options::{CreateOptions, LoadOptions, OpenOptions};
 use crate::reader::{self, Image};
+use crate::releases::Releases;
 use crate::segment::Segment;
 use crate::takeover::unexpected;
 use crate::turn::{self, Turn};
@@ -69,8 +70,8 @@ pub(crate) struct Inner {
     pub(crate) pulled: Arc<AtomicU64>,
     /// Names that this process holds for its segments.
     pub(crate) names: Names,
-    /// Names whose release was asked for, and not answered so far.
-    releasing: Mutex<HashMap<String, Asked>>,
+    /// Names that it lets go.
+    releases: Arc<Releases>,
 }
 
 impl Session {
@@ -136,8 +137,10 @@ impl Session {
                 segment.bring(event);
             }
         });
-        let segments = owned.clone();
-        let on_return = Box::new(move || {
+        let (segments, releases) = (owned.clone(), Arc::<Releases>::default());
+        let unheard = releases.clone();
+        let on_return = Box::new(move |send: &dyn Fn(Request) -> Asked| {
+            unheard.tell_again(send);
             let segments: Vec<_> = lock(&segments).values().filter_map(Weak::upgrade).collect();
             segments.iter().for_each(|segment| segment.bring(event::Event::DaemonIsBack));
         });
@@ -147,8 +150,8 @@ impl Session {
             Err(error) => Error::NoDaemon { path: path.to_owned(), why: error.to_string() },
         })?;
         let (domains, names) = (Domains::new(channel.welcome().rdma), Names::default());
-        let (pulled, releasing) = (Arc::default(), Mutex::default());
-        Ok(Self { inner: Arc::new(Inner { channel, domains, owned, holders, pulled, names, releasing }) })
+        let pulled = Arc::default();
+        Ok(Self { inner: Arc::new(Inner { channel, domains, owned, holders, pulled, names, releases }) })
     }
 
     /// What joins this session, in the environment of a program that is started to use it.
@@ -206,8 +209,10 @@ impl Session {
     /// # Errors
     /// [`Error::NotFound`], [`Error::Owned`] by another session, [`Error::NoGoodCopy`], [`Error::Unreachable`].
     pub fn open(&self, name: &str, options: &OpenOptions) -> Result<Segment> {
-        let turn = self.wait_for(name, options)?;
-        Segment::take_over(turn, self.inner.lookup(name)?, options)
+        turn::stand_by(options, |options| {
+            let turn = self.wait_for(name, options)?;
+            Segment::take_over(turn, self.inner.lookup(name)?, options)
+        })
     }
 
     /// Opens a segment as its owner; makes it first if it is not there.
@@ -215,16 +220,18 @@ impl Session {
     /// # Errors
     /// As [`Session::create`] and [`Session::open`].
     pub fn open_or_create(&self, name: &str, make: &CreateOptions, options: &OpenOptions) -> Result<Segment> {
-        let turn = self.wait_for(name, options)?;
-        let made = match self.inner.lookup(name) {
-            Err(Error::NotFound(_)) => self.create(name, make),
-            found => found,
-        };
-        let made = match made {
-            Err(Error::Exists(_)) => self.inner.lookup(name),
-            made => made,
-        };
-        made.and_then(|info| Segment::take_over(turn, info, options))
+        turn::stand_by(options, |options| {
+            let turn = self.wait_for(name, options)?;
+            let made = match self.inner.lookup(name) {
+                Err(Error::NotFound(_)) => self.create(name, make),
+                found => found,
+            };
+            let made = match made {
+                Err(Error::Exists(_)) => self.inner.lookup(name),
+                made => made,
+            };
+            made.and_then(|info| Segment::take_over(turn, info, options))
+        })
     }
 
     /// Opens several segments as their owner, all of them or none, and gives them in this order: holds every name first, and takes them over side by
@@ -233,7 +240,7 @@ impl Session {
     /// # Errors
     /// As [`Session::open`], of one of them; [`Error::Invalid`]: one is named twice.
     pub fn open_all(&self, names: &[&str], options: &OpenOptions) -> Result<Vec<Segment>> {
-        group::open_all(self, names, options)
+        turn::stand_by(options, |options| group::open_all(self, names, options))
     }
 
     fn wait_for(&self, name: &str, options: &OpenOptions) -> Result<Turn> {
@@ -310,7 +317,7 @@ impl Session {
     /// Holds a name no longer.
     ///
     /// # Errors
-    /// [`Error::Unreachable`]: the directory does not answer.
+    /// [`Error::Unreachable`]: the daemon or the directory does not answer. It is let go as soon as they do.
     pub fn release(&self, name: &str) -> Result<()> {
         self.inner.names.set_ours(name, false);
         self.inner.forget_wish(name);
@@ -478,23 +485,28 @@ impl Inner {
         }
     }
 
-    /// Holds a name; whether the session did not before, and the number of the hold.
+    /// Holds a name; whether nobody of the session wanted it before, and the number of the hold.
     pub(crate) fn acquire(&self, name: &str, wait: Option<Duration>, force: bool) -> Result<(bool, u64)> {
-        let releasing = lock(&self.releasing).remove(name);
-        if let Some(released) = releasing {
-            // The daemon serves requests side by side: the release must not come after this.
-            let _ = released.wait(Some(ANSWER));
-        }
+        // The daemon serves requests side by side: a release must not come after this.
+        let is_left_over = self.releases.end(name, ANSWER);
         let millis = wait.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
         let request = Request::Acquire { name: name.to_owned(), wait: millis, force };
-        match self.ask(name, request, wait.map(|wait| wait.saturating_add(ANSWER)))? {
-            Answer::Acquired { newly, hold } => Ok((newly, hold)),
+        let acquired = self.ask(name, request, wait.map(|wait| wait.saturating_add(ANSWER)));
+        if is_left_over && acquired.is_err() {
+            self.release_soon(name);
+        }
+        match acquired? {
+            Answer::Acquired { newly, hold } => Ok((newly || is_left_over, hold)),
             other => Err(unexpected(&other)),
         }
     }
 
     pub(crate) fn release(&self, name: &str) -> Result<()> {
-        self.done(name, Request::Release { name: name.to_owned() }, Some(ANSWER))
+        let released = self.done(name, Request::Release { name: name.to_owned() }, Some(ANSWER));
+        if matches!(released, Err(Error::Unreachable(_))) {
+            self.release_soon(name);
+        }
+        released
     }
 
     /// What was wished for of a hold of this name is of no other one.
@@ -504,13 +516,9 @@ impl Inner {
         }
     }
 
-    /// Lets a name go without waiting for it; if that is not heard, the end of the session does it.
+    /// Lets a name go without waiting for it: at once, or as soon as the daemon is there.
     pub(crate) fn release_soon(&self, name: &str) {
-        if let Ok(released) = self.channel.send(Request::Release { name: name.to_owned() }) {
-            let mut releasing = lock(&self.releasing);
-            releasing.retain(|_, released| !released.is_answered());
-            releasing.insert(name.to_owned(), released);
-        }
+        self.releases.begin(name, |request| self.channel.send_at_once(request));
     }
 
     fn segment(&self, name: &str, request: Request) -> Result<SegmentInfo> {

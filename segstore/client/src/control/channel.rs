@@ -44,8 +44,8 @@ pub struct Welcome {
 /// Serves what the daemon demands. Called on the reading thread: it must not wait.
 pub type OnDemand = Box<dyn Fn(Demand, Reporter) + Send + Sync>;
 
-/// Told that the daemon answers again. Called on the reading thread: it must not wait.
-pub type OnReturn = Box<dyn Fn() + Send + Sync>;
+/// Told that the daemon answers again, with what sends it a request. Called on the reading thread: it must not wait, not for an answer either.
+pub type OnReturn = Box<dyn Fn(&dyn Fn(Request) -> Asked) + Send + Sync>;
 
 /// Answers one demand. Dropped unused, it says that nobody did.
 pub struct Reporter {
@@ -181,15 +181,15 @@ impl Channel {
     /// # Errors
     /// [`FaultKind::Unreachable`]: there is no daemon to ask.
     pub fn send(&self, request: Request) -> Result<Asked, Fault> {
-        let (sender, receiver) = bounded(1);
-        let (stream, number) = self.shared.await_stream(sender)?;
-        if let Err(error) = stream.write(&ToDaemon::Request(number, request))
-            && let Some(waiting) = self.shared.lock().waiting.remove(&number)
-        {
-            // What was written in part was not understood.
-            let _ = waiting.send(Err(Fault::new(FaultKind::Unreachable, format!("asking the daemon: {error}"))));
-        }
-        Ok(Asked { answer: receiver, number, channel: Arc::downgrade(&self.shared) })
+        let stream = self.shared.await_stream()?;
+        Ok(self.shared.send(&stream, request))
+    }
+
+    /// The same without waiting for a daemon that is not there.
+    #[must_use]
+    pub fn send_at_once(&self, request: Request) -> Option<Asked> {
+        let stream = self.shared.lock().stream.clone()?;
+        Some(self.shared.send(&stream, request))
     }
 }
 
@@ -213,6 +213,11 @@ impl Asked {
         if let Some(channel) = self.channel.upgrade() {
             channel.lock().waiting.remove(&self.number);
         }
+    }
+
+    /// The answer, once, if it is here.
+    pub(crate) fn answer(&self) -> Option<Result<Answer, Fault>> {
+        self.answer.try_recv().ok()
     }
 
     /// Whether the answer is here.
@@ -264,16 +269,40 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The connection, once there is one, and a number for a request whose answer goes to `sender`.
-    fn await_stream(&self, sender: Sender<Result<Answer, Fault>>) -> Result<(Arc<Line>, u64), Fault> {
+    /// Asks over this connection.
+    fn send(self: &Arc<Self>, stream: &Arc<Line>, request: Request) -> Asked {
+        let (sender, answer) = bounded(1);
+        let number = self.expect(stream, sender);
+        if let Err(error) = stream.write(&ToDaemon::Request(number, request))
+            && let Some(waiting) = self.lock().waiting.remove(&number)
+        {
+            // What was written in part was not understood.
+            let _ = waiting.send(Err(Fault::new(FaultKind::Unreachable, format!("asking the daemon: {error}"))));
+        }
+        Asked { answer, number, channel: Arc::downgrade(self) }
+    }
+
+    /// A number for a request over this connection, whose answer goes to `sender`.
+    fn expect(&self, stream: &Arc<Line>, sender: Sender<Result<Answer, Fault>>) -> u64 {
+        let mut state = self.lock();
+        state.last += 1;
+        let number = state.last;
+        if state.stream.as_ref().is_some_and(|current| Arc::ptr_eq(current, stream)) {
+            state.waiting.insert(number, sender);
+        } else {
+            // It broke meanwhile, and whoever waits for an answer over it has been told already.
+            let _ = sender.send(Err(Fault::new(FaultKind::Unreachable, "the connection to the daemon broke")));
+        }
+        number
+    }
+
+    /// The connection, once there is one.
+    fn await_stream(&self) -> Result<Arc<Line>, Fault> {
         let until = Instant::now() + PATIENCE;
         let mut state = self.lock();
         loop {
             if let Some(stream) = state.stream.clone() {
-                state.last += 1;
-                let number = state.last;
-                state.waiting.insert(number, sender);
-                return Ok((stream, number));
+                return Ok(stream);
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() || state.is_closed {
@@ -339,8 +368,8 @@ fn keep_reading(weak: &Weak<Shared>, first: Arc<Line>) {
                 return;
             }
             stream = shared.reconnect();
-            if stream.is_some() {
-                (shared.on_return)();
+            if let Some(stream) = &stream {
+                (shared.on_return)(&|request| shared.send(stream, request));
             }
             continue;
         };

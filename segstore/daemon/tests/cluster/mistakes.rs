@@ -533,7 +533,7 @@ fn no_daemon_is_told_with_its_socket() {
 #[test]
 fn who_asks_a_daemon_that_takes_nothing_is_told() {
     let cluster = Cluster::start(1, &[]);
-    let channel = Channel::open(&cluster.socket(0), "asker", None, Box::new(|_, _| ()), Box::new(|| ())).unwrap();
+    let channel = Channel::open(&cluster.socket(0), "asker", None, Box::new(|_, _| ()), Box::new(|_| ())).unwrap();
     cluster.pause(0);
     let request = Request::Lookup { name: "s".repeat(1 << 16) };
     let asking = std::thread::spawn(move || {

@@ -104,7 +104,8 @@ fn without_its_directory_commits_go_on() {
         write(&mut segment, n);
     }
     let taken = cluster.session(2).open(&name, &OpenOptions::new());
-    assert!(matches!(taken, Err(Error::Unreachable(_))), "takeovers wait for the directory: {taken:?}");
+    let Err(Error::Unreachable(why)) = taken else { panic!("takeovers wait for the directory: {taken:?}") };
+    assert!(why.contains("the directory"), "{why}");
     cluster.restart(0);
     write(&mut segment, 50);
     assert_eq!(check_state(segment.bytes()), 50);
@@ -180,7 +181,7 @@ fn a_daemon_that_serves_knows_the_nodes() {
 #[test]
 fn a_name_that_was_not_acquired_is_free() {
     let mut cluster = Cluster::start(3, &["--node-lease", "20s"]);
-    let open = |_| Channel::open(&cluster.socket(1), "asker", None, Box::new(|_, _| ()), Box::new(|| ())).unwrap();
+    let open = |_| Channel::open(&cluster.socket(1), "asker", None, Box::new(|_, _| ()), Box::new(|_| ())).unwrap();
     let channels: Vec<_> = (0..64).map(open).collect();
     for round in 0..8 {
         let acquire = |n: usize| Request::Acquire { name: format!("{round}/{n}"), wait: Some(0), force: false };
@@ -259,4 +260,55 @@ fn a_standby_outlasts_the_directory() {
     until("the directory answers", || standby.nodes().unwrap()[0].stale.is_none().then_some(()));
     owner.release("s").unwrap();
     waits.join().unwrap().unwrap();
+}
+
+/// Nor does it give up when its turn has come and no replica is in reach.
+#[test]
+fn a_standby_outlasts_the_replicas() {
+    let mut cluster = Cluster::start(4, &[]);
+    let session = cluster.session(1);
+    let mut segment =
+        opened(&session, &options().require("node!=n0".parse().unwrap()).require("node!=n1".parse().unwrap()));
+    write(&mut segment, 2);
+    [2, 3].into_iter().for_each(|node| cluster.kill(node));
+    drop((segment, session));
+    let standby = cluster.session(0);
+    let limited = OpenOptions::new().stand_by(Some(Duration::from_millis(1500)));
+    let taken = standby.open("s", &limited);
+    assert!(matches!(taken, Err(Error::Unreachable(_))), "{taken:?}");
+    let waits = std::thread::spawn(move || standby.open("s", &OpenOptions::new().stand_by(None)));
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(!waits.is_finished(), "{:?}", waits.join());
+    [2, 3].into_iter().for_each(|node| cluster.restart(node));
+    assert_eq!(check_state(waits.join().unwrap().unwrap().bytes()), 2);
+}
+
+/// A daemon that is started again knows the session, and what it held: it must hear what was let go meanwhile.
+#[test]
+fn what_is_let_go_while_the_daemon_is_away_is_free_when_it_is_back() {
+    let mut cluster = Cluster::start(3, &["--node-lease", "20s"]);
+    let session = cluster.session(1);
+    let segment = opened(&session, &options());
+    session.acquire("held", Some(Duration::ZERO), false).unwrap();
+    cluster.kill(1);
+    let began = Instant::now();
+    drop(segment);
+    assert!(began.elapsed() < Duration::from_secs(1), "it waited for the daemon");
+    let released = session.release("held");
+    assert!(matches!(released, Err(Error::Unreachable(_))), "{released:?}");
+    cluster.restart(1);
+    let other = cluster.session(2);
+    let standby = OpenOptions::new().stand_by(Some(Duration::from_secs(5)));
+    assert_eq!(check_state(other.open("s", &standby).unwrap().bytes()), 1);
+    other.acquire("held", Some(Duration::from_secs(5)), false).unwrap();
+    // Whoever wants it again before the daemon is back has it, and lets it go like any other.
+    let segment = until("it is free", || session.open("s", &OpenOptions::new()).ok());
+    cluster.kill(1);
+    drop(segment);
+    let anew = OpenOptions::new().stand_by(Some(Duration::from_secs(20)));
+    let opening = std::thread::spawn(move || (session.open("s", &anew).unwrap(), session));
+    cluster.restart(1);
+    let (segment, _session) = opening.join().unwrap();
+    drop(segment);
+    assert_eq!(check_state(other.open("s", &standby).unwrap().bytes()), 1);
 }

@@ -132,7 +132,7 @@ fn nobody_but_the_owner_has_a_replica_replaced() {
     segment.checkpoint().unwrap();
     segment.release().unwrap();
     let record = session.lookup("s").unwrap().record.record;
-    let channel = Channel::open(&cluster.socket(0), "stranger", None, Box::new(|_, _| ()), Box::new(|| ())).unwrap();
+    let channel = Channel::open(&cluster.socket(0), "stranger", None, Box::new(|_, _| ()), Box::new(|_| ())).unwrap();
     for term in [0, 1, 99] {
         let request = Request::Repair {
             name: "s".into(),
@@ -160,7 +160,7 @@ fn nobody_but_the_owner_reaches_a_replica_as_its_writer() {
     let theirs = session.lookup("s").unwrap().record;
     let mine = session.lookup("mine").unwrap().record.record;
     let member = theirs.record.in_sync[0];
-    let channel = Channel::open(&cluster.socket(0), "stranger", None, Box::new(|_, _| ()), Box::new(|| ())).unwrap();
+    let channel = Channel::open(&cluster.socket(0), "stranger", None, Box::new(|_, _| ()), Box::new(|_| ())).unwrap();
     let high = Ownership { term: Term(u64::MAX - 1), owner: OwnerId(7) };
     let present = theirs.ownership();
     // Under the name of one's own segment; in the name of somebody who is to come; in the term that is, as somebody else.
@@ -218,7 +218,7 @@ fn a_forked_child_does_not_keep_what_its_parent_held() {
 #[expect(unsafe_code, reason = "fork")]
 fn a_forked_child_leaves_its_parents_connection_alone() {
     let cluster = Cluster::start(1, &[]);
-    let channel = Channel::open(&cluster.socket(0), "parent", None, Box::new(|_, _| ()), Box::new(|| ())).unwrap();
+    let channel = Channel::open(&cluster.socket(0), "parent", None, Box::new(|_, _| ()), Box::new(|_| ())).unwrap();
     let acquire = || Request::Acquire { name: "s".into(), wait: Some(0), force: false };
     channel.ask(acquire(), Some(WATCHDOG)).unwrap();
     // SAFETY: the child drops what it has of the channel, which takes no lock but the allocator's, and ends.
@@ -252,7 +252,7 @@ fn requests_that_wait_are_bounded_by_connection() {
     let cluster = Cluster::start(1, &[]);
     let holder = cluster.session(0);
     holder.acquire("s", Some(Duration::ZERO), false).unwrap();
-    let channel = Channel::open(&cluster.socket(0), "impatient", None, Box::new(|_, _| ()), Box::new(|| ())).unwrap();
+    let channel = Channel::open(&cluster.socket(0), "impatient", None, Box::new(|_, _| ()), Box::new(|_| ())).unwrap();
     let acquire = Request::Acquire { name: "s".into(), wait: None, force: false };
     let asked: Vec<_> = (0..513).map(|_| channel.send(acquire.clone()).unwrap()).collect();
     let refused = asked.into_iter().next_back().unwrap().wait(Some(WATCHDOG)).unwrap_err();
