@@ -50,6 +50,43 @@ fn everything_acknowledged_survives_nodes_and_leaders() {
     assert!(acknowledged > 6, "hardly anything was acknowledged: {acknowledged}");
 }
 
+/// One of three that is killed, or neither answers nor refuses, whether it leads or not: commits go on, nobody's lease ends, and whoever stands by
+/// has the segment soon after its owner has died.
+#[test]
+fn one_member_of_etcd_can_be_done_without() {
+    let mut etcd = three();
+    let cluster = Cluster::on_etcd(&etcd.endpoints(), 3, &[]);
+    for (beside, signal) in [(0, Signal::SIGKILL), (0, Signal::SIGSTOP), (1, Signal::SIGSTOP)] {
+        let mut owner = cluster.client(0, "standby", &["s"]);
+        owner.line("owner").expect("it becomes the owner");
+        let mut next = cluster.client(1, "standby", &["s"]);
+        until("both replicas are in sync", || {
+            (cluster.session(0).status("s").ok()?.owner?.elsewhere == 2).then_some(())
+        });
+        let member = (etcd.leader() + beside) % 3;
+        let holder = cluster.session(2).lookup("s").unwrap().holder;
+        etcd.signal(member, signal);
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(3) {
+            owner.line("acknowledged").expect("it goes on");
+        }
+        assert_eq!(cluster.session(2).lookup("s").unwrap().holder, holder, "three leases later");
+        owner.kill();
+        let killed = Instant::now();
+        let acknowledged = owner.last_number("acknowledged").expect("it has said so for three seconds");
+        let found: u64 = next.line("owner").expect("it becomes the owner").parse().unwrap();
+        println!("{signal} to {beside} beside the leader: taken over after {:?}", killed.elapsed());
+        assert!(killed.elapsed() < Duration::from_secs(3));
+        assert!(found >= acknowledged, "{found} was loaded, {acknowledged} had been acknowledged");
+        next.kill();
+        match signal {
+            Signal::SIGKILL => etcd.boot(member, &QUICK),
+            _ => etcd.signal(member, Signal::SIGCONT),
+        }
+        etcd.leader();
+    }
+}
+
 /// Without a majority of etcd nothing can be agreed on: commits go on, whoever wants the segment waits and is told for what.
 #[test]
 fn without_a_majority_of_etcd_commits_go_on_and_takeovers_wait() {
@@ -68,6 +105,9 @@ fn without_a_majority_of_etcd_commits_go_on_and_takeovers_wait() {
     let taken = cluster.session(2).open("s", &OpenOptions::new());
     let Err(Error::Unreachable(why)) = taken else { panic!("{taken:?}") };
     assert!(why.contains("the directory") && why.contains(&etcd.endpoints()[2]), "{why}");
+    until("the standby's daemon says for what it waits", || {
+        std::fs::read_to_string(cluster.log(1)).unwrap().contains("goes on waiting: the directory").then_some(())
+    });
     [0, 1].into_iter().for_each(|member| etcd.boot(member, &QUICK));
     write_state(&mut segment, 20);
     segment.checkpoint().unwrap();
@@ -92,6 +132,22 @@ fn two_clusters_live_in_one_etcd() {
     let keys = etcd.control(&["get", "--prefix", "", "--keys-only"]);
     let of = |prefix: &str| keys.lines().filter(|key| key.starts_with(prefix)).count();
     assert!(of("one/") > 3 && of("one/") == of("two/"), "{keys}");
+}
+
+/// The way back, with every daemon stopped.
+#[test]
+fn a_cluster_goes_back_from_etcd_to_a_file() {
+    let etcd = three();
+    let mut cluster = Cluster::on_etcd(&etcd.endpoints(), 3, &[]);
+    let mut segment = opened(&cluster.session(1), &options());
+    write_state(&mut segment, 2);
+    segment.checkpoint().unwrap();
+    segment.release().unwrap();
+    cluster.move_to_file();
+    let mut segment = cluster.session(2).open("s", &OpenOptions::new()).unwrap();
+    assert_eq!((check_state(segment.bytes()), segment.term().0), (2, 2));
+    write_state(&mut segment, 3);
+    assert_eq!(segment.checkpoint().unwrap().in_sync, 2);
 }
 
 /// The application is not ended by it, whatever it is about to change: a replica on the node of the directory is lost while that is

@@ -127,23 +127,34 @@ impl Cluster {
     /// while its daemon is stopped.
     #[cfg(feature = "etcd")]
     pub(super) fn move_to_etcd(&mut self, endpoints: &[String]) {
-        let document = self.place.path().join("exported.json");
         self.kill(0);
-        assert!(
-            self.command(0).arg("--export-directory").arg(&document).status().unwrap().success(),
-            "{}",
-            self.logs()
-        );
-        self.keeper = None;
-        self.directory = in_etcd(endpoints);
+        self.move_directory(None, in_etcd(endpoints));
+        let document = self.place.path().join("exported.json");
+        let again = self.command(0).arg("--import-directory").arg(&document).status().unwrap();
+        assert!(!again.success(), "it has gone on since");
+    }
+
+    /// The first node keeps the directory from here on, which is in an etcd.
+    #[cfg(feature = "etcd")]
+    pub(super) fn move_to_file(&mut self) {
+        (0..self.daemons.len()).for_each(|node| self.kill(node));
+        let free = unused();
+        self.move_directory(Some(free.clone()), vec!["--directory".to_owned(), free]);
+    }
+
+    /// Exports what there is, imports it into what these options name, and starts every daemon anew.
+    #[cfg(feature = "etcd")]
+    fn move_directory(&mut self, keeper: Option<String>, directory: Vec<String>) {
+        let document = self.place.path().join("exported.json");
+        let exported = self.command(0).arg("--export-directory").arg(&document).status().unwrap();
+        assert!(exported.success(), "{}", self.logs());
+        (self.keeper, self.directory) = (keeper, directory);
         for _ in 0..2 {
             let imported = self.command(0).arg("--import-directory").arg(&document).status().unwrap();
             assert!(imported.success(), "an import may be repeated: {}", self.logs());
         }
         (0..self.daemons.len()).for_each(|node| self.restart(node));
         self.until_up(self.daemons.len());
-        let again = self.command(0).arg("--import-directory").arg(&document).status().unwrap();
-        assert!(!again.success(), "it has gone on since");
     }
 
     /// The command that runs a node's daemon.
