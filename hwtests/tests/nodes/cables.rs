@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::cluster::{Cluster, Set};
+use super::cluster::{Cluster, NODE_LEASE, Set};
 
 /// How long a replica that is not reached may hold up the owner: what its options say by themselves, and the patience of a device.
 const ANSWERED: Duration = Duration::from_secs(5);
@@ -51,6 +51,43 @@ fn a_cut_of_5_s_takes_a_replica_out_and_it_comes_back() {
     cluster.lab.order("join 3");
     cluster.acked(2, 2..);
     assert!(cluster.is_over_verbs(2));
+}
+
+/// Everybody else reaches both, so neither counts as dead.
+#[test]
+fn an_owner_that_does_not_reach_one_replica_goes_on_without_it() {
+    let mut cluster = writing();
+    cluster.owner(3, BLOCKS);
+    cluster.lab.order("part 2 3");
+    let parted = Instant::now();
+    cluster.acked(2, 1..=1);
+    println!("alone {:?} after they were parted", parted.elapsed());
+    assert!(parted.elapsed() < ANSWERED);
+    // Longer than any lease.
+    std::thread::sleep(3 * NODE_LEASE);
+    let before = cluster.last_acked(2);
+    assert!(cluster.acked(2, 1..) > before);
+    // Whoever stands by on the node that was left out loads what the other replica has.
+    cluster.lab.tell(2, "kill -KILL $owner");
+    cluster.taken_over(3, 2);
+    cluster.lab.order("meet 2 3");
+    cluster.acked(3, 2..);
+}
+
+/// Its node keeps one of the replicas, which nobody can leave out without the directory.
+#[test]
+fn a_directory_that_is_cut_off_is_waited_for() {
+    let mut cluster = writing();
+    let term = cluster.json(2, "status s");
+    let term = term.split("\"term\":").nth(1).and_then(|rest| rest.split(',').next()).unwrap().to_owned();
+    cluster.lab.order("cut 1");
+    // Longer than any lease.
+    std::thread::sleep(3 * NODE_LEASE);
+    cluster.lab.order("join 1");
+    let before = cluster.last_acked(2);
+    assert!(cluster.acked(2, 2..) > before);
+    let status = cluster.json(2, "status s");
+    assert!(status.contains(&format!("\"term\":{term},")), "term {term} goes on: {status}");
 }
 
 #[test]
