@@ -117,6 +117,12 @@ configurations! {
         Config { in_sync: 3, ..small(NONE) },
         Config { in_sync: 3, ..small(Faults { partitions: 1, ..NONE }) },
     );
+    /// Three replicas, of which a rival may not reach one, and goes on; the owner dies, or does not.
+    three_replicas_and_a_rival: Config {
+        in_sync: 3,
+        commits: [0, 1, 0],
+        ..small(Faults { kills: 1, partitions: 1, ..NONE })
+    };
     /// Three replicas, and one is removed.
     three_replicas_and_a_cut: quick_or(
         Config { in_sync: 3, processes: 1, ..small(Faults { cuts: 2, give_ups: 1, ..NONE }) },
@@ -154,10 +160,20 @@ configurations! {
         Config { in_sync: 1, commits: [2, 1, 0], ..small(Faults { releases: 1, give_ups: 1, losses: 1, ..NONE }) },
         Config { commits: [2, 0, 0], ..small(Faults { releases: 1, give_ups: 1, losses: 1, ..NONE }) },
     );
+    /// The same from two replicas, of which one may be lost before.
+    handed_over_with_two: small(Faults { releases: 1, give_ups: 1, losses: 1, ..NONE });
     /// The directory's answers take their time, while a replica is removed and a rival takes over.
     answers_are_late: small(Faults { cuts: 1, late_answers: 2, ..NONE });
     /// Owners hear of their record unasked, as it was a while ago, while a replica is lost and another repaired.
     records_are_heard_of: Config { processes: 1, ..repairing(Faults { watches: 2, late_answers: 1, cuts: 1, ..NONE }) };
+    /// The same beside a rival: what is heard late may be of before its claim, or of after it.
+    a_rivals_records_are_heard_of: small(Faults { watches: 1, cuts: 1, ..NONE });
+    /// The same while a replica is filled.
+    a_rivals_records_are_heard_of_late: Config {
+        in_sync: 1,
+        spare: 1,
+        ..small(Faults { watches: 1, repairs: 1, late_answers: 1, ..NONE })
+    };
     /// The same while a healthy replica is let go.
     let_go_and_heard_of: Config {
         processes: 1,
