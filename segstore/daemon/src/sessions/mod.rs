@@ -39,7 +39,7 @@ const OPENING: Duration = Duration::from_secs(600);
 /// How many names of a session that has ended are freed at a time.
 const AT_A_TIME: usize = 32;
 /// How often to look for names that no session holds: an older copy of the directory brings them back.
-const STRAYS: Duration = Duration::from_secs(20);
+const STRAYS: Duration = Duration::from_secs(60);
 
 /// Every session of this node. Cheap to clone.
 #[derive(Clone)]

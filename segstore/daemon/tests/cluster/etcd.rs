@@ -1,9 +1,11 @@
 //! A cluster whose directory is in an etcd of three members: it outlives any of its nodes, and any member.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use segstore::{Error, OpenOptions};
+use serde_json::Value;
 
 use super::etcd_server::{EtcdServer, QUICK};
 use super::harness::{Cluster, until};
@@ -132,6 +134,58 @@ fn two_clusters_live_in_one_etcd() {
     let keys = etcd.control(&["get", "--prefix", "", "--keys-only"]);
     let of = |prefix: &str| keys.lines().filter(|key| key.starts_with(prefix)).count();
     assert!(of("one/") > 3 && of("one/") == of("two/"), "{keys}");
+}
+
+/// Every field that stands there, and no other, is in the example of the documentation.
+#[test]
+fn what_stands_in_etcd_is_documented() {
+    let etcd = three();
+    let mut cluster = Cluster::on_etcd(&etcd.endpoints(), 4, &["--labels", "zone=a", "--transport", "tcp"]);
+    let session = cluster.session(0);
+    let make = options().require("zone=a".parse().unwrap()).prefer("ssd".parse().unwrap()).spread("rack");
+    let mut segment = opened(&session, &make);
+    let replica = session.lookup("s").unwrap().places.remove(0);
+    cluster.kill(replica.node_name[1..].parse().unwrap());
+    let mut n = 1;
+    until("another replica has taken its place", || {
+        n += 1;
+        write_state(&mut segment, n);
+        segment.checkpoint().unwrap();
+        let places = session.lookup("s").unwrap().places;
+        (places.len() == 2 && !places.iter().any(|place| place.member == replica.member)).then_some(())
+    });
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/directory.md")).unwrap();
+    let example = text.split("```json").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+    let example: serde_json::Map<String, Value> = serde_json::from_str(example).unwrap();
+    let kind = |key: &str| key.split('/').next().unwrap().to_owned();
+    let documented: BTreeMap<_, _> = example.iter().map(|(key, value)| (kind(key), value)).collect();
+    let all = etcd.control(&["get", "--prefix", "segstore/"]);
+    let lines: Vec<_> = all.lines().collect();
+    let mut found = BTreeSet::new();
+    for pair in lines.chunks_exact(2) {
+        let kind = kind(pair[0].strip_prefix("segstore/").unwrap());
+        let described = if kind == "names" { "nodes" } else { &kind };
+        let value = serde_json::from_str(pair[1]).unwrap();
+        assert_eq!(differs(documented[described], &value), None, "{}", pair[0]);
+        found.insert(kind);
+    }
+    assert_eq!(found, documented.into_keys().collect(), "{all}");
+}
+
+/// Where two values have not the same fields, of the same kinds. Of lists the first are compared.
+fn differs(one: &Value, other: &Value) -> Option<String> {
+    match (one, other) {
+        (Value::Object(one), Value::Object(other)) => {
+            let names = |fields: &serde_json::Map<_, _>| fields.keys().cloned().collect::<BTreeSet<String>>();
+            if names(one) != names(other) {
+                return Some(format!("{:?} and {:?}", names(one), names(other)));
+            }
+            let below = one.iter().find_map(|(name, one)| Some((name, differs(one, &other[name])?)));
+            below.map(|(name, how)| format!("{name}: {how}"))
+        }
+        (Value::Array(one), Value::Array(other)) => one.first().zip(other.first()).and_then(|(a, b)| differs(a, b)),
+        _ => (std::mem::discriminant(one) != std::mem::discriminant(other)).then(|| format!("{one} and {other}")),
+    }
 }
 
 /// The way back, with every daemon stopped.
