@@ -1,5 +1,6 @@
 //! `run`, and what becomes of its program.
 
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -26,10 +27,63 @@ fn a_program_runs_on_one_node_and_another_stands_by() {
     until("the second runs", || lines().len() == 2);
     let first_line = lines().remove(0);
     let program = first_line.split(' ').nth(1).unwrap();
-    until("the first program is dead", || has_ended(program));
+    assert!(has_ended(program), "they run side by side");
     // Asked to end, it passes that on.
     send(second.id(), Signal::SIGTERM);
     assert_eq!(second.wait().unwrap().code(), Some(128 + 15));
+}
+
+/// Whatever keeps the supervisor from ending it.
+#[test]
+fn the_name_of_a_runner_that_was_killed_is_held_until_its_program_has_ended() {
+    let cluster = Cluster::start(2);
+    let marks = cluster.file("marks");
+    let script = format!("echo $PPID $$ >> {}; exec sleep 600", marks.display());
+    let lines = || std::fs::read_to_string(&marks).unwrap_or_default().lines().map(str::to_owned).collect::<Vec<_>>();
+    let mut first = cluster.start_run(1, "job", &script);
+    until("the first runs", || lines().len() == 1);
+    let mut second = cluster.start_run(2, "job", &script);
+    let first_line = lines().remove(0);
+    let (supervisor, program) = first_line.split_once(' ').unwrap();
+    let supervisor = supervisor.parse().unwrap();
+    send(supervisor, Signal::SIGSTOP);
+    first.kill().unwrap();
+    first.wait().unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(!has_ended(program) && lines().len() == 1, "they run side by side: {:?}", lines());
+    send(supervisor, Signal::SIGCONT);
+    until("the second runs", || lines().len() == 2);
+    assert!(has_ended(program), "they run side by side");
+    send(second.id(), Signal::SIGTERM);
+    second.wait().unwrap();
+}
+
+/// One that has become another user: the name is not let go beside it.
+#[test]
+fn a_program_that_may_not_be_killed_is_waited_for() {
+    assert!(nix::unistd::geteuid().is_root(), "a program of another user's is root's to make: run the tests as root");
+    let cluster = Cluster::start(1);
+    let (privileged, mark, said) = (cluster.file("setpriv"), cluster.file("mark"), cluster.file("said"));
+    let copied = Command::new("install").args(["-m", "4755", "/usr/bin/setpriv"]).arg(&privileged).status().unwrap();
+    assert!(copied.success());
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(cluster.dir(), open).unwrap();
+    let script = format!(
+        "exec {} --reuid 0 --regid 0 --clear-groups sh -c 'echo $$ > {}; exec sleep 600'",
+        privileged.display(),
+        mark.display()
+    );
+    let mut runner = cluster.command(1, &["run", "job", "--grace", "200ms", "--", "sh", "-c", &script]);
+    let mut runner = runner.uid(65_534).stderr(std::fs::File::create(&said).unwrap()).spawn().unwrap();
+    let program = || std::fs::read_to_string(&mark).unwrap_or_default().trim().to_owned();
+    until("it runs", || !program().is_empty());
+    send(runner.id(), Signal::SIGTERM);
+    until("it is said", || std::fs::read_to_string(&said).unwrap().contains("may not kill: waiting for its end"));
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(runner.try_wait().unwrap().is_none() && !has_ended(&program()));
+    assert_eq!(cluster.code(&["put", "job", "/etc/hostname", "--wait", "0s"]), 11, "the name is held");
+    send(program().parse().unwrap(), Signal::SIGKILL);
+    assert_eq!(runner.wait().unwrap().code(), Some(128 + 9));
 }
 
 #[test]

@@ -43,7 +43,7 @@ pub(crate) fn run(context: &Context, run: &Run) -> Result<ExitCode, Failure> {
     let ended = until_ended(context, supervisor, &signals, &moves, &mut tenure, run);
     // Only a supervisor that was killed leaves any. Whoever became this process by `exec` may have had children of its own.
     if !ended.as_ref().is_ok_and(|status| status.code().is_some()) {
-        descendants::kill_all();
+        kill_all(context.json);
     }
     let status = ended?;
     if tenure.is_lost() {
@@ -54,6 +54,14 @@ pub(crate) fn run(context: &Context, run: &Run) -> Result<ExitCode, Failure> {
         let _ = session.release(&run.name);
     }
     Ok(code(status.code().unwrap_or(128 + Signal::SIGKILL as i32)))
+}
+
+/// Ends what is left below this process.
+fn kill_all(as_json: bool) {
+    descendants::kill_all(|process| {
+        let text = format!("process {process} runs as a user whom this one may not kill: waiting for its end");
+        tell(as_json, "waiting", &text);
+    });
 }
 
 /// What happens, on standard error: standard output is the program's.

@@ -10,18 +10,18 @@ use std::ffi::{OsStr, OsString};
 use std::io::{ErrorKind, IsTerminal};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitCode};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getppid};
-use segstore::{SESSION_VARIABLE, SOCKET_VARIABLE, Session};
+use segstore::{Error, SESSION_VARIABLE, SOCKET_VARIABLE, Session};
 
 use super::program::{NOT_EXECUTABLE, NOT_FOUND};
 use super::signals::Signals;
-use super::{code, descendants, tell};
+use super::{code, kill_all, tell};
 use crate::arguments::Run;
 use crate::command::Context;
 use crate::exit::{self, Failure};
@@ -31,6 +31,9 @@ const SUPERVISE: &str = "__supervise";
 const BECOME: &str = "__become";
 /// Asks the supervisor to kill everything: the runner does, and the kernel when the runner has died. Nobody else sends it.
 pub(super) const END: Signal = Signal::SIGALRM;
+
+/// How long a daemon that is away when the program is to start may be.
+const JOINED: Duration = Duration::from_secs(5);
 
 /// Starts the supervisor, and with it the program, which joins the session.
 pub(super) fn start(context: &Context, session: &Session, run: &Run) -> Result<Child, Failure> {
@@ -98,6 +101,8 @@ fn supervise(runner: Pid, command: &[OsString], as_json: bool) -> Result<ExitCod
     prctl::set_child_subreaper(true).map_err(preparing)?;
     let signals = Signals::new()?;
     die_with(runner, END)?;
+    // The name is held until this process has ended, and all below it: the runner may be killed before.
+    let _session = join()?;
     let is_on_terminal = std::io::stdin().is_terminal();
     let mut program = own(BECOME, command)?;
     if !is_on_terminal {
@@ -111,19 +116,31 @@ fn supervise(runner: Pid, command: &[OsString], as_json: bool) -> Result<ExitCod
     let target = if is_on_terminal { program } else { Pid::from_raw(-program.as_raw()) };
     loop {
         if let Some(ended) = reap(program) {
-            descendants::kill_all();
+            kill_all(as_json);
             return Ok(code(ended));
         }
         signals.wait(Duration::from_secs(1));
         while let Some(come) = signals.next() {
             if come.signal == END {
-                descendants::kill_all();
+                kill_all(as_json);
                 return Ok(code(128 + Signal::SIGKILL as i32));
             }
             // What the terminal sends has come to the program as well, if it is in the terminal's group.
             if !(come.is_of_terminal && is_on_terminal) {
                 let _ = kill(target, come.signal);
             }
+        }
+    }
+}
+
+/// Takes part in the runner's session.
+fn join() -> Result<Session, Failure> {
+    let began = Instant::now();
+    loop {
+        match Session::connect() {
+            // It may just be started again.
+            Err(Error::NoDaemon { .. }) if began.elapsed() < JOINED => std::thread::sleep(JOINED / 50),
+            joined => return Ok(joined?),
         }
     }
 }
