@@ -132,6 +132,27 @@ fn a_program_that_may_go_on_ends_when_another_is_known_to_run() {
     assert_eq!(partition.first.wait().unwrap().code(), Some(12));
 }
 
+/// Nobody has wanted the name while the node was taken for dead: it is held again.
+#[test]
+fn a_program_that_may_go_on_does_where_nobody_else_has_the_name() {
+    let cluster = Cluster::start(2);
+    let (marks, said) = (cluster.file("marks"), cluster.file("said"));
+    let arguments = ["run", "job", "--when-cut-off", "go-on", "--", "sh", "-c", &stubborn(&marks)];
+    let mut first = cluster.command(2, &arguments).stderr(File::create(&said).unwrap()).spawn().unwrap();
+    until("it runs", || lines(&marks).len() == 1);
+    let silent = daemon(&cluster, 2);
+    send(silent, Signal::SIGSTOP);
+    let listed = || String::from_utf8(cluster.run(&["ls"]).stdout).unwrap();
+    until("its node is taken for dead", || !listed().contains("job"));
+    send(silent, Signal::SIGCONT);
+    until("the name is held again", || listed().contains("job"));
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(first.try_wait().unwrap(), None, "{}", std::fs::read_to_string(&said).unwrap());
+    assert_eq!(cluster.code(&["put", "job", "/etc/hostname", "--wait", "0s"]), 11, "the name is held");
+    send(first.id(), Signal::SIGKILL);
+    first.wait().unwrap();
+}
+
 /// A node that hangs for longer than its lease counts as dead: what runs there ends.
 #[test]
 fn a_program_whose_node_was_given_up_ends() {

@@ -7,7 +7,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use segstore::{Error, Lease, Session};
+use segstore::{Error, Holder, Lease, Session};
 
 use super::tell;
 use crate::arguments::{Run, WhenCutOff};
@@ -19,6 +19,8 @@ const PROBE: Duration = Duration::from_millis(250);
 const PROBES: u32 = 12;
 /// A daemon that takes longer for an answer is silent.
 const NOTICED: Duration = Duration::from_secs(1);
+/// How long it may take at the beginning.
+const BEGINNING: Duration = Duration::from_secs(10);
 /// After this process was stopped, an answer from before says nothing: it is asked anew, and this long waited for.
 const AWAKE: Duration = Duration::from_millis(500);
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -56,15 +58,14 @@ struct Heard {
 impl Tenure {
     /// Begins to ask about the hold of that number. The threads end with the process.
     pub(super) fn watch(context: &Context, session: &Session, run: &Run, hold: u64) -> Result<Self, Failure> {
-        let asked = Instant::now();
-        let Lease { until, time: lease, trouble } = session.lease(NOTICED)?;
+        let (asked, Lease { until, time: lease, trouble }) = ask(session)?;
         let heard = Arc::new(Mutex::new(Heard { asked, until, trouble, other: None }));
         let silence = format!("the node's daemon at {} does not answer", context.socket.display());
         let (asking, silent, of_lease) = (session.clone(), silence.clone(), heard.clone());
         std::thread::spawn(move || probe(&asking, &silent, PROBE.min(lease / PROBES), &of_lease));
         let (waiting, whom, of_name) = (session.clone(), run.name.clone(), heard.clone());
-        std::thread::spawn(move || await_loss(&waiting, &whom, hold, &of_name));
         let is_strict = run.when_cut_off == WhenCutOff::End;
+        std::thread::spawn(move || await_loss(&waiting, &whom, hold, is_strict, &of_name));
         let (as_json, name, looked) = (context.json, run.name.clone(), Instant::now());
         Ok(Self { as_json, name, silence, lease, is_strict, heard, looked, woke: None, is_told: false, is_lost: false })
     }
@@ -158,6 +159,18 @@ fn lock(heard: &Mutex<Heard>) -> MutexGuard<'_, Heard> {
     heard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// How the lease stands before the program begins, and when that was asked: nothing is lost while a busy daemon is waited for.
+fn ask(session: &Session) -> segstore::Result<(Instant, Lease)> {
+    let began = Instant::now();
+    loop {
+        let asked = Instant::now();
+        match session.lease(NOTICED) {
+            Err(Error::Unreachable(_)) if began.elapsed() < BEGINNING => {}
+            answer => return Ok((asked, answer?)),
+        }
+    }
+}
+
 /// Asks the daemon again and again how the lease stands: it answers that by itself, whatever the directory does.
 fn probe(session: &Session, silence: &str, pause: Duration, heard: &Mutex<Heard>) {
     loop {
@@ -177,13 +190,22 @@ fn probe(session: &Session, silence: &str, pause: Duration, heard: &Mutex<Heard>
     }
 }
 
-/// Waits until the hold is over.
-fn await_loss(session: &Session, name: &str, hold: u64, heard: &Mutex<Heard>) {
+/// Waits until somebody else has the name. A hold that has ended with the node's lease, as can be where that ends nothing, is held anew if
+/// nobody else wants it.
+fn await_loss(session: &Session, name: &str, mut hold: u64, is_strict: bool, heard: &Mutex<Heard>) {
     loop {
         match session.await_loss(name, hold) {
+            Ok(_) if !is_strict => match session.acquire(name, Some(Duration::ZERO), false) {
+                Ok(again) => hold = again,
+                Err(Error::Owned { holder, .. }) => {
+                    lock(heard).other = Some(taken_by(&holder));
+                    return;
+                }
+                Err(_) => std::thread::sleep(PROBE),
+            },
             Ok(holder) => {
                 lock(heard).other = Some(match holder {
-                    Some(holder) => format!("is held by process {} on node {} now", holder.pid, holder.node_name),
+                    Some(holder) => taken_by(&holder),
                     None => "was taken by force, and is free again".to_owned(),
                 });
                 return;
@@ -193,4 +215,8 @@ fn await_loss(session: &Session, name: &str, hold: u64, heard: &Mutex<Heard>) {
             Err(_) => return,
         }
     }
+}
+
+fn taken_by(holder: &Holder) -> String {
+    format!("is held by process {} on node {} now", holder.pid, holder.node_name)
 }
