@@ -42,6 +42,6 @@ impl Drop for Hold {
     fn drop(&mut self) {
         // One that cannot be ended now ends when its time is over.
         let request = Request::EndHold { name: self.name.clone(), number: self.held.number };
-        let _ = self.session.channel.send(request);
+        let _ = self.session.channel.send_at_once(request);
     }
 }

@@ -45,6 +45,11 @@ impl HeldName {
 
 impl Drop for HeldName {
     fn drop(&mut self) {
+        if self.session.channel.is_inherited() {
+            // It is its parent's, and so is whoever held a lock.
+            std::mem::forget(self.session.clone());
+            return;
+        }
         if !self.is_counted {
             return;
         }

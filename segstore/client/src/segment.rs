@@ -52,6 +52,11 @@ impl std::ops::Deref for Tenure {
 
 impl Drop for Tenure {
     fn drop(&mut self) {
+        if self.session.channel.is_inherited() {
+            // The owner is its parent, and so are what reaches replicas and whoever had the engine.
+            std::mem::forget(self.0.clone());
+            return;
+        }
         self.close();
         let mut engine = self.enter();
         engine.end();

@@ -38,6 +38,8 @@ pub const SOCKET_VARIABLE: &str = "SEGSTORE_SOCKET";
 /// The environment variable by which a program joins the session of the process that started it.
 pub const SESSION_VARIABLE: &str = "SEGSTORE_SESSION";
 
+/// How long a name that was let go and is wanted again is waited for at least.
+const RELEASED: Duration = Duration::from_secs(1);
 /// How long the daemon may take for an answer that needs no waiting.
 const ANSWER: Duration = Duration::from_secs(30);
 
@@ -61,7 +63,7 @@ pub struct Lease {
 
 pub(crate) struct Inner {
     pub(crate) channel: Channel,
-    pub(crate) domains: Domains,
+    pub(crate) domains: Arc<Domains>,
     /// The segments that this session owns, for what the daemon demands.
     owned: Arc<Mutex<HashMap<String, Weak<Shared>>>>,
     /// Who hears of it when a name is to be handed over that the session holds without a segment.
@@ -76,14 +78,14 @@ pub(crate) struct Inner {
 
 impl Session {
     /// Connects to the daemon that [`SOCKET_VARIABLE`] names, or to the one at [`DEFAULT_SOCKET`] if it is not set, or empty; in a program that was started to hold
-    /// a segment, to that session.
+    /// a segment, to the session that [`SESSION_VARIABLE`] names.
     ///
     /// # Errors
     /// [`Error::NoDaemon`]: it does not answer.
     pub fn connect() -> Result<Self> {
         let named = std::env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty());
         let path = named.map_or_else(|| PathBuf::from(DEFAULT_SOCKET), PathBuf::from);
-        Self::join(&path, std::env::var(SESSION_VARIABLE).ok())
+        Self::join(&path, std::env::var(SESSION_VARIABLE).ok().filter(|token| !token.is_empty()))
     }
 
     /// Connects to the daemon whose socket is at `path`.
@@ -149,7 +151,7 @@ impl Session {
             Ok(fault) => Error::of_fault("", fault),
             Err(error) => Error::NoDaemon { path: path.to_owned(), why: error.to_string() },
         })?;
-        let (domains, names) = (Domains::new(channel.welcome().rdma), Names::default());
+        let (domains, names) = (Arc::new(Domains::new(channel.welcome().rdma)), Names::default());
         let pulled = Arc::default();
         Ok(Self { inner: Arc::new(Inner { channel, domains, owned, holders, pulled, names, releases }) })
     }
@@ -473,6 +475,15 @@ impl Session {
     }
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if self.channel.is_inherited() {
+            // A device's objects are the parent's, which a child could close.
+            std::mem::forget(self.domains.clone());
+        }
+    }
+}
+
 impl Inner {
     pub(crate) fn ask(&self, name: &str, request: Request, limit: Option<Duration>) -> Result<Answer> {
         self.channel.ask(request, limit).map_err(|fault| Error::of_fault(name, fault))
@@ -488,7 +499,7 @@ impl Inner {
     /// Holds a name; whether nobody of the session wanted it before, and the number of the hold.
     pub(crate) fn acquire(&self, name: &str, wait: Option<Duration>, force: bool) -> Result<(bool, u64)> {
         // The daemon serves requests side by side: a release must not come after this.
-        let is_left_over = self.releases.end(name, ANSWER);
+        let is_left_over = self.releases.end(name, wait.unwrap_or(ANSWER).clamp(RELEASED, ANSWER));
         let millis = wait.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
         let request = Request::Acquire { name: name.to_owned(), wait: millis, force };
         let acquired = self.ask(name, request, wait.map(|wait| wait.saturating_add(ANSWER)));

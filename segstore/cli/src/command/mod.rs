@@ -35,7 +35,8 @@ impl Context {
         let of_environment = std::env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
         let socket = socket.or_else(|| of_environment.clone()).unwrap_or_else(|| DEFAULT_SOCKET.into());
         // The session is one of the daemon that the environment names.
-        let joins = std::env::var(SESSION_VARIABLE).ok().filter(|_| of_environment.as_ref() == Some(&socket));
+        let joins = std::env::var(SESSION_VARIABLE).ok().filter(|token| !token.is_empty());
+        let joins = joins.filter(|_| of_environment.as_ref() == Some(&socket));
         Self { socket, json, joins }
     }
 

@@ -176,11 +176,21 @@ impl Channel {
         self.send(request)?.wait(limit)
     }
 
+    /// Whether this is another process than the one that opened it: a forked child, whose parent goes on using it.
+    #[must_use]
+    pub fn is_inherited(&self) -> bool {
+        std::process::id() != self.process
+    }
+
     /// Asks; the answer comes later.
     ///
     /// # Errors
-    /// [`FaultKind::Unreachable`]: there is no daemon to ask.
+    /// [`FaultKind::Unreachable`]: there is no daemon to ask, or it is another process's to ask.
     pub fn send(&self, request: Request) -> Result<Asked, Fault> {
+        if self.is_inherited() {
+            let text = "the session is that of the process which forked this one: it needs one of its own";
+            return Err(Fault::new(FaultKind::Unreachable, text));
+        }
         let stream = self.shared.await_stream()?;
         Ok(self.shared.send(&stream, request))
     }
@@ -188,6 +198,9 @@ impl Channel {
     /// The same without waiting for a daemon that is not there.
     #[must_use]
     pub fn send_at_once(&self, request: Request) -> Option<Asked> {
+        if self.is_inherited() {
+            return None;
+        }
         let stream = self.shared.lock().stream.clone()?;
         Some(self.shared.send(&stream, request))
     }
@@ -229,8 +242,8 @@ impl Asked {
 
 impl Drop for Channel {
     fn drop(&mut self) {
-        if std::process::id() != self.process {
-            return; // A forked child: the connection is its parent's, and so is whoever held the lock.
+        if self.is_inherited() {
+            return; // The connection is its parent's, and so is whoever held the lock.
         }
         let mut state = self.shared.lock();
         state.is_closed = true;

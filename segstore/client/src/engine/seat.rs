@@ -151,7 +151,7 @@ impl Shared {
         let ask = |member: &Member| {
             let incarnation = member.incarnation;
             let request = ReplicaRequest { segment: self.segment, incarnation, asker: self.ownership };
-            self.session.channel.send(Request::Level { name: self.name.clone(), member: *member, request })
+            self.session.channel.send_at_once(Request::Level { name: self.name.clone(), member: *member, request })
         };
         let until = Instant::now() + LEVEL;
         let asked: Vec<_> = members.iter().map(ask).collect();

@@ -86,6 +86,9 @@ impl Sessions {
     fn get(&self, token: Option<&str>, program: &str, who: Credentials) -> Result<Arc<Session>, Fault> {
         let mut sessions = self.lock();
         if let Some(token) = token {
+            if token.is_empty() {
+                return Err(Fault::new(FaultKind::Invalid, "no session is named: an empty name would be everybody's"));
+            }
             let found = sessions.get(token).cloned();
             return match found {
                 Some(session) if session.credentials.uid == who.uid || who.uid == 0 => Ok(session),

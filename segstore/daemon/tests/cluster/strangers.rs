@@ -6,19 +6,19 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 use segstore::control::channel::Channel;
 use segstore::control::frame::{ToDaemon, encode};
 use segstore::control::message::{Answer, Bytes, FaultKind, PROTOCOL, Request};
-use segstore::{CreateOptions, Error, OpenOptions};
+use segstore::{CreateOptions, Error, OpenOptions, Session};
 use segstore_core::id::{Epoch, OwnerId, Stamp, Term};
 use segstore_core::layout::Ownership;
 use segstore_core::record::Swap;
 use segstore_core::replica::Request as ReplicaRequest;
 
 use super::harness::{Cluster, WATCHDOG, until};
-use super::roles::{opened, options, write_state};
+use super::roles::{opened, options, write, write_state};
 
 /// The last digit of a port is the node's number.
 fn ports() -> u16 {
@@ -232,6 +232,43 @@ fn a_forked_child_leaves_its_parents_connection_alone() {
     std::thread::sleep(Duration::from_millis(300));
     let again = channel.ask(acquire(), Some(WATCHDOG)).unwrap();
     assert!(matches!(again, Answer::Acquired { newly: false, .. }), "the session goes on: {again:?}");
+}
+
+/// Nor what its parent owns, whatever it drops on its way out.
+#[test]
+#[expect(unsafe_code, reason = "fork")]
+fn a_forked_child_lets_nothing_of_its_parents_go() {
+    let cluster = Cluster::start(2, &[]);
+    let session = cluster.session(0);
+    let mut segment = opened(&session, &options().replicas(1));
+    // SAFETY: the child drops what it has of the session, which takes no lock but the allocator's, and ends.
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Child => {
+            let refused = session.release("s");
+            drop((segment, session));
+            // SAFETY: it ends this process without a look at what other threads had.
+            unsafe { nix::libc::_exit(i32::from(refused.is_ok())) };
+        }
+        ForkResult::Parent { child } => assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0))),
+    };
+    std::thread::sleep(Duration::from_millis(300));
+    let taken = cluster.session(1).open("s", &OpenOptions::new());
+    assert!(matches!(taken, Err(Error::Owned { .. })), "its parent owns it: {taken:?}");
+    write(&mut segment, 2);
+    segment.release().unwrap();
+    cluster.session(1).open("s", &OpenOptions::new()).unwrap();
+}
+
+/// Two programs that are told to join a session without a name join none.
+#[test]
+fn a_session_without_a_name_is_nobodys() {
+    let cluster = Cluster::start_in(vec![("SEGSTORE_SESSION", "".into())], 2, &[]);
+    let mut owner = cluster.client(0, "writer", &["s"]);
+    owner.line("owner").expect("it becomes the owner");
+    let mut other = cluster.client(0, "writer", &["s"]);
+    assert_eq!(other.line("owner"), None, "it is another session");
+    owner.line("acknowledged").expect("it goes on");
+    assert!(Session::join_at(cluster.socket(0), "").is_err());
 }
 
 #[test]
