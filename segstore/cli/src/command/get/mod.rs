@@ -3,9 +3,9 @@
 mod file;
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use segstore::{Epoch, Image, LoadOptions, OpenOptions, Segment, Session};
+use segstore::{Epoch, Error, Image, LoadOptions, OpenOptions, Segment, Session};
 use serde::Serialize;
 
 use super::Context;
@@ -61,8 +61,11 @@ enum Loaded {
 
 impl Loaded {
     fn load(context: &Context, session: &Session, get: &Get) -> Result<Self, Failure> {
-        if context.is_inside_run() && get.epoch.is_none() && is_free_for(session, &get.name)? {
-            return Ok(Self::Own(session.open(&get.name, &OpenOptions::new())?));
+        if context.is_inside_run()
+            && get.epoch.is_none()
+            && let Some(segment) = open_if_free(session, &get.name)?
+        {
+            return Ok(Self::Own(segment));
         }
         let mut options = LoadOptions::new().take_over(get.takeover).pending(get.pending);
         if let Some(epoch) = get.epoch {
@@ -107,11 +110,16 @@ impl Loaded {
     }
 }
 
-/// Whether the session may open the segment without fencing anybody: its name is held here, and nobody answers as its owner.
-fn is_free_for(session: &Session, name: &str) -> Result<bool, Failure> {
+/// Opens the segment if its name is held here, and nobody answers as its owner: then nobody is fenced by it.
+fn open_if_free(session: &Session, name: &str) -> Result<Option<Segment>, Failure> {
     let status = session.status(name)?;
-    let is_held = status.info.holder.is_some() && session.acquire(name, Some(Duration::ZERO), false).is_ok();
-    Ok(is_held && status.owner.is_none())
+    if status.info.holder.is_none() || status.owner.is_some() {
+        return Ok(None);
+    }
+    match session.open(name, &OpenOptions::new()) {
+        Err(Error::Owned { .. }) => Ok(None),
+        opened => Ok(Some(opened?)),
+    }
 }
 
 /// Whether a checkpoint that was asked for by its number is the newest acknowledged one: its owner says so, or, where there is none,

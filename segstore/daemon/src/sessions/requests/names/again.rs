@@ -6,6 +6,7 @@ use segstore::control::message::Fault;
 use segstore_core::layout::Ownership;
 
 use super::{RETRY, Right, attempt, found, free_at_last};
+use crate::cluster::Claimant;
 use crate::node::Node;
 use crate::sessions::Session;
 
@@ -53,6 +54,14 @@ async fn try_again(
     // With the name held nobody else claims the segment, so what is read now stays true.
     let Some(claimed) = claimed else { return Ok(None) };
     let record = found(node.segment(name).await)?;
-    let is_other = record.is_none_or(|(entry, _)| entry.record().ownership() != claimed);
+    let now = record.map(|(entry, _)| (entry.record().ownership(), entry.claimant));
+    if let Some((ownership, Some(Claimant { node: of, session: by, .. }))) = &now
+        && (*of, *by) == (node.id, session.number)
+    {
+        // It has claimed it anew, and that was not written down here.
+        session.claimed(name, *ownership);
+        return Ok(None);
+    }
+    let is_other = now.is_none_or(|(ownership, _)| ownership != claimed);
     Ok(is_other.then(|| "the segment was taken over, or removed, meanwhile".to_owned()))
 }
