@@ -98,7 +98,9 @@ fn a_node_that_comes_back_with_its_memory_catches_up_by_what_has_changed() {
         let said = log.split_once("the replica is filled: ").expect("it was filled once").1;
         let (copied, _) = said.split_once(" KiB were copied").expect(said);
         let copied: f64 = copied.parse().expect(copied);
-        assert!((12.0..STATE as f64 / 1024.0 / 2.0).contains(&copied), "{copied} KiB were copied");
+        // Over shared memory a whole checkpoint may have been written after the daemon's end.
+        let least = if over == OVER_TCP { 12.0 } else { 8.0 };
+        assert!((least..STATE as f64 / 1024.0 / 2.0).contains(&copied), "{copied} KiB were copied");
         let last = change(&mut segment, 5);
         drop(segment);
         cluster.kill(1);
