@@ -13,7 +13,7 @@ use super::Node;
 use crate::replicas::Kept;
 
 /// How often to look.
-const PERIOD: Duration = Duration::from_secs(60);
+const PERIOD: Duration = Duration::from_secs(20);
 /// How long a replica must have been needed by nobody: an owner may be about to add it.
 const LONG_ENOUGH: Duration = Duration::from_secs(600);
 
