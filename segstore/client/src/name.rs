@@ -10,9 +10,11 @@ use crate::time::after;
 
 /// Between two attempts to reach a daemon that is away.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Of this process, whatever others of its session want.
+const OWN: bool = true;
 
-/// A name that the session holds for a segment, or for a load. The session lets it go with the last of these, unless it was acquired by
-/// itself, or by another process of the session: then whoever did that lets it go.
+/// A name that the session holds for a segment of this process, or for a load. With the last of these it is let go, unless the session holds it
+/// for something else as well: by itself, or for another of its processes.
 ///
 /// There can be several: an owner that was fenced is still there while the segment is opened again in its place.
 pub(crate) struct HeldName {
@@ -26,10 +28,13 @@ impl HeldName {
         // Counted before the daemon is asked: who lets go meanwhile is not the last.
         session.names.join(name);
         let held = Self { session: session.clone(), name: name.to_owned(), is_counted: true };
-        if acquire(session, name, wait, force)? {
+        let acquired = acquire(session, name, wait, force);
+        // One that came to no answer may have been acquired.
+        let may_be_held = matches!(acquired, Ok(_) | Err(Error::Unreachable(_)));
+        if matches!(acquired, Ok(true)) || may_be_held && session.channel.welcome().knows_processes {
             session.names.set_ours(name, true);
         }
-        Ok(held)
+        acquired.map(|_| held)
     }
 
     pub(crate) fn session(&self) -> &Arc<Session> {
@@ -39,7 +44,16 @@ impl HeldName {
     /// Lets it go, and says whether that is known to be done.
     pub(crate) fn release(mut self) -> Result<()> {
         self.is_counted = false;
-        if self.session.names.lock().leave(&self.name) { self.session.release(&self.name) } else { Ok(()) }
+        // Begun under the lock, as below.
+        let is_last = {
+            let mut names = self.session.names.lock();
+            let is_last = names.leave(&self.name);
+            if is_last {
+                self.session.release_soon(&self.name, OWN);
+            }
+            is_last
+        };
+        if is_last { self.session.await_release(&self.name, OWN) } else { Ok(()) }
     }
 }
 
@@ -56,7 +70,7 @@ impl Drop for HeldName {
         // Under the lock: whoever acquires the name next finds a release to wait for.
         let mut names = self.session.names.lock();
         if names.leave(&self.name) {
-            self.session.release_soon(&self.name);
+            self.session.release_soon(&self.name, OWN);
         }
     }
 }
@@ -67,7 +81,7 @@ fn acquire(session: &Session, name: &str, wait: Option<Duration>, force: bool) -
     let mut is_told = false;
     loop {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-        match session.acquire(name, left, force) {
+        match session.acquire(name, left, force, OWN) {
             Err(Error::Unreachable(why)) if left.is_none_or(|left| !left.is_zero()) => {
                 if !std::mem::replace(&mut is_told, true) {
                     tracing::warn!(segment = name, "still standing by for it: {why}");
@@ -89,7 +103,8 @@ struct Holds(HashMap<String, Holding>);
 #[derive(Default)]
 struct Holding {
     count: usize,
-    /// The session did not hold the name before the first of these.
+    /// The daemon holds it for this process; an older one, which does not tell processes apart: the session did not hold it before the first of
+    /// these.
     is_ours: bool,
 }
 
@@ -100,6 +115,11 @@ impl Names {
 
     fn join(&self, name: &str) {
         self.lock().0.entry(name.to_owned()).or_default().count += 1;
+    }
+
+    /// Whether it is held for anything, or about to be.
+    pub(crate) fn is_wanted(&self, name: &str) -> bool {
+        self.lock().0.contains_key(name)
     }
 
     /// Whether the last that is counted lets the name go.

@@ -5,8 +5,11 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::control::channel::Asked;
-use crate::control::message::{Answer, Fault, FaultKind, Request};
+use crate::control::message::{Fault, FaultKind, Request};
 use crate::lock::lock;
+
+/// What is let go: a name, and whether this process or the session wanted it.
+type Want = (String, bool);
 
 /// What became of the release of a name.
 enum Release {
@@ -18,26 +21,34 @@ enum Release {
 
 /// The releases of a session that are not known to be done.
 #[derive(Default)]
-pub(crate) struct Releases(Mutex<HashMap<String, Release>>);
+pub(crate) struct Releases(Mutex<HashMap<Want, Release>>);
 
 impl Releases {
     /// Lets the name go by what `tell` sends, if the daemon is there; else as soon as it is.
-    pub(crate) fn begin(&self, name: &str, tell: impl FnOnce(Request) -> Option<Asked>) {
+    pub(crate) fn begin(&self, name: &str, own: bool, tell: impl FnOnce(Request) -> Option<Asked>) {
         // Told under the lock: a daemon that comes back meanwhile is told of what is unheard after this.
         let mut releases = lock(&self.0);
         releases.retain(|_, release| !is_done(release));
-        let told = tell(request(name)).map_or(Release::Unheard, Release::Told);
-        releases.insert(name.to_owned(), told);
+        let want = (name.to_owned(), own);
+        let told = tell(request(&want)).map_or(Release::Unheard, Release::Told);
+        releases.insert(want, told);
     }
 
-    /// The name is wanted again: after a release that is on its way, at most for `limit`. Whether the session may hold it still, although
-    /// nobody wants it.
-    pub(crate) fn end(&self, name: &str, limit: Duration) -> bool {
-        let release = lock(&self.0).remove(name);
+    /// Waits for a release that is on its way, at most for `limit`; from here on it is not told again.
+    ///
+    /// # Errors
+    /// The session may hold the name still, although nobody wants it.
+    pub(crate) fn end(&self, name: &str, own: bool, limit: Duration) -> Result<(), Fault> {
+        let release = lock(&self.0).remove(&(name.to_owned(), own));
         match release {
-            Some(Release::Told(asked)) => is_unheard(&asked.wait(Some(limit))),
-            Some(Release::Unheard) => true,
-            None => false,
+            Some(Release::Told(asked)) => match asked.wait(Some(limit)) {
+                Err(fault) if is_unheard(&fault) => Err(fault),
+                _ => Ok(()),
+            },
+            Some(Release::Unheard) => {
+                Err(Fault::new(FaultKind::Unreachable, "the node's daemon is away, and hears of it when it is back"))
+            }
+            None => Ok(()),
         }
     }
 
@@ -45,21 +56,21 @@ impl Releases {
     pub(crate) fn tell_again(&self, tell: impl Fn(Request) -> Asked) {
         let mut releases = lock(&self.0);
         releases.retain(|_, release| !is_done(release));
-        for (name, release) in releases.iter_mut().filter(|(_, release)| matches!(release, Release::Unheard)) {
-            *release = Release::Told(tell(request(name)));
+        for (want, release) in releases.iter_mut().filter(|(_, release)| matches!(release, Release::Unheard)) {
+            *release = Release::Told(tell(request(want)));
         }
     }
 }
 
-fn request(name: &str) -> Request {
-    Request::Release { name: name.to_owned() }
+fn request((name, own): &Want) -> Request {
+    Request::Release { name: name.clone(), own: *own }
 }
 
 /// Looks at the answer, if there is one.
 fn is_done(release: &mut Release) -> bool {
     let Release::Told(asked) = release else { return false };
     match asked.answer() {
-        Some(answer) if is_unheard(&answer) => {
+        Some(Err(fault)) if is_unheard(&fault) => {
             *release = Release::Unheard;
             false
         }
@@ -68,6 +79,6 @@ fn is_done(release: &mut Release) -> bool {
     }
 }
 
-fn is_unheard(answer: &Result<Answer, Fault>) -> bool {
-    matches!(answer, Err(Fault { kind: FaultKind::Unreachable | FaultKind::NoAnswer, .. }))
+fn is_unheard(fault: &Fault) -> bool {
+    matches!(fault.kind, FaultKind::Unreachable | FaultKind::NoAnswer)
 }

@@ -255,12 +255,14 @@ impl Session {
     /// # Errors
     /// [`Error::Owned`]: another session holds it, for longer than `wait` (`None`: for ever).
     pub fn acquire(&self, name: &str, wait: Option<Duration>, force: bool) -> Result<u64> {
-        let (newly, hold) = self.inner.acquire(name, wait, force)?;
+        let (newly, hold) = self.inner.acquire(name, wait, force, false)?;
         if newly {
             self.inner.forget_wish(name);
         }
-        // It outlasts the segment that may be open under this name.
-        self.inner.names.set_ours(name, false);
+        if !self.inner.channel.welcome().knows_processes {
+            // It outlasts the segment that may be open under this name.
+            self.inner.names.set_ours(name, false);
+        }
         Ok(hold)
     }
 
@@ -316,14 +318,17 @@ impl Session {
         }
     }
 
-    /// Holds a name no longer.
+    /// Holds a name no longer that was [acquired](Self::acquire), unless a segment is open under it.
     ///
     /// # Errors
     /// [`Error::Unreachable`]: the daemon or the directory does not answer. It is let go as soon as they do.
     pub fn release(&self, name: &str) -> Result<()> {
-        self.inner.names.set_ours(name, false);
+        if !self.inner.channel.welcome().knows_processes {
+            self.inner.names.set_ours(name, false);
+        }
         self.inner.forget_wish(name);
-        self.inner.release(name)
+        self.inner.release_soon(name, false);
+        self.inner.await_release(name, false)
     }
 
     /// Keeps a segment in so many replicas on other nodes than its owner's, from here on. An owner that runs is told; until as many are
@@ -496,15 +501,16 @@ impl Inner {
         }
     }
 
-    /// Holds a name; whether nobody of the session wanted it before, and the number of the hold.
-    pub(crate) fn acquire(&self, name: &str, wait: Option<Duration>, force: bool) -> Result<(bool, u64)> {
+    /// Holds a name, for this process alone (`own`) or for the session; whether nobody of the session wanted it before, and the number of the
+    /// hold.
+    pub(crate) fn acquire(&self, name: &str, wait: Option<Duration>, force: bool, own: bool) -> Result<(bool, u64)> {
         // The daemon serves requests side by side: a release must not come after this.
-        let is_left_over = self.releases.end(name, wait.unwrap_or(ANSWER).clamp(RELEASED, ANSWER));
+        let is_left_over = self.releases.end(name, own, wait.unwrap_or(ANSWER).clamp(RELEASED, ANSWER)).is_err();
         let millis = wait.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
-        let request = Request::Acquire { name: name.to_owned(), wait: millis, force };
+        let request = Request::Acquire { name: name.to_owned(), wait: millis, force, own };
         let acquired = self.ask(name, request, wait.map(|wait| wait.saturating_add(ANSWER)));
         if is_left_over && acquired.is_err() {
-            self.release_soon(name);
+            self.release_soon(name, own);
         }
         match acquired? {
             Answer::Acquired { newly, hold } => Ok((newly || is_left_over, hold)),
@@ -512,12 +518,13 @@ impl Inner {
         }
     }
 
-    pub(crate) fn release(&self, name: &str) -> Result<()> {
-        let released = self.done(name, Request::Release { name: name.to_owned() }, Some(ANSWER));
-        if matches!(released, Err(Error::Unreachable(_))) {
-            self.release_soon(name);
+    /// Waits until the daemon has let the name go.
+    pub(crate) fn await_release(&self, name: &str, own: bool) -> Result<()> {
+        let released = self.releases.end(name, own, ANSWER);
+        if released.is_err() && !(own && self.names.is_wanted(name)) {
+            self.release_soon(name, own);
         }
-        released
+        released.map_err(|fault| Error::of_fault(name, fault))
     }
 
     /// What was wished for of a hold of this name is of no other one.
@@ -528,8 +535,8 @@ impl Inner {
     }
 
     /// Lets a name go without waiting for it: at once, or as soon as the daemon is there.
-    pub(crate) fn release_soon(&self, name: &str) {
-        self.releases.begin(name, |request| self.channel.send_at_once(request));
+    pub(crate) fn release_soon(&self, name: &str, own: bool) {
+        self.releases.begin(name, own, |request| self.channel.send_at_once(request));
     }
 
     fn segment(&self, name: &str, request: Request) -> Result<SegmentInfo> {

@@ -39,6 +39,8 @@ pub struct Welcome {
     pub node_lease: Duration,
     /// Its RDMA device, as it is configured.
     pub rdma: RdmaDevice,
+    /// Whether it tells apart which process of a session wants a name.
+    pub knows_processes: bool,
 }
 
 /// Serves what the daemon demands. Called on the reading thread: it must not wait.
@@ -415,10 +417,12 @@ fn greet(path: &Path, program: &str, session: Option<String>) -> io::Result<(Lin
     match answer {
         ToClient::Answer(
             0,
-            Ok(Answer::Welcome { node, node_name, host, session, providers, node_lease_ms, rdma, .. }),
+            Ok(Answer::Welcome {
+                node, node_name, host, session, providers, node_lease_ms, rdma, knows_processes, ..
+            }),
         ) => {
             let node_lease = Duration::from_millis(node_lease_ms);
-            Ok((line, Welcome { node, node_name, host, session, providers, node_lease, rdma }))
+            Ok((line, Welcome { node, node_name, host, session, providers, node_lease, rdma, knows_processes }))
         }
         ToClient::Answer(0, Err(fault)) => Err(io::Error::other(fault)),
         other => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{other:?} is no welcome"))),

@@ -47,7 +47,12 @@ pub(super) async fn serve(stream: UnixStream, node: Arc<Node>) -> io::Result<()>
             return Ok(());
         }
     };
-    let Some(connection) = session.join(outgoing.clone()) else { return Ok(()) };
+    let process = credentials.process();
+    let Some(connection) = session.join(process, outgoing.clone()) else { return Ok(()) };
+    if !session.holding().is_empty() {
+        // A daemon that is started again knows by this who belongs to it.
+        node.sessions.keep().await;
+    }
     let client = Client { node: node.clone(), session: session.clone(), credentials };
     let mut running = JoinSet::new();
     let ended = tokio::select! {
@@ -59,6 +64,9 @@ pub(super) async fn serve(stream: UnixStream, node: Arc<Node>) -> io::Result<()>
     writer.abort();
     if session.leave(connection) {
         node.sessions.end(&node, &session).await;
+    }
+    if !session.is_over() {
+        tokio::spawn(async move { node.sessions.outlive(&node, &session, process, life).await });
     }
     Err(ended)
 }
@@ -110,6 +118,7 @@ fn welcome(node: &Node, credentials: &Credentials, hello: ToDaemon) -> Result<(A
         providers: node.replicas.domains().names(),
         node_lease_ms: u64::try_from(node.lease_time.as_millis()).unwrap_or(u64::MAX),
         rdma: node.rdma.clone(),
+        knows_processes: true,
     };
     Ok((session, answer))
 }

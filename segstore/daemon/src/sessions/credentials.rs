@@ -1,6 +1,7 @@
 //! Who a client is, as the kernel says.
 
 use segstore::control::message::{Access, Fault, FaultKind};
+use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
 
 /// The process at the other end of a socket.
@@ -16,6 +17,23 @@ pub struct Credentials {
     pub pid: i32,
     /// When it was started, as the kernel counts: tells it from a later process of the same number.
     pub started: u64,
+}
+
+/// What tells a process from every other, also from a later one of its number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Process {
+    /// Its number.
+    pub pid: i32,
+    /// When it was started, as the kernel counts; 0: it cannot be seen from here.
+    pub started: u64,
+}
+
+impl Process {
+    /// Whether it certainly has ended.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.started != 0 && !is_alive(self.pid, self.started)
+    }
 }
 
 /// What somebody wants with a segment.
@@ -43,6 +61,12 @@ impl Credentials {
             pid,
             started: started(pid).unwrap_or_default(),
         })
+    }
+
+    /// The process.
+    #[must_use]
+    pub fn process(&self) -> Process {
+        Process { pid: self.pid, started: self.started }
     }
 
     /// Whether that process still lives.

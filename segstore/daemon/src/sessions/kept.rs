@@ -1,15 +1,16 @@
 //! The sessions that hold something, on disk: a daemon that is started again knows them when they come back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use segstore_core::layout::Ownership;
 use serde::{Deserialize, Serialize};
 
-use super::credentials::Credentials;
-use super::session::Session;
+use super::credentials::{Credentials, Process};
+use super::session::{Session, Wants};
 
 /// One session.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -25,6 +26,12 @@ pub(super) struct Kept {
     pub(super) holding: Vec<String>,
     #[serde(default)]
     pub(super) claims: BTreeMap<String, Ownership>,
+    /// Who wants what is held; an older daemon did not tell processes apart.
+    #[serde(default)]
+    wants: BTreeMap<String, Wants>,
+    /// Whoever had connected, the first one at least.
+    #[serde(default)]
+    processes: BTreeSet<Process>,
 }
 
 impl Kept {
@@ -41,10 +48,25 @@ impl Kept {
             started,
             holding: session.holding(),
             claims: session.claims().into_iter().filter_map(|(name, claimed)| Some((name, claimed?))).collect(),
+            wants: session.wants(),
+            processes: session.processes(),
         }
     }
 
-    pub(super) fn credentials(&self) -> Credentials {
+    /// The session as it was.
+    pub(super) fn session(self) -> Arc<Session> {
+        let credentials = self.credentials();
+        let first = credentials.process();
+        let session = Session::new(self.token, self.number, self.program, credentials);
+        session.expect(self.processes.into_iter().chain([first]));
+        for name in &self.holding {
+            let wants = self.wants.get(name).cloned().unwrap_or_else(Wants::of_the_session);
+            session.hold_still(name, wants, self.claims.get(name).copied());
+        }
+        session
+    }
+
+    fn credentials(&self) -> Credentials {
         let Self { uid, gid, ref groups, pid, started, .. } = *self;
         Credentials { uid, gid, groups: groups.clone(), pid, started }
     }

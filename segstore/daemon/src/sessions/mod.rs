@@ -11,7 +11,7 @@ mod seat;
 mod session;
 mod standby;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,7 +23,8 @@ use tokio::task::JoinSet;
 
 use crate::identity::{random, random_number};
 use crate::node::Node;
-use credentials::Credentials;
+use credentials::{Credentials, Process};
+use life::Life;
 pub use listener::{bind, serve};
 use moving::Moving;
 pub(crate) use requests::lists::all as all_segments;
@@ -36,6 +37,8 @@ use standby::Standbys;
 const DEMAND: Duration = Duration::from_secs(2);
 /// How long somebody may take to open a segment.
 const OPENING: Duration = Duration::from_secs(600);
+/// How often to look whether a process has connected again.
+const AGAIN: Duration = Duration::from_secs(1);
 /// How many names of a session that has ended are freed at a time.
 const AT_A_TIME: usize = 32;
 /// How often to look for names that no session holds: an older copy of the directory brings them back.
@@ -67,12 +70,7 @@ impl Sessions {
     /// Those that a former life of this daemon kept in `file`. They wait for their processes to come back.
     #[must_use]
     pub fn open(file: PathBuf) -> Self {
-        let former = kept::read(&file).into_iter().map(|kept| {
-            let session = Session::new(kept.token.clone(), kept.number, kept.program.clone(), kept.credentials());
-            kept.holding.iter().for_each(|name| session.hold(name));
-            kept.claims.iter().for_each(|(name, claimed)| session.claimed(name, *claimed));
-            (kept.token, session)
-        });
+        let former = kept::read(&file).into_iter().map(|kept| (kept.token.clone(), kept.session()));
         let by_token = Mutex::new(former.collect());
         let (writing, seats, standbys, moving) = Default::default();
         Self { inner: Arc::new(Inner { by_token, file, writing, seats, standbys, moving }) }
@@ -91,7 +89,10 @@ impl Sessions {
             }
             let found = sessions.get(token).cloned();
             return match found {
-                Some(session) if session.credentials.uid == who.uid || who.uid == 0 => Ok(session),
+                // One that has become another user since belongs to it still.
+                Some(session) if session.credentials.uid == who.uid || who.uid == 0 || session.knows(who.process()) => {
+                    Ok(session)
+                }
                 Some(_) => Err(Fault::new(FaultKind::Denied, "that session belongs to another user")),
                 // It ended while its daemon was away. What it held is lost; it may hold other things.
                 None => Ok(insert(&mut sessions, token.to_owned(), program, who)?),
@@ -184,8 +185,12 @@ impl Sessions {
         let former: Vec<_> = self.lock().values().cloned().collect();
         for at in 0..=10 {
             for session in &former {
-                if at == 10 || !session.credentials.is_alive() {
+                if at == 10 || session.processes().iter().all(Process::is_gone) {
                     self.end(&node, session).await;
+                }
+                let is_missed = |process: &Process| process.is_gone() || at == 10 && !session.is_connected(*process);
+                for process in session.processes().into_iter().filter(is_missed) {
+                    self.end_process(&node, session, process).await;
                 }
             }
             tokio::time::sleep(grace / 10).await;
@@ -248,6 +253,27 @@ impl Sessions {
         }
     }
 
+    /// Frees what was held for a process that has ended, unless its session wants it otherwise.
+    async fn end_process(&self, node: &Arc<Node>, session: &Arc<Session>, process: Process) {
+        let names = session.gone(process);
+        if !names.is_empty() {
+            self.free_all(node, session, names).await;
+        }
+    }
+
+    /// Waits for the end of a process whose connection has ended, unless it connects again, or the session ends.
+    async fn outlive(&self, node: &Arc<Node>, session: &Arc<Session>, process: Process, life: Life) {
+        while !session.is_connected(process) && !session.is_over() {
+            if !session.holds_for(process) {
+                return drop(session.gone(process));
+            }
+            tokio::select! {
+                () = life.ended() => return self.end_process(node, session, process).await,
+                () = tokio::time::sleep(AGAIN) => {}
+            }
+        }
+    }
+
     /// Ends a session that nobody is connected to: what it held is free.
     async fn end(&self, node: &Arc<Node>, session: &Arc<Session>) {
         let Some(Left { names, pinned }) = session.end() else { return };
@@ -256,6 +282,10 @@ impl Sessions {
             // An owner that does not answer lets it go when its time is over.
             tokio::spawn(requests::owners::unpin(node.clone(), slot));
         }
+        self.free_all(node, session, names).await;
+    }
+
+    async fn free_all(&self, node: &Arc<Node>, session: &Arc<Session>, names: BTreeMap<String, Option<Ownership>>) {
         let (mut names, mut freeing) = (names.into_iter(), JoinSet::new());
         loop {
             for (name, claimed) in names.by_ref().take(AT_A_TIME - freeing.len()) {
@@ -271,7 +301,7 @@ impl Sessions {
 
 /// Frees what a session held that has ended.
 async fn free(node: Arc<Node>, session: Arc<Session>, name: String, claimed: Option<Ownership>) {
-    tracing::info!(segment = name, process = session.credentials.pid, "the session that held it has ended");
+    tracing::info!(segment = name, process = session.credentials.pid, "whoever held it has ended");
     if let Some(claimed) = claimed {
         // For the events alone: where it cannot be written down, it is not.
         let _ = node.note_end(&name, session.number, claimed).await;

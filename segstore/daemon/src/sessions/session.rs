@@ -1,14 +1,15 @@
 //! One session: a process, or several that share it, with what it holds.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use segstore::control::frame::ToClient;
 use segstore::control::message::{Demand, Fault, FaultKind, Report};
 use segstore_core::layout::Ownership;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
-use super::credentials::Credentials;
+use super::credentials::{Credentials, Process};
 use crate::node::Came;
 
 /// Where a connection's frames go out.
@@ -31,15 +32,71 @@ pub struct Session {
 
 #[derive(Default)]
 struct State {
-    connections: HashMap<u64, Outgoing>,
+    connections: HashMap<u64, (Process, Outgoing)>,
     last: u64,
-    /// The names, each with the ownership that was claimed under it.
-    holding: BTreeMap<String, Option<Ownership>>,
+    /// Whoever has connected and is not known to have ended.
+    processes: BTreeSet<Process>,
+    /// The names.
+    holding: BTreeMap<String, Held>,
+    /// What is being acquired for a process.
+    attempts: HashMap<u64, (String, Process)>,
     /// How names came that others held, and that were not claimed since.
     taken: HashMap<String, Came>,
     pinned: Vec<Pinned>,
     demands: HashMap<u64, Asked>,
     is_over: bool,
+}
+
+/// For whom a name is held: one process, or the session as a whole.
+pub(super) type Who = Option<Process>;
+
+/// A name that is held.
+#[derive(Clone, Default, Debug)]
+pub(super) struct Held {
+    /// The ownership that was claimed under it.
+    claimed: Option<Ownership>,
+    wants: Wants,
+}
+
+/// Who wants a name.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub(super) struct Wants {
+    /// The session as a whole.
+    shared: bool,
+    /// Processes of its.
+    by: BTreeSet<Process>,
+}
+
+impl Wants {
+    /// As a daemon wrote it down that did not tell processes apart.
+    pub(super) fn of_the_session() -> Self {
+        Self { shared: true, by: BTreeSet::new() }
+    }
+
+    /// Whether that is new.
+    fn add(&mut self, who: Who) -> bool {
+        who.map_or_else(|| !std::mem::replace(&mut self.shared, true), |process| self.by.insert(process))
+    }
+
+    /// Whether that was there.
+    fn remove(&mut self, who: Who) -> bool {
+        who.map_or_else(|| std::mem::replace(&mut self.shared, false), |process| self.by.remove(&process))
+    }
+
+    fn is_empty(&self) -> bool {
+        !self.shared && self.by.is_empty()
+    }
+}
+
+/// What came of letting a name go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum LetGo {
+    /// It was not held for that, nor about to be.
+    Nothing,
+    /// The session holds it for something else.
+    Shared,
+    /// The session holds it no longer.
+    Over,
 }
 
 /// A slot that an owner holds for this session.
@@ -64,6 +121,22 @@ struct Asked {
     answer: Option<oneshot::Sender<Result<Report, Fault>>>,
 }
 
+impl State {
+    fn unhold(&mut self, name: &str, who: Who) -> LetGo {
+        let Some(held) = self.holding.get_mut(name) else { return LetGo::Nothing };
+        let was_held = held.wants.remove(who);
+        match (held.wants.is_empty(), was_held) {
+            (true, _) => {
+                self.holding.remove(name);
+                self.taken.remove(name);
+                LetGo::Over
+            }
+            (false, true) => LetGo::Shared,
+            (false, false) => LetGo::Nothing,
+        }
+    }
+}
+
 impl Session {
     pub(super) fn new(token: String, number: u64, program: String, credentials: Credentials) -> Arc<Self> {
         Arc::new(Self {
@@ -81,14 +154,15 @@ impl Session {
     }
 
     /// A further connection; `None` when the session is over.
-    pub(super) fn join(&self, outgoing: Outgoing) -> Option<u64> {
+    pub(super) fn join(&self, process: Process, outgoing: Outgoing) -> Option<u64> {
         let mut state = self.lock();
         if state.is_over {
             return None;
         }
         state.last += 1;
         let connection = state.last;
-        state.connections.insert(connection, outgoing);
+        state.processes.insert(process);
+        state.connections.insert(connection, (process, outgoing));
         Some(connection)
     }
 
@@ -106,7 +180,8 @@ impl Session {
             return None;
         }
         state.is_over = true;
-        Some(Left { names: std::mem::take(&mut state.holding), pinned: std::mem::take(&mut state.pinned) })
+        let names = std::mem::take(&mut state.holding).into_iter().map(|(name, held)| (name, held.claimed)).collect();
+        Some(Left { names, pinned: std::mem::take(&mut state.pinned) })
     }
 
     /// Whether it has ended.
@@ -114,17 +189,77 @@ impl Session {
         self.lock().is_over
     }
 
+    // ---- processes ----
+
+    /// Whether a process has a connection.
+    pub(super) fn is_connected(&self, process: Process) -> bool {
+        self.lock().connections.values().any(|(connected, _)| *connected == process)
+    }
+
+    /// Whether a process has connected, and is not known to have ended.
+    pub(super) fn knows(&self, process: Process) -> bool {
+        self.lock().processes.contains(&process)
+    }
+
+    /// Whoever has connected, and is not known to have ended.
+    pub(super) fn processes(&self) -> BTreeSet<Process> {
+        self.lock().processes.clone()
+    }
+
+    /// Whether a name is held for a process, or about to be.
+    pub(super) fn holds_for(&self, process: Process) -> bool {
+        let state = self.lock();
+        let is_held = state.holding.values().any(|held| held.wants.by.contains(&process));
+        is_held || state.attempts.values().any(|(_, asker)| *asker == process)
+    }
+
+    /// These have connected in a former life of this daemon.
+    pub(super) fn expect(&self, processes: impl IntoIterator<Item = Process>) {
+        self.lock().processes.extend(processes);
+    }
+
+    /// A process has ended: the names that were held for nothing but that, each with the ownership that was claimed under it.
+    pub(super) fn gone(&self, process: Process) -> BTreeMap<String, Option<Ownership>> {
+        let mut state = self.lock();
+        state.processes.remove(&process);
+        state.attempts.retain(|_, (_, asker)| *asker != process);
+        let is_left = |_: &String, held: &mut Held| held.wants.remove(Some(process)) && held.wants.is_empty();
+        let left: BTreeMap<_, _> = state.holding.extract_if(.., is_left).collect();
+        left.keys().for_each(|name| drop(state.taken.remove(name)));
+        left.into_iter().map(|(name, held)| (name, held.claimed)).collect()
+    }
+
     // ---- names ----
 
-    pub(super) fn hold(&self, name: &str) {
-        self.lock().holding.entry(name.to_owned()).or_default();
+    /// Begins to acquire a name for a process.
+    pub(super) fn begin(&self, name: &str, who: Who) -> u64 {
+        let mut state = self.lock();
+        state.last += 1;
+        let attempt = state.last;
+        state.attempts.extend(who.map(|process| (attempt, (name.to_owned(), process))));
+        attempt
+    }
+
+    /// Ends that; whether it is still wanted.
+    pub(super) fn finish(&self, attempt: u64, who: Who) -> bool {
+        self.lock().attempts.remove(&attempt).is_some() || who.is_none()
+    }
+
+    /// Whether that is new.
+    pub(super) fn hold(&self, name: &str, who: Who) -> bool {
+        self.lock().holding.entry(name.to_owned()).or_default().wants.add(who)
+    }
+
+    /// It was held in a former life of this daemon.
+    pub(super) fn hold_still(&self, name: &str, wants: Wants, claimed: Option<Ownership>) {
+        self.lock().holding.insert(name.to_owned(), Held { claimed, wants });
     }
 
     /// Notes the ownership that the segment's record names since this session claimed it.
     pub(super) fn claimed(&self, name: &str, ownership: Ownership) {
         let mut state = self.lock();
-        if let Some(claimed) = state.holding.get_mut(name) {
-            *claimed = Some(ownership);
+        if let Some(held) = state.holding.get_mut(name) {
+            held.claimed = Some(ownership);
         }
         state.taken.remove(name);
     }
@@ -139,10 +274,29 @@ impl Session {
         self.lock().taken.get(name).cloned()
     }
 
-    pub(super) fn let_go(&self, name: &str) -> bool {
+    /// Holds a name no longer for a process, or for itself; nor is it acquired for that process any more.
+    pub(super) fn let_go(&self, name: &str, who: Who) -> LetGo {
+        let mut state = self.lock();
+        let attempts = state.attempts.len();
+        state.attempts.retain(|_, (acquired, process)| acquired != name || Some(*process) != who);
+        let was_begun = state.attempts.len() < attempts;
+        match state.unhold(name, who) {
+            LetGo::Nothing if was_begun && state.holding.contains_key(name) => LetGo::Shared,
+            LetGo::Nothing if was_begun => LetGo::Over,
+            let_go => let_go,
+        }
+    }
+
+    /// Undoes that it was to be held for a process, or for itself.
+    pub(super) fn unhold(&self, name: &str, who: Who) {
+        self.lock().unhold(name, who);
+    }
+
+    /// The name is another's.
+    pub(super) fn lose(&self, name: &str) {
         let mut state = self.lock();
         state.taken.remove(name);
-        state.holding.remove(name).is_some()
+        state.holding.remove(name);
     }
 
     /// Whether it holds the name.
@@ -159,7 +313,12 @@ impl Session {
 
     /// What it holds, each with the ownership that was claimed under it.
     pub(super) fn claims(&self) -> BTreeMap<String, Option<Ownership>> {
-        self.lock().holding.clone()
+        self.lock().holding.iter().map(|(name, held)| (name.clone(), held.claimed)).collect()
+    }
+
+    /// Who wants what it holds.
+    pub(super) fn wants(&self) -> BTreeMap<String, Wants> {
+        self.lock().holding.iter().map(|(name, held)| (name.clone(), held.wants.clone())).collect()
     }
 
     // ---- slots ----
@@ -184,7 +343,7 @@ impl Session {
             let sent = state
                 .connections
                 .values()
-                .filter(|outgoing| outgoing.try_send(ToClient::Demand(number, demand.clone())).is_ok());
+                .filter(|(_, outgoing)| outgoing.try_send(ToClient::Demand(number, demand.clone())).is_ok());
             let waiting = sent.count();
             if waiting == 0 {
                 return Err(Fault::new(

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use segstore::Session;
+use segstore::{SESSION_VARIABLE, Session};
 use tempfile::TempDir;
 
 use crate::ports::unused;
@@ -285,8 +285,17 @@ impl Cluster {
 
     /// The same, as another user.
     pub(super) fn client_as(&self, user: u32, node: usize, role: &str, arguments: &[&str]) -> Client {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .uid(user)
+        self.start_client(Command::new(std::env::current_exe().unwrap()).uid(user), node, role, arguments)
+    }
+
+    /// The same, in the session that this joins.
+    pub(super) fn client_in(&self, session: &str, node: usize, role: &str, arguments: &[&str]) -> Client {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        self.start_client(command.env(SESSION_VARIABLE, session), node, role, arguments)
+    }
+
+    fn start_client(&self, command: &mut Command, node: usize, role: &str, arguments: &[&str]) -> Client {
+        let mut child = command
             .args(["--exact", "roles::role", "--nocapture", "--test-threads", "1"])
             .env("ROLE", role)
             .env("ARGUMENTS", arguments.join(" "))

@@ -29,4 +29,5 @@ mod program;
 mod readers;
 mod repairs;
 mod roles;
+mod sessions;
 mod strangers;

@@ -184,7 +184,8 @@ fn a_name_that_was_not_acquired_is_free() {
     let open = |_| Channel::open(&cluster.socket(1), "asker", None, Box::new(|_, _| ()), Box::new(|_| ())).unwrap();
     let channels: Vec<_> = (0..64).map(open).collect();
     for round in 0..8 {
-        let acquire = |n: usize| Request::Acquire { name: format!("{round}/{n}"), wait: Some(0), force: false };
+        let acquire =
+            |n: usize| Request::Acquire { name: format!("{round}/{n}"), wait: Some(0), force: false, own: false };
         let asked: Vec<_> = channels.iter().zip(0..).map(|(channel, n)| channel.send(acquire(n)).unwrap()).collect();
         while !asked.iter().any(Asked::is_answered) {
             std::hint::spin_loop();

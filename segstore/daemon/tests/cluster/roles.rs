@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use segstore::{CreateOptions, Error, LoadOptions, OpenOptions, Segment, Session};
+use segstore::{CreateOptions, Error, LoadOptions, OpenOptions, SESSION_VARIABLE, Segment, Session};
 
 /// Bytes of the self-checking state.
 pub(super) const STATE: usize = 256 << 10;
@@ -103,6 +103,22 @@ fn role() {
         "follower" => writer(arguments[0], &OpenOptions::new().stand_by(None).follow(true)),
         "usurper" => writer(arguments[0], &OpenOptions::new().take_over(true)),
         "mover" => mover(arguments[0]),
+        "launcher" => {
+            // The worker's lines go where this one's go.
+            let session = Session::connect().unwrap();
+            let mut worker = std::process::Command::new(std::env::current_exe().unwrap());
+            worker.args(["--exact", "roles::role", "--nocapture", "--test-threads", "1"]);
+            let worker = worker.env("ROLE", "writer").env(SESSION_VARIABLE, session.token()).spawn().unwrap();
+            say("worker", worker.id().into());
+            std::thread::sleep(Duration::from_secs(600));
+        }
+        "dropper" => {
+            say("worker", std::process::id().into());
+            let (session, make) = (Session::connect().unwrap(), options().owner(65_534));
+            let segment = session.open_or_create(arguments[0], &make, &OpenOptions::new()).unwrap();
+            nix::unistd::setuid(65_534.into()).unwrap();
+            write_states(segment, || std::thread::sleep(IN_PEACE));
+        }
         "leaver" => {
             // Where it is asked to hand over, it ends without a word.
             let segment = open(arguments[0], &OpenOptions::new());

@@ -219,7 +219,7 @@ fn a_forked_child_does_not_keep_what_its_parent_held() {
 fn a_forked_child_leaves_its_parents_connection_alone() {
     let cluster = Cluster::start(1, &[]);
     let channel = Channel::open(&cluster.socket(0), "parent", None, Box::new(|_, _| ()), Box::new(|_| ())).unwrap();
-    let acquire = || Request::Acquire { name: "s".into(), wait: Some(0), force: false };
+    let acquire = || Request::Acquire { name: "s".into(), wait: Some(0), force: false, own: false };
     channel.ask(acquire(), Some(WATCHDOG)).unwrap();
     // SAFETY: the child drops what it has of the channel, which takes no lock but the allocator's, and ends.
     match unsafe { fork() }.unwrap() {
@@ -290,7 +290,7 @@ fn requests_that_wait_are_bounded_by_connection() {
     let holder = cluster.session(0);
     holder.acquire("s", Some(Duration::ZERO), false).unwrap();
     let channel = Channel::open(&cluster.socket(0), "impatient", None, Box::new(|_, _| ()), Box::new(|_| ())).unwrap();
-    let acquire = Request::Acquire { name: "s".into(), wait: None, force: false };
+    let acquire = Request::Acquire { name: "s".into(), wait: None, force: false, own: false };
     let asked: Vec<_> = (0..513).map(|_| channel.send(acquire.clone()).unwrap()).collect();
     let refused = asked.into_iter().next_back().unwrap().wait(Some(WATCHDOG)).unwrap_err();
     assert_eq!(refused.kind, FaultKind::NoRoom, "{refused:?}");

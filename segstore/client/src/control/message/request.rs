@@ -59,11 +59,17 @@ pub enum Request {
         wait: Option<u64>,
         /// Take the name from a holder that is not known to be gone.
         force: bool,
+        /// For this process, until it lets go or has ended; otherwise for the session, until one of its processes lets go or all have ended.
+        #[serde(default)]
+        own: bool,
     },
-    /// Hold the name no longer. Answer: [`Answer::Done`].
+    /// Hold the name no longer, unless another process of the session wants it. Answer: [`Answer::Done`].
     Release {
         /// The segment.
         name: String,
+        /// What was acquired for this process, or for the session.
+        #[serde(default)]
+        own: bool,
     },
     /// Wait until a name is the session's no longer. Answer: [`Answer::Lost`].
     AwaitLoss {
@@ -254,6 +260,9 @@ pub enum Answer {
         /// The node's RDMA device, as it is configured.
         #[serde(default)]
         rdma: RdmaDevice,
+        /// Whether it tells apart which process of a session wants a name; an older daemon does not.
+        #[serde(default)]
+        knows_processes: bool,
     },
     /// It is done.
     Done,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use segstore::control::message::{Access, Answer, Fault, FaultKind, Holder, Request, SegmentInfo, Standby};
 
 use super::credentials::{Credentials, Want};
-use super::session::Session;
+use super::session::{Session, Who};
 use crate::cluster::SegmentEntry;
 use crate::directory::Revision;
 use crate::node::Node;
@@ -46,6 +46,11 @@ impl Client {
         }
         let text = format!("user {uid} may not {what}: only root, and the daemon's own user, may");
         Err(Fault::new(FaultKind::Denied, text))
+    }
+
+    /// For whom it holds a name.
+    fn who(&self, own: bool) -> Who {
+        own.then(|| self.credentials.process())
     }
 
     /// As it stands by for a name.
@@ -86,10 +91,12 @@ pub(super) async fn serve(client: &Client, request: Request) -> Result<Answer, F
         Request::Drain { node, on } => lists::drain(client, &node, on).await,
         Request::Left { node } => lists::left(client, &node).await,
         Request::Remove { name, force } => segments::remove(client, &name, force).await,
-        Request::Acquire { name, wait, force } => names::acquire(client, &name, wait, force).await,
+        Request::Acquire { name, wait, force, own } => {
+            names::acquire(client, &name, client.who(own), wait, force).await
+        }
         Request::AwaitLoss { name, hold } => names::await_loss(client, &name, Revision(hold)).await,
         Request::Lease => Ok(names::lease(client)),
-        Request::Release { name } => names::release(client, &name).await,
+        Request::Release { name, own } => names::release(client, &name, client.who(own)).await,
         Request::Move { name, to, wait } => moves::hand_over(client, &name, to.as_deref(), wait).await,
         Request::Fence { name, member, request } => replicas::fence(client, &name, member, request).await,
         Request::Level { name, member, request } => replicas::level(client, &name, member, request).await,

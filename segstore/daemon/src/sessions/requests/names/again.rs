@@ -32,7 +32,7 @@ pub(in crate::sessions) async fn hold_again(
             }
         };
         tracing::warn!(segment = name, process = session.credentials.pid, "it is not held here any more: {why}");
-        session.let_go(name);
+        session.lose(name);
         node.sessions.keep().await;
         return free_at_last(node, session.number, name).await;
     }

@@ -10,17 +10,21 @@ use crate::directory::Revision;
 use crate::node::{Node, SHORT, directory_fault};
 use crate::peers::message::Call;
 use crate::sessions::requests::Client;
+use crate::sessions::session::{LetGo, Who};
 
-/// Holds the name no longer.
-pub(in crate::sessions) async fn release(client: &Client, name: &str) -> Result<Answer, Fault> {
-    let is_new = client.session.let_go(name);
+/// Holds the name no longer for a process, or for the session.
+pub(in crate::sessions) async fn release(client: &Client, name: &str, who: Who) -> Result<Answer, Fault> {
+    let let_go = client.session.let_go(name, who);
+    if let_go == LetGo::Nothing {
+        return Ok(Answer::Done);
+    }
     // In a task of its own: it goes on when the client does not wait for it, and until the directory has heard of it.
     let (node, number, name) = (client.node.clone(), client.session.number, name.to_owned());
     let freed = tokio::spawn(async move {
-        if is_new {
-            node.sessions.keep().await;
+        node.sessions.keep().await;
+        if let_go == LetGo::Over {
+            free_at_last(&node, number, &name).await;
         }
-        free_at_last(&node, number, &name).await;
     });
     freed.await.map(|()| Answer::Done).map_err(|error| Fault::new(FaultKind::Internal, error.to_string()))
 }

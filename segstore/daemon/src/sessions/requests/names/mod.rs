@@ -17,6 +17,7 @@ use crate::lease::Standing;
 use crate::node::{Came, Node, directory_fault};
 use crate::sessions::Session;
 use crate::sessions::credentials::Want;
+use crate::sessions::session::Who;
 use crate::sessions::standby::Gift;
 
 pub(in crate::sessions) use again::hold_again;
@@ -30,7 +31,13 @@ const REMIND: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_millis(200);
 
 /// Holds the name for the client's session, at the latest after `wait` milliseconds.
-pub(super) async fn acquire(client: &Client, name: &str, wait: Option<u64>, force: bool) -> Result<Answer, Fault> {
+pub(super) async fn acquire(
+    client: &Client,
+    name: &str,
+    who: Who,
+    wait: Option<u64>,
+    force: bool,
+) -> Result<Answer, Fault> {
     check_name(name)?;
     let node = &client.node;
     if node.storage {
@@ -48,7 +55,7 @@ pub(super) async fn acquire(client: &Client, name: &str, wait: Option<u64>, forc
             None if force => Right::Force,
             None => Right::Free,
         };
-        let attempted = tokio::spawn(async move { take(&asker, &wanted, right).await }).await;
+        let attempted = tokio::spawn(async move { take(&asker, &wanted, who, right).await }).await;
         let attempted = attempted.map_err(|error| Fault::new(FaultKind::Internal, error.to_string()))?;
         let is_late = until.is_some_and(|until| until <= Instant::now());
         let holder = match attempted {
@@ -135,8 +142,13 @@ impl Away {
 }
 
 /// Takes the name for the session; whether it did not have it before, and the entry's revision, or who has it.
-async fn take(client: &Client, name: &str, right: Right) -> Result<Result<(bool, Revision), Box<Holder>>, Fault> {
-    let taken = take_by(client, name, &right).await;
+async fn take(
+    client: &Client,
+    name: &str,
+    who: Who,
+    right: Right,
+) -> Result<Result<(bool, Revision), Box<Holder>>, Fault> {
+    let taken = take_by(client, name, who, &right).await;
     if let Right::Gift(gift) = right {
         // Who hands it over may have given up.
         let _ = gift.taken.send(match &taken {
@@ -148,19 +160,44 @@ async fn take(client: &Client, name: &str, right: Right) -> Result<Result<(bool,
     taken
 }
 
-async fn take_by(client: &Client, name: &str, right: &Right) -> Result<Result<(bool, Revision), Box<Holder>>, Fault> {
+async fn take_by(
+    client: &Client,
+    name: &str,
+    who: Who,
+    right: &Right,
+) -> Result<Result<(bool, Revision), Box<Holder>>, Fault> {
+    let begun = client.session.begin(name, who);
+    let taken = take_until_let_go(client, name, who, right).await;
+    if client.session.finish(begun, who) {
+        return taken;
+    }
+    // Who asked has let it go since, or has ended.
+    if matches!(taken, Ok(Ok(_))) {
+        client.session.let_go(name, who);
+        free_at_last(&client.node, client.session.number, name).await;
+    }
+    Err(Fault::new(FaultKind::Unreachable, format!("{name} was let go while it was acquired")))
+}
+
+/// The same, whether it is still wanted then or not.
+async fn take_until_let_go(
+    client: &Client,
+    name: &str,
+    who: Who,
+    right: &Right,
+) -> Result<Result<(bool, Revision), Box<Holder>>, Fault> {
     if let Some((entry, _)) = found(client.node.segment(name).await)? {
         client.credentials.check(name, entry.access, Want::Write)?;
     }
     let alone = client.session.names.lock().await;
     // Noted before the entry stands, so that nobody takes it for a stale one.
     let held_before = client.session.holds(name);
-    client.session.hold(name);
+    let is_new = client.session.hold(name, who);
     let attempted = attempt(&client.node, &client.session, client.credentials.pid, name, right).await;
     if matches!(attempted, Ok(Ok(_))) {
         client.node.sessions.keep().await;
-    } else if !held_before {
-        client.session.let_go(name);
+    } else if is_new {
+        client.session.unhold(name, who);
     }
     drop(alone);
     if client.session.is_over() {
