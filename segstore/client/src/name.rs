@@ -31,8 +31,9 @@ impl HeldName {
         let acquired = acquire(session, name, wait, force);
         // One that came to no answer may have been acquired.
         let may_be_held = matches!(acquired, Ok(_) | Err(Error::Unreachable(_)));
-        if matches!(acquired, Ok(true)) || may_be_held && session.channel.welcome().knows_processes {
-            session.names.set_ours(name, true);
+        let own = session.channel.welcome().knows_processes;
+        if matches!(acquired, Ok(true)) || may_be_held && own {
+            session.names.hold(name, own);
         }
         acquired.map(|_| held)
     }
@@ -45,15 +46,11 @@ impl HeldName {
     pub(crate) fn release(mut self) -> Result<()> {
         self.is_counted = false;
         // Begun under the lock, as below.
-        let is_last = {
+        let released = {
             let mut names = self.session.names.lock();
-            let is_last = names.leave(&self.name);
-            if is_last {
-                self.session.release_soon(&self.name, OWN);
-            }
-            is_last
+            names.leave(&self.name).inspect(|own| self.session.release_soon(&self.name, *own))
         };
-        if is_last { self.session.await_release(&self.name, OWN) } else { Ok(()) }
+        released.map_or(Ok(()), |own| self.session.await_release(&self.name, own))
     }
 }
 
@@ -69,8 +66,8 @@ impl Drop for HeldName {
         }
         // Under the lock: whoever acquires the name next finds a release to wait for.
         let mut names = self.session.names.lock();
-        if names.leave(&self.name) {
-            self.session.release_soon(&self.name, OWN);
+        if let Some(own) = names.leave(&self.name) {
+            self.session.release_soon(&self.name, own);
         }
     }
 }
@@ -103,9 +100,9 @@ struct Holds(HashMap<String, Holding>);
 #[derive(Default)]
 struct Holding {
     count: usize,
-    /// The daemon holds it for this process; an older one, which does not tell processes apart: the session did not hold it before the first of
-    /// these.
-    is_ours: bool,
+    /// Whether it is let go with the last of these, and then as this process's own or as the session's: an older daemon did not tell processes
+    /// apart.
+    ours: Option<bool>,
 }
 
 impl Names {
@@ -117,24 +114,34 @@ impl Names {
         self.lock().0.entry(name.to_owned()).or_default().count += 1;
     }
 
-    /// Whether it is held for anything, or about to be.
-    pub(crate) fn is_wanted(&self, name: &str) -> bool {
-        self.lock().0.contains_key(name)
+    /// Does this unless the name is held for a segment, or about to be.
+    pub(crate) fn unless_wanted(&self, name: &str, act: impl FnOnce()) {
+        let names = self.lock();
+        if !names.0.contains_key(name) {
+            act();
+        }
     }
 
-    /// Whether the last that is counted lets the name go.
-    pub(crate) fn set_ours(&self, name: &str, is_ours: bool) {
+    /// The last that is counted lets the name go: as this process's own, or as the session's.
+    fn hold(&self, name: &str, own: bool) {
         if let Some(holding) = self.lock().0.get_mut(name) {
-            holding.is_ours = is_ours;
+            holding.ours.get_or_insert(own);
+        }
+    }
+
+    /// It does not, since the name outlasts that.
+    pub(crate) fn keep(&self, name: &str) {
+        if let Some(holding) = self.lock().0.get_mut(name) {
+            holding.ours = None;
         }
     }
 }
 
 impl Holds {
-    /// One less; whether the name is to be let go.
-    fn leave(&mut self, name: &str) -> bool {
-        let Some(holding) = self.0.get_mut(name) else { return false };
+    /// One less; as whose the name is to be let go, if it is.
+    fn leave(&mut self, name: &str) -> Option<bool> {
+        let holding = self.0.get_mut(name)?;
         holding.count -= 1;
-        holding.count == 0 && self.0.remove(name).is_some_and(|last| last.is_ours)
+        if holding.count == 0 { self.0.remove(name)?.ours } else { None }
     }
 }

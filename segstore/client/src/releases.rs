@@ -25,13 +25,11 @@ pub(crate) struct Releases(Mutex<HashMap<Want, Release>>);
 
 impl Releases {
     /// Lets the name go by what `tell` sends, if the daemon is there; else as soon as it is.
-    pub(crate) fn begin(&self, name: &str, own: bool, tell: impl FnOnce(Request) -> Option<Asked>) {
+    pub(crate) fn begin(&self, name: &str, own: bool, tell: impl Fn(Request) -> Option<Asked>) {
         // Told under the lock: a daemon that comes back meanwhile is told of what is unheard after this.
         let mut releases = lock(&self.0);
-        releases.retain(|_, release| !is_done(release));
-        let want = (name.to_owned(), own);
-        let told = tell(request(&want)).map_or(Release::Unheard, Release::Told);
-        releases.insert(want, told);
+        releases.insert((name.to_owned(), own), Release::Unheard);
+        tell_unheard(&mut releases, tell);
     }
 
     /// Waits for a release that is on its way, at most for `limit`; from here on it is not told again.
@@ -54,11 +52,14 @@ impl Releases {
 
     /// The daemon answers again, and is told what it may not have heard.
     pub(crate) fn tell_again(&self, tell: impl Fn(Request) -> Asked) {
-        let mut releases = lock(&self.0);
-        releases.retain(|_, release| !is_done(release));
-        for (want, release) in releases.iter_mut().filter(|(_, release)| matches!(release, Release::Unheard)) {
-            *release = Release::Told(tell(request(want)));
-        }
+        tell_unheard(&mut lock(&self.0), |request| Some(tell(request)));
+    }
+}
+
+fn tell_unheard(releases: &mut HashMap<Want, Release>, tell: impl Fn(Request) -> Option<Asked>) {
+    releases.retain(|_, release| !is_done(release));
+    for (want, release) in releases.iter_mut().filter(|(_, release)| matches!(release, Release::Unheard)) {
+        *release = tell(request(want)).map_or(Release::Unheard, Release::Told);
     }
 }
 
@@ -80,5 +81,5 @@ fn is_done(release: &mut Release) -> bool {
 }
 
 fn is_unheard(fault: &Fault) -> bool {
-    matches!(fault.kind, FaultKind::Unreachable | FaultKind::NoAnswer)
+    matches!(fault.kind, FaultKind::Unreachable | FaultKind::NoAnswer | FaultKind::NoRoom)
 }

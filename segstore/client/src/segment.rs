@@ -112,6 +112,11 @@ impl Segment {
         })
     }
 
+    /// Whether it is the segment of the process that forked this one.
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.shared.session.channel.is_inherited()
+    }
+
     // ---- bytes ----
 
     /// The segment's name.

@@ -261,7 +261,7 @@ impl Session {
         }
         if !self.inner.channel.welcome().knows_processes {
             // It outlasts the segment that may be open under this name.
-            self.inner.names.set_ours(name, false);
+            self.inner.names.keep(name);
         }
         Ok(hold)
     }
@@ -324,7 +324,7 @@ impl Session {
     /// [`Error::Unreachable`]: the daemon or the directory does not answer. It is let go as soon as they do.
     pub fn release(&self, name: &str) -> Result<()> {
         if !self.inner.channel.welcome().knows_processes {
-            self.inner.names.set_ours(name, false);
+            self.inner.names.keep(name);
         }
         self.inner.forget_wish(name);
         self.inner.release_soon(name, false);
@@ -521,8 +521,8 @@ impl Inner {
     /// Waits until the daemon has let the name go.
     pub(crate) fn await_release(&self, name: &str, own: bool) -> Result<()> {
         let released = self.releases.end(name, own, ANSWER);
-        if released.is_err() && !(own && self.names.is_wanted(name)) {
-            self.release_soon(name, own);
+        if released.is_err() {
+            self.names.unless_wanted(name, || self.release_soon(name, own));
         }
         released.map_err(|fault| Error::of_fault(name, fault))
     }

@@ -126,7 +126,8 @@ impl<'s> Ticket<'s> {
 
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
-        if !self.is_over {
+        // A forked child has nothing under way: its parent has.
+        if !self.is_over && !self.segment.is_inherited() {
             let deadline = after(self.began, self.segment.timeout);
             let _ = self.until(deadline);
         }

@@ -187,11 +187,11 @@ impl Channel {
     /// Asks; the answer comes later.
     ///
     /// # Errors
-    /// [`FaultKind::Unreachable`]: there is no daemon to ask, or it is another process's to ask.
+    /// [`FaultKind::Unreachable`]: there is no daemon to ask; [`FaultKind::Invalid`]: it is another process's to ask.
     pub fn send(&self, request: Request) -> Result<Asked, Fault> {
         if self.is_inherited() {
             let text = "the session is that of the process which forked this one: it needs one of its own";
-            return Err(Fault::new(FaultKind::Unreachable, text));
+            return Err(Fault::new(FaultKind::Invalid, text));
         }
         let stream = self.shared.await_stream()?;
         Ok(self.shared.send(&stream, request))

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use super::credentials::Credentials;
 use super::life::Life;
-use super::requests::{self, Client};
+use super::requests::{self, Client, Noted};
 use super::session::{Outgoing, Session};
 use crate::node::Node;
 
@@ -81,22 +81,29 @@ async fn converse(
     loop {
         match read(from, outgoing).await {
             Ok(ToDaemon::Report(number, report)) => client.session.report(number, report),
+            Ok(ToDaemon::Request(number, request @ Request::Release { .. })) => {
+                // It is done also where the connection ends meanwhile, and there is always room for it.
+                let noted = requests::note(client, &request);
+                tokio::spawn(answer(client.clone(), outgoing.clone(), number, request, noted));
+            }
             Ok(ToDaemon::Request(number, _)) if running.len() >= REQUESTS => {
                 let text = format!("{REQUESTS} requests of this connection wait for their answers: wait for one first");
                 // A client that reads nothing is read no further.
                 let _ = outgoing.send(ToClient::Answer(number, Err(Fault::new(FaultKind::NoRoom, text)))).await;
             }
             Ok(ToDaemon::Request(number, request)) => {
-                let (client, outgoing) = (client.clone(), outgoing.clone());
-                running.spawn(async move {
-                    let answer = requests::serve(&client, request).await;
-                    let _ = outgoing.send(ToClient::Answer(number, answer)).await;
-                });
+                let noted = requests::note(client, &request);
+                running.spawn(answer(client.clone(), outgoing.clone(), number, request, noted));
             }
             Err(error) => return error,
         }
         while running.try_join_next().is_some() {}
     }
+}
+
+async fn answer(client: Client, outgoing: Outgoing, number: u64, request: Request, noted: Noted) {
+    let answer = requests::serve(&client, request, noted).await;
+    let _ = outgoing.send(ToClient::Answer(number, answer)).await;
 }
 
 fn welcome(node: &Node, credentials: &Credentials, hello: ToDaemon) -> Result<(Arc<Session>, Answer), Fault> {

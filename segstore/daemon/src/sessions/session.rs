@@ -88,6 +88,27 @@ impl Wants {
     }
 }
 
+/// An acquisition that is under way, for as long as anything is done for it.
+pub(super) struct Attempt {
+    session: Arc<Session>,
+    number: u64,
+    /// For whom.
+    pub(super) who: Who,
+}
+
+impl Attempt {
+    /// Whether the process has neither let the name go since, nor ended.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.who.is_none() || self.session.lock().attempts.contains_key(&self.number)
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.session.lock().attempts.remove(&self.number);
+    }
+}
+
 /// What came of letting a name go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum LetGo {
@@ -231,18 +252,13 @@ impl Session {
 
     // ---- names ----
 
-    /// Begins to acquire a name for a process.
-    pub(super) fn begin(&self, name: &str, who: Who) -> u64 {
+    /// Begins to acquire a name for a process, or for the session as a whole, which nothing calls off.
+    pub(super) fn begin(self: &Arc<Self>, name: &str, who: Who) -> Attempt {
         let mut state = self.lock();
         state.last += 1;
-        let attempt = state.last;
-        state.attempts.extend(who.map(|process| (attempt, (name.to_owned(), process))));
-        attempt
-    }
-
-    /// Ends that; whether it is still wanted.
-    pub(super) fn finish(&self, attempt: u64, who: Who) -> bool {
-        self.lock().attempts.remove(&attempt).is_some() || who.is_none()
+        let number = state.last;
+        state.attempts.extend(who.map(|process| (number, (name.to_owned(), process))));
+        Attempt { session: self.clone(), number, who }
     }
 
     /// Whether that is new.

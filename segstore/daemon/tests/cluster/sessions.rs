@@ -9,6 +9,7 @@ use segstore::control::message::{Answer, FaultKind, Request};
 use segstore::{Error, OpenOptions, Session};
 
 use super::harness::{Client, Cluster, WATCHDOG, until};
+use super::roles::options;
 
 const SOON: Option<Duration> = Some(Duration::from_secs(5));
 const NOW: Option<Duration> = Some(Duration::ZERO);
@@ -76,6 +77,23 @@ fn what_a_process_held_that_died_while_the_daemon_was_away_is_free() {
     assert!(is_owned(&other, "job"), "the session lives on");
 }
 
+/// A process that closes its session says last what it lets go.
+#[test]
+fn what_is_dropped_with_its_connection_is_free() {
+    let cluster = Cluster::start(2, &[]);
+    let (runner, other) = (cluster.session(0), cluster.session(1));
+    runner.acquire("job", NOW, false).unwrap();
+    for _ in 0..30 {
+        let joined = Session::join_at(cluster.socket(0), &runner.token()).unwrap();
+        let segment = joined.open_or_create("s", &options().replicas(1), &OpenOptions::new()).unwrap();
+        drop(segment);
+        drop(joined);
+        other.acquire("s", SOON, false).unwrap();
+        other.release("s").unwrap();
+    }
+    assert!(is_owned(&other, "job"), "the session lives on");
+}
+
 /// Whoever has started it need not live on; a daemon that is started again knows who belongs to the session, as whatever user.
 #[test]
 fn a_session_is_that_of_whoever_lives() {
@@ -138,7 +156,7 @@ fn what_was_acquired_without_an_answer_is_let_go() {
         std::thread::sleep(Duration::from_millis(50));
         cluster.resume(0);
         let acquired = acquiring.wait(Some(WATCHDOG));
-        assert!(matches!(&acquired, Err(fault) if fault.kind == FaultKind::Unreachable), "{acquired:?}");
+        assert!(matches!(&acquired, Err(fault) if fault.kind == FaultKind::NotHeld), "{acquired:?}");
         assert_eq!(releasing.wait(Some(WATCHDOG)).unwrap(), Answer::Done);
         assert!(!is_owned(&other, "s"));
     }

@@ -50,6 +50,7 @@ pub(crate) fn run(context: &Context, run: &Run) -> Result<ExitCode, Failure> {
         return Ok(code(crate::exit::FENCED.into()));
     }
     if tenure.is_heard() {
+        tenure.end_watch();
         // Where it cannot be told now, the session's end does it.
         let _ = session.release(&run.name);
     }

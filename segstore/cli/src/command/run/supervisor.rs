@@ -20,7 +20,7 @@ use nix::unistd::{Pid, getppid};
 use segstore::{Error, SESSION_VARIABLE, SOCKET_VARIABLE, Session};
 
 use super::program::{NOT_EXECUTABLE, NOT_FOUND};
-use super::signals::Signals;
+use super::signals::{Signals, is_end};
 use super::{code, kill_all, tell};
 use crate::arguments::Run;
 use crate::command::Context;
@@ -103,6 +103,11 @@ fn supervise(runner: Pid, command: &[OsString], as_json: bool) -> Result<ExitCod
     die_with(runner, END)?;
     // The name is held until this process has ended, and all below it: the runner may be killed before.
     let _session = join()?;
+    // What came meanwhile says that it is not to begin.
+    if let Some(come) = std::iter::from_fn(|| signals.next()).find(|come| come.signal == END || is_end(come.signal)) {
+        let signal = if come.signal == END { Signal::SIGKILL } else { come.signal };
+        return Ok(code(128 + signal as i32));
+    }
     let is_on_terminal = std::io::stdin().is_terminal();
     let mut program = own(BECOME, command)?;
     if !is_on_terminal {

@@ -53,13 +53,18 @@ struct Heard {
     trouble: Option<String>,
     /// Who took the name, for people.
     other: Option<String>,
+    /// Whether the lease was over since the name was held: then the hold has ended with it.
+    has_lapsed: bool,
+    /// Whether the program has ended, and the name is let go.
+    is_ending: bool,
 }
 
 impl Tenure {
     /// Begins to ask about the hold of that number. The threads end with the process.
     pub(super) fn watch(context: &Context, session: &Session, run: &Run, hold: u64) -> Result<Self, Failure> {
         let (asked, Lease { until, time: lease, trouble }) = ask(session)?;
-        let heard = Arc::new(Mutex::new(Heard { asked, until, trouble, other: None }));
+        let heard =
+            Arc::new(Mutex::new(Heard { asked, until, trouble, other: None, has_lapsed: false, is_ending: false }));
         let silence = format!("the node's daemon at {} does not answer", context.socket.display());
         let (asking, silent, of_lease) = (session.clone(), silence.clone(), heard.clone());
         std::thread::spawn(move || probe(&asking, &silent, PROBE.min(lease / PROBES), &of_lease));
@@ -73,6 +78,11 @@ impl Tenure {
     /// Whether the daemon answers, and its lease is kept alive.
     pub(super) fn is_heard(&self) -> bool {
         lock(&self.heard).trouble.is_none()
+    }
+
+    /// The name is let go from here on.
+    pub(super) fn end_watch(&self) {
+        lock(&self.heard).is_ending = true;
     }
 
     /// Whether the name was lost when that was looked at last.
@@ -179,6 +189,7 @@ fn probe(session: &Session, silence: &str, pause: Duration, heard: &Mutex<Heard>
         let answer = session.lease(NOTICED);
         let mut heard = lock(heard);
         heard.asked = asked;
+        heard.has_lapsed |= heard.until < Instant::now();
         match answer {
             Ok(Lease { until, trouble, .. }) => {
                 // What was good until then stays so, whatever a daemon that was started again knows.
@@ -195,8 +206,12 @@ fn probe(session: &Session, silence: &str, pause: Duration, heard: &Mutex<Heard>
 fn await_loss(session: &Session, name: &str, mut hold: u64, is_strict: bool, heard: &Mutex<Heard>) {
     loop {
         match session.await_loss(name, hold) {
-            Ok(_) if !is_strict => match session.acquire(name, Some(Duration::ZERO), false) {
-                Ok(again) => hold = again,
+            Ok(_) if lock(heard).is_ending => return,
+            Ok(_) if !is_strict && has_lapsed(heard) => match session.acquire(name, Some(Duration::ZERO), false) {
+                Ok(again) => {
+                    lock(heard).has_lapsed = false;
+                    hold = again;
+                }
                 Err(Error::Owned { holder, .. }) => {
                     lock(heard).other = Some(taken_by(&holder));
                     return;
@@ -215,6 +230,11 @@ fn await_loss(session: &Session, name: &str, mut hold: u64, is_strict: bool, hea
             Err(_) => return,
         }
     }
+}
+
+fn has_lapsed(heard: &Mutex<Heard>) -> bool {
+    let heard = lock(heard);
+    heard.has_lapsed || heard.until < Instant::now()
 }
 
 fn taken_by(holder: &Holder) -> String {

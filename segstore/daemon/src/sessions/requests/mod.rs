@@ -13,7 +13,7 @@ use std::sync::Arc;
 use segstore::control::message::{Access, Answer, Fault, FaultKind, Holder, Request, SegmentInfo, Standby};
 
 use super::credentials::{Credentials, Want};
-use super::session::{Session, Who};
+use super::session::{Attempt, LetGo, Session, Who};
 use crate::cluster::SegmentEntry;
 use crate::directory::Revision;
 use crate::node::Node;
@@ -75,10 +75,42 @@ impl Client {
     }
 }
 
+/// What is done in the order in which requests are read: they are served side by side.
+pub(super) enum Noted {
+    /// Nothing.
+    Nothing,
+    /// A name is to be acquired.
+    Begun(Attempt),
+    /// A name was let go.
+    LetGo(LetGo),
+}
+
+/// Does that for the request that was just read.
+pub(super) fn note(client: &Client, request: &Request) -> Noted {
+    match request {
+        Request::Acquire { name, own, .. } => Noted::Begun(client.session.begin(name, client.who(*own))),
+        Request::Release { name, own } => Noted::LetGo(client.session.let_go(name, client.who(*own))),
+        _ => Noted::Nothing,
+    }
+}
+
 /// Serves one request.
-pub(super) async fn serve(client: &Client, request: Request) -> Result<Answer, Fault> {
+pub(super) async fn serve(client: &Client, request: Request, noted: Noted) -> Result<Answer, Fault> {
+    match (request, noted) {
+        (Request::Acquire { name, wait, force, .. }, Noted::Begun(attempt)) => {
+            names::acquire(client, &name, attempt, wait, force).await
+        }
+        (Request::Release { name, .. }, Noted::LetGo(let_go)) => names::released(client, &name, let_go).await,
+        (request, _) => serve_in_any_order(client, request).await,
+    }
+}
+
+async fn serve_in_any_order(client: &Client, request: Request) -> Result<Answer, Fault> {
     match request {
         Request::Hello { .. } => Err(Fault::new(FaultKind::Invalid, "hello was said before")),
+        Request::Acquire { .. } | Request::Release { .. } => {
+            Err(Fault::new(FaultKind::Internal, "it was not noted when it was read"))
+        }
         Request::Create { name, shape, keeping, placing, mode, uid, gid } => {
             let Credentials { uid: own_uid, gid: own_gid, .. } = client.credentials;
             let access = Access { uid: uid.unwrap_or(own_uid), gid: gid.unwrap_or(own_gid), mode };
@@ -91,12 +123,8 @@ pub(super) async fn serve(client: &Client, request: Request) -> Result<Answer, F
         Request::Drain { node, on } => lists::drain(client, &node, on).await,
         Request::Left { node } => lists::left(client, &node).await,
         Request::Remove { name, force } => segments::remove(client, &name, force).await,
-        Request::Acquire { name, wait, force, own } => {
-            names::acquire(client, &name, client.who(own), wait, force).await
-        }
         Request::AwaitLoss { name, hold } => names::await_loss(client, &name, Revision(hold)).await,
         Request::Lease => Ok(names::lease(client)),
-        Request::Release { name, own } => names::release(client, &name, client.who(own)).await,
         Request::Move { name, to, wait } => moves::hand_over(client, &name, to.as_deref(), wait).await,
         Request::Fence { name, member, request } => replicas::fence(client, &name, member, request).await,
         Request::Level { name, member, request } => replicas::level(client, &name, member, request).await,

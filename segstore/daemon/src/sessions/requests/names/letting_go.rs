@@ -10,11 +10,10 @@ use crate::directory::Revision;
 use crate::node::{Node, SHORT, directory_fault};
 use crate::peers::message::Call;
 use crate::sessions::requests::Client;
-use crate::sessions::session::{LetGo, Who};
+use crate::sessions::session::LetGo;
 
-/// Holds the name no longer for a process, or for the session.
-pub(in crate::sessions) async fn release(client: &Client, name: &str, who: Who) -> Result<Answer, Fault> {
-    let let_go = client.session.let_go(name, who);
+/// Tells of a name that was let go.
+pub(in crate::sessions) async fn released(client: &Client, name: &str, let_go: LetGo) -> Result<Answer, Fault> {
     if let_go == LetGo::Nothing {
         return Ok(Answer::Done);
     }

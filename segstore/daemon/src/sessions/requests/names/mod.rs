@@ -17,11 +17,11 @@ use crate::lease::Standing;
 use crate::node::{Came, Node, directory_fault};
 use crate::sessions::Session;
 use crate::sessions::credentials::Want;
-use crate::sessions::session::Who;
+use crate::sessions::session::Attempt;
 use crate::sessions::standby::Gift;
 
 pub(in crate::sessions) use again::hold_again;
-pub(in crate::sessions) use letting_go::{free_at_last, free_strays, release};
+pub(in crate::sessions) use letting_go::{free_at_last, free_strays, released};
 
 /// The pause after a watch that broke off.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -34,7 +34,7 @@ const RETRY: Duration = Duration::from_millis(200);
 pub(super) async fn acquire(
     client: &Client,
     name: &str,
-    who: Who,
+    attempt: Attempt,
     wait: Option<u64>,
     force: bool,
 ) -> Result<Answer, Fault> {
@@ -44,18 +44,19 @@ pub(super) async fn acquire(
         let text = format!("node {} only keeps replicas: no application owns a segment here", node.name);
         return Err(Fault::new(FaultKind::Denied, text));
     }
+    let attempt = Arc::new(attempt);
     let mut is_away = Away::default();
     let (mut standby, mut gift) = (None, None);
     let until = wait.map(|wait| Instant::now() + Duration::from_millis(wait));
     loop {
         // In a task of its own: a connection that closes meanwhile must not leave an entry that nobody knows of.
-        let (asker, wanted) = (client.clone(), name.to_owned());
+        let (asker, wanted, attempt) = (client.clone(), name.to_owned(), attempt.clone());
         let right = match gift.take().filter(|gift: &Gift| !gift.taken.is_closed()) {
             Some(gift) => Right::Gift(gift),
             None if force => Right::Force,
             None => Right::Free,
         };
-        let attempted = tokio::spawn(async move { take(&asker, &wanted, who, right).await }).await;
+        let attempted = tokio::spawn(async move { take(&asker, &wanted, &attempt, right).await }).await;
         let attempted = attempted.map_err(|error| Fault::new(FaultKind::Internal, error.to_string()))?;
         let is_late = until.is_some_and(|until| until <= Instant::now());
         let holder = match attempted {
@@ -145,10 +146,10 @@ impl Away {
 async fn take(
     client: &Client,
     name: &str,
-    who: Who,
+    attempt: &Attempt,
     right: Right,
 ) -> Result<Result<(bool, Revision), Box<Holder>>, Fault> {
-    let taken = take_by(client, name, who, &right).await;
+    let taken = take_by(client, name, attempt, &right).await;
     if let Right::Gift(gift) = right {
         // Who hands it over may have given up.
         let _ = gift.taken.send(match &taken {
@@ -163,27 +164,7 @@ async fn take(
 async fn take_by(
     client: &Client,
     name: &str,
-    who: Who,
-    right: &Right,
-) -> Result<Result<(bool, Revision), Box<Holder>>, Fault> {
-    let begun = client.session.begin(name, who);
-    let taken = take_until_let_go(client, name, who, right).await;
-    if client.session.finish(begun, who) {
-        return taken;
-    }
-    // Who asked has let it go since, or has ended.
-    if matches!(taken, Ok(Ok(_))) {
-        client.session.let_go(name, who);
-        free_at_last(&client.node, client.session.number, name).await;
-    }
-    Err(Fault::new(FaultKind::Unreachable, format!("{name} was let go while it was acquired")))
-}
-
-/// The same, whether it is still wanted then or not.
-async fn take_until_let_go(
-    client: &Client,
-    name: &str,
-    who: Who,
+    asked: &Attempt,
     right: &Right,
 ) -> Result<Result<(bool, Revision), Box<Holder>>, Fault> {
     if let Some((entry, _)) = found(client.node.segment(name).await)? {
@@ -192,15 +173,17 @@ async fn take_until_let_go(
     let alone = client.session.names.lock().await;
     // Noted before the entry stands, so that nobody takes it for a stale one.
     let held_before = client.session.holds(name);
-    let is_new = client.session.hold(name, who);
+    let is_new = client.session.hold(name, asked.who);
     let attempted = attempt(&client.node, &client.session, client.credentials.pid, name, right).await;
-    if matches!(attempted, Ok(Ok(_))) {
+    // Who asked may have let it go since, or have ended.
+    let (is_taken, is_wanted) = (matches!(attempted, Ok(Ok(_))), asked.is_wanted());
+    if is_taken && is_wanted {
         client.node.sessions.keep().await;
     } else if is_new {
-        client.session.unhold(name, who);
+        client.session.unhold(name, asked.who);
     }
     drop(alone);
-    if client.session.is_over() {
+    if client.session.is_over() || is_taken && !is_wanted {
         free_at_last(&client.node, client.session.number, name).await;
     } else if !held_before && matches!(&attempted, Err(fault) if fault.kind == FaultKind::NoAnswer) {
         // The entry may stand, or be about to: who asked is told that it failed, so nobody would ever free it.
@@ -209,6 +192,9 @@ async fn take_until_let_go(
             tokio::time::sleep(RETRY).await;
             free_at_last(&node, session, &name).await;
         });
+    }
+    if !is_wanted {
+        return Err(Fault::new(FaultKind::NotHeld, format!("{name} was let go while it was acquired")));
     }
     Ok(attempted?.map(|revision| (!held_before, revision)))
 }
