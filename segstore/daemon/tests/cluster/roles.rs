@@ -108,9 +108,9 @@ fn role() {
             let session = Session::connect().unwrap();
             let mut worker = std::process::Command::new(std::env::current_exe().unwrap());
             worker.args(["--exact", "roles::role", "--nocapture", "--test-threads", "1"]);
-            let worker = worker.env("ROLE", "writer").env(SESSION_VARIABLE, session.token()).spawn().unwrap();
+            let mut worker = worker.env("ROLE", "writer").env(SESSION_VARIABLE, session.token()).spawn().unwrap();
             say("worker", worker.id().into());
-            std::thread::sleep(Duration::from_secs(600));
+            worker.wait().unwrap();
         }
         "dropper" => {
             say("worker", std::process::id().into());
