@@ -55,8 +55,9 @@ pub(crate) enum Command {
     /// Make a checkpoint of a file; again, of what changed in it
     ///
     /// It is done as well when fewer nodes have it than were asked for: that is said on standard error, and with --json
-    /// `replicas_in_sync` is below `replicas_wanted`. Only where the segment's maker has said below how many replicas nothing is
-    /// acknowledged, and there are fewer, it ends with 13.
+    /// `replicas_in_sync` is below `replicas_wanted`. It ends with 13 when it was not acknowledged in time: there are too few replicas for
+    /// what the segment's maker has said, or one is lost while the directory is away. A segment that is not there is made only if another
+    /// node takes a replica, where there are others; otherwise it ends with 16.
     Put(Put),
     /// Load the newest acknowledged checkpoint into a file, without disturbing its owner
     Get(Get),
@@ -112,7 +113,8 @@ pub(crate) enum Command {
     /// has, and then let that one go; segments that nobody owns are owned by this command meanwhile. Applications that own segments there
     /// are asked to hand them over where somebody stands by on another node, as by `segctl move`; the others are named, and waited for.
     ///
-    /// It ends with 0 when nothing is left there. When the time is over before that, it says what is left and why, and the node goes on
+    /// It ends with 0 when nothing is left there. A node that keeps the directory ends it with 17 when all else has been moved: move the
+    /// directory first. Only root, and the daemon's own user, may ask for it. When the time is over before that, it says what is left and why, and the node goes on
     /// being drained: ask again.
     Drain {
         /// The node
@@ -128,7 +130,7 @@ pub(crate) enum Command {
     Rm {
         /// The segment
         name: String,
-        /// Even if somebody owns it: that owner is fenced
+        /// Even if somebody owns it: there is nothing left for its checkpoints, and it holds the name until it lets that go
         #[arg(long)]
         force: bool,
     },
@@ -209,7 +211,7 @@ pub(crate) struct Put {
 pub(crate) struct Placing {
     /// What a node must be to keep a replica, such as zone=a, zone!=a, ssd or !ssd; several times: all of it
     ///
-    /// These are labels of nodes: `labels` in their configuration; and `node`, the name, `host`, the machine, and `storage`.
+    /// These are labels of nodes: `labels` in their configuration; and `node`, the name, and `storage`.
     #[arg(long, value_name = "CONDITION")]
     pub(crate) require: Vec<Condition>,
     /// What it had better be: nodes of which more is true come first
@@ -260,7 +262,8 @@ pub(crate) struct Get {
     pub(crate) name: String,
     /// The file; `-` for standard output (with --json the facts are on standard error then)
     pub(crate) file: PathBuf,
-    /// Take the segment from an owner that does not answer; it is fenced
+    /// Take the segment from an owner that does not answer, which is fenced, or from who holds the name and has not opened it: what
+    /// `segctl run` runs is killed then
     #[arg(long, conflicts_with = "pending")]
     pub(crate) takeover: bool,
     /// If the owner does not answer, take the newest checkpoint that verifies: it may be one that was never acknowledged
@@ -322,7 +325,7 @@ pub(crate) enum Measure {
     Memory,
     /// What a replica's daemon takes of the processor while 100,000 checkpoints come in: with --dev
     Cpu,
-    /// From the death of an owner's process, or of its node, to the first checkpoint of another one, in parts: with --dev; five
+    /// From the death of an owner's process, or of its node, to the first checkpoint of another one, in parts: with --dev; three
     /// minutes, and only when it is asked for
     Failover,
     /// A thousand segments on ten nodes: how long until all of a dead node's are open elsewhere, what they take of memory, how often idle

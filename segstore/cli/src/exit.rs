@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use segstore::Error;
 
 pub(crate) const HELP: &str = "\
-Exit codes: 0 done; 1 something that should not happen; 2 wrong usage, or a file that cannot be opened or is longer than its segment's capacity; 10 not found; \
-11 owned by another; 12 fenced; 13 too few replicas; 14 no good copy; 15 unreachable; 16 no room; 17 refused. \
+Exit codes: 0 done; 1 something else, such as problems that `doctor` has found; 2 wrong usage, or a file that cannot be opened or is longer than its segment's capacity; 10 not found; \
+11 owned by another; 12 fenced; 13 too few replicas; 14 no good copy; 15 unreachable; 16 no room; 17 refused. When its time is over `put` ends with 13, `move` with 15, `replicas` with 16, \
+`drain` with 16 while replicas are left and with 17 while applications are. \
 `run` ends with the code of its program, or 128 and the signal that killed it; with 126 when the program cannot be executed, \
 with 127 when it is not found, with 12 when somebody else may hold the name: another session took it, or the node's lease was not \
 confirmed for too long.";

@@ -42,7 +42,7 @@ impl CreateOptions {
         self
     }
 
-    /// How many images a replica has room for, from two up. A third lets a reader hold one for long while the owner goes on.
+    /// How many images a replica has room for, from 2 to 64. A third lets a reader hold one, for up to a minute, while the owner goes on.
     #[must_use]
     pub fn slots(mut self, slots: u32) -> Self {
         self.shape.slots = slots;
@@ -94,7 +94,8 @@ impl CreateOptions {
         self
     }
 
-    /// Who may load it (read) and own it (write), as for a file of its user and group.
+    /// Who may load it (read) and own it (write), as for a file of its user and group. To load one that nobody owns takes both, unless
+    /// [pending](LoadOptions::pending) ones will do.
     #[must_use]
     pub fn mode(mut self, mode: u32) -> Self {
         self.mode = mode;
@@ -229,7 +230,7 @@ impl LoadOptions {
         Self::default()
     }
 
-    /// Takes the segment from an owner that is not known to be gone. That owner is fenced.
+    /// Takes the segment from an owner that is not known to be gone, and is fenced, or from who holds its name without having opened it.
     #[must_use]
     pub fn take_over(mut self, force: bool) -> Self {
         self.take_over = force;

@@ -53,7 +53,7 @@ pub struct Session {
 /// How the lease of a session's node stands.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Lease {
-    /// Until then nobody else is given what is held on this node, whatever happens. It may have been.
+    /// Until then nobody else is given what is held on this node, unless by force: see [`Session::await_loss`]. It may have been.
     pub until: Instant,
     /// Its whole time: what each confirmation gives.
     pub time: Duration,
@@ -81,7 +81,7 @@ impl Session {
     /// a segment, to the session that [`SESSION_VARIABLE`] names.
     ///
     /// # Errors
-    /// [`Error::NoDaemon`]: it does not answer.
+    /// As [`connect_to`](Self::connect_to) and [`join_at`](Self::join_at).
     pub fn connect() -> Result<Self> {
         let named = std::env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty());
         let path = named.map_or_else(|| PathBuf::from(DEFAULT_SOCKET), PathBuf::from);
@@ -96,10 +96,12 @@ impl Session {
         Self::join(path.as_ref(), None)
     }
 
-    /// Joins the session that `token` names, at the daemon whose socket is at `path`.
+    /// Joins the session that `token` names, at the daemon whose socket is at `path`; where that has ended, begins one of that name, which
+    /// holds nothing.
     ///
     /// # Errors
-    /// [`Error::NoDaemon`]: it does not answer; [`Error::Refused`]: the session belongs to another user.
+    /// [`Error::NoDaemon`]: it does not answer; [`Error::Refused`]: the session belongs to another user; [`Error::NoRoom`]: this user has
+    /// too many connections to it.
     pub fn join_at(path: impl AsRef<Path>, token: &str) -> Result<Self> {
         Self::join(path.as_ref(), Some(token.to_owned()))
     }
@@ -303,7 +305,7 @@ impl Session {
         }
     }
 
-    /// How the node's lease stands, as the node's daemon knows by itself. What this session holds is another's once it is over.
+    /// How the node's lease stands, as the node's daemon knows by itself. What this session holds may be another's once it is over.
     ///
     /// # Errors
     /// [`Error::Unreachable`]: the daemon does not answer within `limit`.
@@ -383,15 +385,18 @@ impl Session {
     /// Loads a checkpoint without owning the segment, and without disturbing a living owner.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Unreachable`]: the owner is not known to be gone and does not answer; [`Error::NoGoodCopy`].
+    /// [`Error::NotFound`]; [`Error::Unreachable`]: the owner is not known to be gone and does not answer; [`Error::NoGoodCopy`];
+    /// [`Error::Refused`]: nobody owns it, and this user may not, or this node only keeps replicas.
     pub fn load(&self, name: &str, options: &LoadOptions) -> Result<Image> {
         reader::load(&self.inner, name, options)
     }
 
-    /// Has the owner of a segment keep its newest acknowledged checkpoint, so that it can be loaded by its number.
+    /// Has the owner of a segment keep its newest acknowledged checkpoint for `time`, a minute at most, so that it can be loaded by its
+    /// number. It ends earlier with the replica that holds it.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Unreachable`]: nobody owns it, or the owner does not answer.
+    /// [`Error::NotFound`]: there is none, or nobody owns it; [`Error::Refused`]: who holds the name has not opened it;
+    /// [`Error::Unreachable`]: the owner does not answer.
     pub fn hold(&self, name: &str, time: Duration) -> Result<Hold> {
         Hold::new(&self.inner, name, time)
     }
