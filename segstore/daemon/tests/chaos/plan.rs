@@ -135,6 +135,11 @@ pub(crate) struct Story {
 /// After so many stories there is nothing for a moment, in which everything comes back.
 const CALM: u64 = 10;
 
+/// Of so many stories, drawn by chance, each kind has its share: where they begin. A run begins with one of each, in any order, and with two of
+/// those that may come to nothing.
+const STORIES: u64 = 120;
+const KINDS: [u64; 22] = [0, 12, 24, 34, 46, 54, 57, 62, 66, 70, 78, 83, 84, 88, 96, 100, 100, 105, 105, 108, 112, 116];
+
 /// So many segments, the first ones, have two replicas each.
 const PAIRS: usize = 3;
 
@@ -145,16 +150,22 @@ pub(crate) struct Plan {
     /// When all of it so far is over.
     ends: Duration,
     told: u64,
+    /// Kinds that have not come so far.
+    to_come: Vec<u64>,
 }
 
 impl Plan {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { random: Random::new(seed), at: Duration::ZERO, ends: Duration::ZERO, told: 0 }
+        Self { random: Random::new(seed), at: Duration::ZERO, ends: Duration::ZERO, told: 0, to_come: KINDS.to_vec() }
     }
 
     fn steps(&mut self) -> Vec<Step> {
         let segment = self.random.index(SEGMENTS.len());
-        match self.random.below(120) {
+        let story = match self.to_come.len() {
+            0 => self.random.below(STORIES),
+            left => self.to_come.swap_remove(self.random.index(left)),
+        };
+        match story {
             0..12 => self.kills(),
             12..24 => vec![self.step(0, Fault::Application, Whom::Owner(segment), 100..4000)],
             24..34 => self.single(segment, Fault::Daemon, 200..4000),
