@@ -48,8 +48,9 @@ pub(super) async fn serve(stream: UnixStream, node: Arc<Node>) -> io::Result<()>
         }
     };
     let process = credentials.process();
+    let is_new = !session.knows(process);
     let Some(connection) = session.join(process, outgoing.clone()) else { return Ok(()) };
-    if !session.holding().is_empty() {
+    if is_new && !session.holding().is_empty() {
         // A daemon that is started again knows by this who belongs to it.
         node.sessions.keep().await;
     }
