@@ -261,10 +261,7 @@ impl Session {
         if newly {
             self.inner.forget_wish(name);
         }
-        if !self.inner.channel.welcome().knows_processes {
-            // It outlasts the segment that may be open under this name.
-            self.inner.names.keep(name);
-        }
+        self.inner.outlast_segments(name);
         Ok(hold)
     }
 
@@ -325,9 +322,7 @@ impl Session {
     /// # Errors
     /// [`Error::Unreachable`]: the daemon or the directory does not answer. It is let go as soon as they do.
     pub fn release(&self, name: &str) -> Result<()> {
-        if !self.inner.channel.welcome().knows_processes {
-            self.inner.names.keep(name);
-        }
+        self.inner.outlast_segments(name);
         self.inner.forget_wish(name);
         self.inner.release_soon(name, false);
         self.inner.await_release(name, false)
@@ -520,6 +515,13 @@ impl Inner {
         match acquired? {
             Answer::Acquired { newly, hold } => Ok((newly || is_left_over, hold)),
             other => Err(unexpected(&other)),
+        }
+    }
+
+    /// To a daemon that does not tell processes apart, the name is no longer let go with the segment that may be open under it.
+    fn outlast_segments(&self, name: &str) {
+        if !self.channel.welcome().knows_processes {
+            self.names.keep(name);
         }
     }
 
