@@ -114,8 +114,8 @@ pub(crate) enum Command {
     /// are asked to hand them over where somebody stands by on another node, as by `segctl move`; the others are named, and waited for.
     ///
     /// It ends with 0 when nothing is left there. A node that keeps the directory ends it with 17 when all else has been moved: move the
-    /// directory first. Only root, and the daemon's own user, may ask for it. When the time is over before that, it says what is left and why, and the node goes on
-    /// being drained: ask again.
+    /// directory first. Only root, and the daemon's own user, may ask for it. When the time is over before that, it says what is left and
+    /// why, and the node goes on being drained: ask again.
     Drain {
         /// The node
         node: String,

@@ -157,6 +157,7 @@ impl Faults {
         }
         let leader = cluster.etcd.leads()?;
         let any = if self.random.below(2) == 0 { leader } else { self.random.index(MEMBERS) };
+        let one = format!("m{any}{}", if any == leader { ", which leads," } else { "" });
         let (what, undo) = match fault {
             Fault::Leader | Fault::Majority => {
                 let count = if fault == Fault::Leader { 1 } else { 2 };
@@ -166,16 +167,15 @@ impl Faults {
             }
             Fault::PauseMember => {
                 cluster.etcd.signal(any, Signal::SIGSTOP);
-                (format!("m{any}"), Undo::ContinueMember(any))
+                (one, Undo::ContinueMember(any))
             }
             _ => {
                 cluster.cut_member(any, true);
-                (format!("m{any}"), Undo::PlugMember(any))
+                (one, Undo::PlugMember(any))
             }
         };
         self.undo.push((Instant::now() + lasts, undo));
         self.etcd_is_whole_since = None;
-        let whom = if any == leader { ", which leads," } else { "" };
-        Some(format!("{what}{whom} for {lasts:?}"))
+        Some(format!("{what} for {lasts:?}"))
     }
 }
