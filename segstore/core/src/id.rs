@@ -87,6 +87,24 @@ pub struct Term(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize)]
 pub struct Epoch(pub u64);
 
+impl OwnerId {
+    /// Above a caretaker's own 64 bits. The bits of others are random: none has these.
+    const CARETAKER: u128 = (u64::MAX as u128) << 64;
+
+    /// A caretaker, as which a node owns a segment for which no application runs, to restore its replicas. It makes no checkpoint, and is no
+    /// rival: see [`Takeover`](crate::takeover::Takeover). `number` was never used before.
+    #[must_use]
+    pub const fn caretaker(number: u64) -> Self {
+        Self(Self::CARETAKER | number as u128)
+    }
+
+    /// Whether it is one.
+    #[must_use]
+    pub const fn is_caretaker(self) -> bool {
+        self.0 & Self::CARETAKER == Self::CARETAKER
+    }
+}
+
 impl Term {
     /// The term that a takeover of this one claims; the last one is its own successor, and cannot be claimed.
     #[must_use]

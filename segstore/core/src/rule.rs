@@ -28,6 +28,8 @@ rules! {
     Seal = "seal",
     /// A takeover that has nothing to seal makes sure that it was not overtaken, before it returns.
     ConfirmClaim = "confirm-claim",
+    /// Where a caretaker has claimed the segment in between, it is claimed anew.
+    CaretakerIsNoRival = "caretaker-is-no-rival",
     /// A takeover reads only from members that it fenced.
     ReadOnlyFenced = "read-only-fenced",
     /// A push marks the slot open before it writes anything else.

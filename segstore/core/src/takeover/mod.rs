@@ -3,6 +3,9 @@
 //! The claim alone keeps nobody out; the fence does. The seal keeps a member that was not fenced, and that the old owner may
 //! still be writing to, from ever being read as if it were in sync. Where the seal would change nothing it is not written, but
 //! the record is read once more: a claimant that was itself overtaken while it loaded must not return what is old by then.
+//!
+//! Who claims as a [caretaker](OwnerId::caretaker) asks between reading the record and claiming whether somebody holds the segment's name,
+//! and then leaves it: whoever claimed before that is seen, and whoever comes later claims over it.
 
 mod failure;
 mod image;
@@ -188,9 +191,11 @@ impl Takeover {
         self.actions.push_back(Action::Swap(swap));
     }
 
-    /// The old owner may have changed the set meanwhile: that is no rival.
+    /// The old owner may have changed the set meanwhile, or a caretaker have come, which looked before this name was held: these are no rivals.
     fn claim_again(&mut self, swap: &Swap, current: &Versioned) {
-        if current.record.owner == swap.expected.record.owner {
+        let claimant = current.record.owner;
+        let is_caretaker = claimant.is_caretaker() && rule::holds(Rule::CaretakerIsNoRival);
+        if claimant == swap.expected.record.owner || is_caretaker && !self.owner.is_caretaker() {
             self.claim(current);
         } else {
             self.overtaken(current);

@@ -67,7 +67,7 @@ proptest! {
         let memory_losses = u8::from(in_sync > 1);
         let faults = Faults { memory_losses, ..ANY };
         let commits = [9, 9, 9];
-        let mut world = World::new(&Config { in_sync, spare, slots, local, collocated, processes: 5, commits, faults, policy });
+        let mut world = World::new(&Config { in_sync, spare, slots, local, collocated, processes: 5, caretaker: false, commits, faults, policy });
         let mut taken = Vec::new();
         for pick in picks {
             let Some(step) = choose(world.enabled(), pick) else { break };

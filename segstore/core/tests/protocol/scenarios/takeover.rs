@@ -2,8 +2,8 @@
 
 use segstore_core::id::Stamp;
 
-use super::Step::{Commit, Directory, Fence, FenceLost, Load, TakeOver};
-use super::{Stage, assert_kept, world};
+use super::Step::{Commit, Directory, Fence, FenceLost, Kill, Load, TakeOver};
+use super::{ANY, Config, Stage, World, assert_kept, owner, world};
 
 /// A completes epoch 2 at replica 0 only. B fences only replica 1 and returns epoch 1. C must not find epoch 2.
 #[test]
@@ -64,4 +64,40 @@ fn a_directory_from_an_old_copy_is_refused() {
     world.take_over(3, &[0, 1]);
     let Stage::Failed(why) = world.process(3) else { panic!("the second takeover went on with an old directory") };
     assert!(why.contains("the directory went back"), "{why}");
+}
+
+/// Process 3 is a caretaker.
+fn with_caretaker() -> World {
+    let world = Config { processes: 4, caretaker: true, faults: ANY, ..Config::small() };
+    World::new(&world)
+}
+
+/// C, a caretaker, sees that nobody holds the name; then B holds it, and reads the record before C has claimed it. B must not be kept out.
+#[test]
+fn whoever_holds_the_name_claims_over_a_caretaker() {
+    let mut world = with_caretaker();
+    world.run([Kill(0), TakeOver(3), Directory(3), TakeOver(1), Directory(1), Directory(3)]);
+    world.finish_takeover(1, &[0, 1]);
+    assert_eq!(owner(&world, 1).ownership().term.0, 3, "after the caretaker's");
+    world.settle(3);
+    assert!(matches!(world.process(3), Stage::Failed(_)), "{:?}", world.process(3));
+    world.settle(1);
+    world.checkpoint(1, 0);
+    assert_eq!(world.acknowledged(), Some(Stamp::new(3, 2)));
+    assert_kept(&world);
+}
+
+/// The name is held before the caretaker has looked: also by one whose claim is under way.
+#[test]
+fn a_caretaker_claims_nothing_that_somebody_holds() {
+    let mut world = with_caretaker();
+    world.run([TakeOver(3), Directory(3)]);
+    let Stage::Failed(why) = world.process(3) else { panic!("{:?}", world.process(3)) };
+    assert!(why.contains("holds its name"), "{why}");
+    let mut world = with_caretaker();
+    world.run([Kill(0), TakeOver(1), Directory(1), TakeOver(3), Directory(3)]);
+    assert!(matches!(world.process(3), Stage::Failed(_)), "{:?}", world.process(3));
+    world.finish_takeover(1, &[0, 1]);
+    assert_eq!(owner(&world, 1).ownership().term.0, 2);
+    assert_kept(&world);
 }

@@ -91,7 +91,13 @@ impl World {
         let process = &mut self.processes[p];
         match action {
             Action::ReadRecord => process.directory = Some(DirectoryRequest::Read),
-            Action::Swap(swap) => process.directory = Some(DirectoryRequest::Swap(swap)),
+            Action::Swap(swap) => {
+                let claims = swap.new.owner != swap.expected.record.owner;
+                if process.is_caretaker && claims && self.holder.is_some() {
+                    return self.fail(p, "somebody holds its name".into());
+                }
+                process.directory = Some(DirectoryRequest::Swap(swap));
+            }
             Action::Fence { member, request } => process.fences.push((member, request)),
             Action::Load { header, mut sources } => {
                 let local =
@@ -110,12 +116,16 @@ impl World {
                 self.take_in_local(p);
             }
             Action::Failed(failure) => {
-                self.judge(&failure);
-                let commits = self.processes[p].commits;
-                let failed = Stage::Failed(failure.to_string());
-                self.processes[p] = Process { stage: failed, ..Process::new(p, commits) };
+                self.judge(p, &failure);
+                self.let_name_go(p);
+                self.fail(p, failure.to_string());
             }
         }
+    }
+
+    fn fail(&mut self, p: usize, why: String) {
+        let Process { commits, is_caretaker, .. } = self.processes[p];
+        self.processes[p] = Process { stage: Stage::Failed(why), is_caretaker, ..Process::new(p, commits) };
     }
 
     /// The replica beside the new owner is fenced, looked at, and taken in.
@@ -130,7 +140,10 @@ impl World {
     }
 
     /// Nothing damages memory here: a takeover that finds no good copy in reach was let down by the protocol.
-    fn judge(&mut self, failure: &Failure) {
+    fn judge(&mut self, p: usize, failure: &Failure) {
+        if matches!(failure, Failure::Overtaken(by) if by.owner.is_caretaker()) && self.holder == Some(p) {
+            self.journal.broken(Violation::ShutOut);
+        }
         let let_down = match failure {
             Failure::NoGoodCopy { replicas, .. } => {
                 replicas.iter().all(|(_, why)| matches!(why, Unusable::Damaged(..)))

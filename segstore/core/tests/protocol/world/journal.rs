@@ -27,6 +27,8 @@ pub enum Violation {
     NotLetGo,
     /// An owner took over what another had let go, and found something else than that one's last checkpoint.
     NotAsLeft,
+    /// Who holds the segment's name was kept from it by a caretaker.
+    ShutOut,
     /// Two images were acknowledged of which neither contains the other.
     Forked,
 }

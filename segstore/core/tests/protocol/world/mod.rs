@@ -54,6 +54,8 @@ pub struct Config {
     pub collocated: bool,
     /// Processes: the first owns the segment, each other may take it over once.
     pub processes: usize,
+    /// The last process is a caretaker.
+    pub caretaker: bool,
     /// Checkpoints that each process may begin, in order of the processes; the last number counts for all that follow.
     pub commits: [u8; 3],
     /// Faults of each kind that may happen.
@@ -133,6 +135,7 @@ impl Config {
             local: false,
             collocated: false,
             processes: 2,
+            caretaker: false,
             commits: [1, 1, 1],
             faults,
             policy,
@@ -152,6 +155,8 @@ pub struct World {
     collocated: bool,
     /// The replica beside the processes.
     local: Option<usize>,
+    /// The process that holds the segment's name.
+    holder: Option<usize>,
     record: Versioned,
     /// Changes that were sent and whose sender was told that their outcome is not known.
     late_swaps: Vec<Swap>,
@@ -183,12 +188,16 @@ impl World {
         let commits = |p: usize| config.commits[p.min(2)];
         let mut processes: Vec<_> = (0..config.processes).map(|p| Process::new(p, commits(p))).collect();
         let record = Versioned { version: RecordVersion(1), record };
+        if let Some(last) = processes.last_mut().filter(|_| config.caretaker) {
+            last.is_caretaker = true;
+        }
         processes[0] = Process::creator(commits(0) + 1, &record, &geometry, (config.policy, config.collocated));
         let mut world = Self {
             geometry,
             policy: config.policy,
             collocated: config.collocated,
             local: config.local.then_some(local),
+            holder: Some(0),
             record,
             late_swaps: Vec::new(),
             replicas,
@@ -348,6 +357,10 @@ impl World {
 
 fn owner_id(process: usize) -> OwnerId {
     OwnerId(0x0e0 + process as u128)
+}
+
+fn caretaker_id(process: usize) -> OwnerId {
+    OwnerId::caretaker(process as u64)
 }
 
 fn replica_of(member: &Member) -> usize {

@@ -1,7 +1,7 @@
 //! A process that owns the segment: its endpoints, its checkpoints, and what its state machine wants.
 
 use segstore_core::id::{Member, Stamp};
-use segstore_core::owner::{Action, BelowMinimum};
+use segstore_core::owner::{Action, BelowMinimum, End};
 use segstore_core::push::Source;
 use segstore_core::replica::Request;
 
@@ -147,7 +147,12 @@ impl World {
                 let to_it = |e: &&mut Endpoint| e.process == p && e.member == member;
                 self.endpoints.iter_mut().filter(to_it).for_each(|e| e.abandoned = true);
             }
-            Action::Ended(_) => self.abandon_all(p),
+            Action::Ended(end) => {
+                if matches!(end, End::Fenced(by) if by.owner.is_caretaker()) && self.holder == Some(p) {
+                    self.journal.broken(Violation::ShutOut);
+                }
+                self.abandon_all(p);
+            }
             Action::Added(_) | Action::Rejoins(_) => {}
         }
     }

@@ -10,7 +10,7 @@ use segstore_core::replica::Request as ReplicaRequest;
 use segstore_core::takeover::Takeover;
 
 use super::journal::Index;
-use super::{BLOCK, BLOCKS, key, node_id, owner_id};
+use super::{BLOCK, BLOCKS, caretaker_id, key, node_id, owner_id};
 
 /// What a process asked the directory and has no answer to.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -48,6 +48,8 @@ pub struct Owning {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Process {
     pub index: usize,
+    /// It restores replicas of what nobody holds, as long as nobody does.
+    pub is_caretaker: bool,
     pub stage: Stage,
     /// Checkpoints that it may still begin.
     pub commits: u8,
@@ -68,6 +70,7 @@ impl Process {
     pub fn new(index: usize, commits: u8) -> Self {
         Self {
             index,
+            is_caretaker: false,
             stage: Stage::Idle,
             commits,
             directory: None,
@@ -106,11 +109,12 @@ impl Process {
 
     /// Everything that the process was about to do is gone with it.
     pub fn kill(&mut self) {
-        *self = Self { stage: Stage::Killed, ..Self::new(self.index, 0) };
+        *self = Self { stage: Stage::Killed, is_caretaker: self.is_caretaker, ..Self::new(self.index, 0) };
     }
 
     pub fn begin_takeover(&mut self) {
-        self.stage = Stage::TakingOver(Box::new(Takeover::new(owner_id(self.index))));
+        let owner = if self.is_caretaker { caretaker_id(self.index) } else { owner_id(self.index) };
+        self.stage = Stage::TakingOver(Box::new(Takeover::new(owner)));
     }
 }
 

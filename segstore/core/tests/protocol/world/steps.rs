@@ -13,6 +13,9 @@ impl World {
     pub fn step(&mut self, step: Step) {
         match step {
             Step::TakeOver(p) => {
+                if !self.processes[p].is_caretaker {
+                    self.holder = Some(p);
+                }
                 self.processes[p].begin_takeover();
                 self.take_actions(p);
             }
@@ -195,9 +198,14 @@ impl World {
 
     /// The process is gone, and waits for nothing any more.
     pub(super) fn end_process(&mut self, p: usize) {
+        self.let_name_go(p);
         self.processes[p].kill();
         self.lose_repair_answer(p);
         self.abandon_all(p);
+    }
+
+    pub(super) fn let_name_go(&mut self, p: usize) {
+        self.holder.take_if(|holder| *holder == p);
     }
 
     /// The process lets go of its endpoints. What is in flight may still land.
