@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use segstore_core::changes::Changes;
 use segstore_core::id::{Epoch, Term};
-use segstore_core::owner::{self, BeginError, End, Outcome, Owner, Policy};
+use segstore_core::owner::{BeginError, End, Outcome, Owner};
 
 use crate::compare::Before;
-use crate::control::message::{BelowMinimum, SegmentInfo};
+use crate::control::message::SegmentInfo;
 use crate::engine::Engine;
 use crate::engine::seat::Shared;
 use crate::engine::wanted::Wanted;
@@ -84,15 +84,7 @@ impl Segment {
         let geometry = session::geometry(&info)?;
         let taken = takeover::take_over(session, info, geometry, "opened", ahead)?;
         let taken_at = Instant::now();
-        let keeping = taken.info.keeping;
-        let policy = Policy {
-            minimum: keeping.minimum as usize,
-            below: match keeping.below_minimum {
-                BelowMinimum::Stop => owner::BelowMinimum::Stop,
-                BelowMinimum::Continue => owner::BelowMinimum::Continue,
-            },
-        };
-        let owner = Owner::new(taken.start, policy).on_node(session.channel.welcome().node);
+        let owner = Owner::new(taken.start, taken.info.keeping.policy()).on_node(session.channel.welcome().node);
         let length = taken.changes.length();
         let engine = Engine::new(owner, Wanted::of(&taken.info), options.wait, length, began.elapsed());
         let memory = taken.working.memory().clone();

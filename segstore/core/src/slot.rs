@@ -3,6 +3,8 @@
 //! A slot's memory may hold anything: a push that was cut off at any byte, another segment's image, damage. It is parsed once,
 //! here, into a view that later code trusts.
 
+use serde::{Deserialize, Serialize};
+
 use crate::id::{SegmentId, Stamp};
 use crate::layout::geometry::SLOT_HEAD;
 use crate::layout::table::table_sum;
@@ -127,13 +129,13 @@ impl SlotView {
 }
 
 /// What is wrong with an image under a header that is right.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, thiserror::Error)]
 pub enum Damage {
     /// The block table does not match its checksum in the header.
     #[error("the block table fails its checksum")]
     Table,
     /// These blocks do not match their entries.
-    #[error("{} of its blocks fail their checksums, the first is block {}", .0.len(), .0[0])]
+    #[error("{} of its blocks fail their checksums, the first is block {}", .0.len(), .0.first().copied().unwrap_or_default())]
     Blocks(Vec<BlockIndex>),
 }
 

@@ -18,7 +18,7 @@ use segstored::cluster::{Membership, NodeEntry, View};
 use segstored::config::{Config, DirectoryAt, EtcdAt, Transport};
 use segstored::directory::{Directory, Embedded, Remote};
 use segstored::lease::Keeper;
-use segstored::node::{Calls, Draining, Node, forget_orphans, forget_removed};
+use segstored::node::{Calls, Care, Draining, Node, forget_orphans, forget_removed, tend_unowned};
 use segstored::peers::tls::Identity;
 use segstored::peers::{Channels, Peers, server};
 use segstored::replicas::{Domains, Options, Replicas, SHM};
@@ -88,6 +88,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
         storage: config.storage,
         keeps_directory: served.is_some(),
         draining: Draining::read(config.data_dir.join("draining")),
+        care: Care::default(),
         rdma: config.rdma.clone(),
         directory: directory.clone(),
         view: View::new(config.node_gone_after),
@@ -112,6 +113,7 @@ async fn serve(config: Config) -> Result<(), Failure> {
     tokio::spawn(serve_late_rdma(node.clone()));
     tokio::spawn(forget_orphans(node.clone()));
     tokio::spawn(forget_removed(node.clone()));
+    tokio::spawn(tend_unowned(node.clone()));
     tokio::spawn(node.sessions.clone().hold_again(node.clone()));
     tokio::spawn(node.sessions.clone().tell_of_unwanted(node.clone()));
 

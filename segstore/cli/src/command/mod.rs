@@ -59,8 +59,8 @@ impl Context {
     }
 }
 
-/// What a segment's owner warns of, if there is one that answers.
-fn owner_warnings(session: &Session, name: &str) -> Vec<String> {
-    let owner = session.status(name).ok().and_then(|status| status.owner);
-    owner.map_or_else(Vec::new, |owner| owner.warnings)
+/// What a segment's owner warns of, if there is one that answers; or what a node says that looks after it.
+fn warnings(session: &Session, name: &str) -> Vec<String> {
+    let Ok(status) = session.status(name) else { return Vec::new() };
+    status.owner.map_or_else(|| status.care.into_iter().collect(), |owner| owner.warnings)
 }

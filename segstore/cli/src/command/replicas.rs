@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use segstore::{Error, SegmentInfo, Session};
 
-use super::{Context, owner_warnings};
+use super::{Context, warnings};
 use crate::exit::Failure;
 use crate::output::{json, line, progress, units};
 
@@ -25,7 +25,9 @@ pub(crate) fn run(context: &Context, name: &str, number: u32, wait: Duration) ->
         let wanted = units::count(u64::from(number), "replica");
         line(format_args!("{name} is to have {wanted} on other nodes; in sync are {in_sync}"));
         if info.holder.is_none() && in_sync != number as usize {
-            line(format_args!("Nobody owns it: its next owner sees to it."));
+            let who =
+                if in_sync < number as usize { "a node fills what is missing" } else { "its next owner sees to it" };
+            line(format_args!("Nobody owns it: {who}."));
         }
     }
     if info.holder.is_some() && in_sync != number as usize {
@@ -53,7 +55,7 @@ fn await_number(session: &Session, told: SegmentInfo, number: usize, wait: Durat
 }
 
 fn why(session: &Session, name: &str, in_sync: usize, number: u32) -> String {
-    let said = match owner_warnings(session, name) {
+    let said = match warnings(session, name) {
         none if none.is_empty() => "its owner has not come to it so far".to_owned(),
         said => said.join("; "),
     };

@@ -75,6 +75,9 @@ fn print_segment(status: &Status) {
     if let Some(trouble) = status.trouble() {
         line("WARNING", trouble);
     }
+    if let Some(care) = &status.care {
+        line("care", care.clone());
+    }
     if let Some(crowded) = &info.crowded {
         line("WARNING", crowded.clone());
     }

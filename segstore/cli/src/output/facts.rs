@@ -18,6 +18,9 @@ pub(crate) struct Segment {
     /// Who waits to own it, where that was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     standby: Option<Vec<Waiting>>,
+    /// What a node does about replicas that are missed while nobody owns it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    care: Option<String>,
     #[serde(flatten)]
     made: Option<Made>,
     #[serde(flatten)]
@@ -156,13 +159,13 @@ impl From<&SegmentInfo> for Segment {
             replicas: places.iter().map(replica).collect(),
         };
         let owner = holder.as_ref().map(Owner::from);
-        Self { name: name.clone(), owner, standby: None, made: Some(made), state: None }
+        Self { name: name.clone(), owner, standby: None, care: None, made: Some(made), state: None }
     }
 }
 
 impl From<&HeldName> for Segment {
     fn from(HeldName { name, holder }: &HeldName) -> Self {
-        Self { name: name.clone(), owner: Some(holder.into()), standby: None, made: None, state: None }
+        Self { name: name.clone(), owner: Some(holder.into()), standby: None, care: None, made: None, state: None }
     }
 }
 
@@ -175,6 +178,7 @@ impl From<&Status> for Segment {
             made.replicas_in_sync = status.owner.as_ref().map_or(made.replicas_in_sync, |owner| owner.elsewhere);
         });
         segment.standby = Some(status.standby.iter().map(Waiting::from).collect());
+        segment.care.clone_from(&status.care);
         segment.state = status.owner.as_ref().map(State::from);
         segment
     }

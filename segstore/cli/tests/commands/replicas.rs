@@ -21,7 +21,7 @@ fn the_number_of_replicas_is_changed() {
     assert_eq!(cluster.code(&["replicas", "nothing", "1"]), 10);
 }
 
-/// Of segments that nobody owns; with nowhere to go it says so, and what keeps the directory may not be switched off.
+/// Of segments that nobody owns; what can go nowhere else it names, and what keeps the directory may not be switched off.
 #[test]
 fn a_node_is_drained() {
     let cluster = Cluster::start(3);
@@ -41,10 +41,15 @@ fn a_node_is_drained() {
         assert!(on.len() == 1 && on[0]["node"] != "n2", "{status}");
         assert_eq!(cluster.get(name), name.as_bytes());
     }
-    let nowhere = cluster.run(&["drain", "n3", "--wait", "3s"]);
+    let file = cluster.file("content");
+    std::fs::write(&file, b"state").unwrap();
+    assert_eq!(cluster.code(&["put", "here", file.to_str().unwrap(), "--require", "node=n3"]), 0);
+    let nowhere = cluster.run(&["drain", "n3", "--wait", "8s"]);
     let said = String::from_utf8_lossy(&nowhere.stderr);
-    assert!(nowhere.status.code() == Some(16) && said.contains("still keeps a replica"), "{nowhere:?}");
-    assert!(said.contains("no further node takes a replica"), "{nowhere:?}");
+    assert!(nowhere.status.code() == Some(16) && said.contains("still keeps a replica of 1 segment"), "{nowhere:?}");
+    assert!(said.contains("nobody owns it") && said.contains("n1: node=n3 is required"), "{nowhere:?}");
+    let care = cluster.json(&["status", "here"])["care"].to_string();
+    assert!(care.contains("no further node takes a replica"), "{care}");
     for node in ["n2", "n3"] {
         assert_eq!(cluster.json(&["drain", node, "--undo"])["draining"], false);
     }

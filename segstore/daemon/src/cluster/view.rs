@@ -168,13 +168,19 @@ impl View {
         unwanted.map(|seen| seen.entry.node).collect()
     }
 
-    /// The nodes that are to keep nothing, as soon as these are not they any more.
-    pub async fn other_unwanted(&self, known: &[NodeId]) -> Vec<NodeId> {
+    /// Who is up, and who is to keep nothing.
+    #[must_use]
+    pub fn wanted(&self) -> (Vec<NodeId>, Vec<NodeId>) {
+        (self.up().into_iter().map(|entry| entry.node).collect(), self.unwanted())
+    }
+
+    /// What `see` sees here, as soon as that is not `known` any more.
+    pub async fn other<T: PartialEq>(&self, known: &T, see: impl Fn(&Self) -> T) -> T {
         let mut nodes = self.nodes.subscribe();
         loop {
-            let unwanted = self.unwanted();
-            if unwanted != known {
-                return unwanted;
+            let seen = see(self);
+            if seen != *known {
+                return seen;
             }
             let is_one_down = nodes.borrow_and_update().values().any(|seen| !seen.is_up());
             let wait = if is_one_down { LOOK } else { Duration::MAX };

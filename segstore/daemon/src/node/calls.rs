@@ -109,6 +109,11 @@ impl Serve for Calls {
                 };
                 self.blocking(connect).await.map(|reply| Reply::Connected { reply: Bytes(reply) })
             }
+            Call::Verify { segment, member, slot, image } => {
+                let verify = move |node: &Node| node.replicas.verify(segment, member.incarnation, slot, image);
+                self.blocking(verify).await.map(|damage| Reply::Verified { damage })
+            }
+            Call::Care { name } => Ok(Reply::Care(self.node.care.of(&name))),
             Call::Level { request } => {
                 self.blocking(move |node| node.replicas.level(&request)).await.map(|()| Reply::Done)
             }

@@ -2,7 +2,9 @@
 //! ([`crate::sessions`]).
 
 mod calls;
+mod care;
 mod drain;
+mod further;
 mod known;
 mod orphans;
 pub mod placement;
@@ -28,7 +30,9 @@ use crate::sessions::Sessions;
 
 pub use calls::Calls;
 pub(crate) use calls::geometry;
+pub use care::{Care, tend_unowned};
 pub use drain::Draining;
+pub(crate) use further::{Added, Further, make_way};
 pub use known::forget_removed;
 pub use orphans::forget_orphans;
 pub(crate) use segments::{Came, Change, encode, parse};
@@ -57,6 +61,8 @@ pub struct Node {
     pub keeps_directory: bool,
     /// Whether everything is being moved off it.
     pub draining: Draining,
+    /// What it does for segments that nobody owns.
+    pub care: Care,
     /// Its RDMA device, as it is configured.
     pub rdma: RdmaDevice,
     /// The cluster's directory.

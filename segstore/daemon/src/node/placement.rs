@@ -21,8 +21,8 @@ const HOST: &str = "host";
 pub struct Asked<'a> {
     /// Bytes of the replica.
     pub bytes: u64,
-    /// The owner's node.
-    pub owner: NodeId,
+    /// The owner's node, if it is on one.
+    pub owner: Option<NodeId>,
     /// What its node is to be.
     pub placing: &'a Placing,
     /// The nodes that have a copy: the owner's, and those with a replica.
@@ -116,14 +116,24 @@ impl Asked<'_> {
         let preferred = self.placing.prefer.iter().filter(|condition| condition.holds(|key| node.label(key))).count();
         let room = node.budget.saturating_sub(node.used);
         let is_new_to_it = !self.former.contains(&node.node);
-        (node.node == self.owner, crowds, Reverse(preferred), !node.storage, is_new_to_it, Reverse(room), node.node)
+        (
+            Some(node.node) == self.owner,
+            crowds,
+            Reverse(preferred),
+            !node.storage,
+            is_new_to_it,
+            Reverse(room),
+            node.node,
+        )
     }
 
     /// What speaks for the node, and against it.
     fn reason(&self, node: &NodeEntry, near: &[NodeEntry]) -> String {
         let mut reasons = Vec::new();
-        reasons.extend((node.node == self.owner).then(|| "the owner's own node, with which it would die".to_owned()));
-        for key in domains(self.placing).filter(|_| node.node != self.owner) {
+        reasons.extend(
+            (Some(node.node) == self.owner).then(|| "the owner's own node, with which it would die".to_owned()),
+        );
+        for key in domains(self.placing).filter(|_| Some(node.node) != self.owner) {
             let Some(value) = node.label(key) else { continue };
             let names: Vec<_> = others(node, near, key).map(|other| other.name.as_str()).collect();
             match (key, names.is_empty()) {
@@ -174,7 +184,7 @@ mod tests {
     }
 
     fn chosen(nodes: &[NodeEntry], placing: &Placing, near: &[NodeEntry], bytes: u64, count: usize) -> Vec<u128> {
-        let asked = Asked { bytes, owner: NodeId(1), placing, near, former: &[] };
+        let asked = Asked { bytes, owner: Some(NodeId(1)), placing, near, former: &[] };
         choose(nodes, &asked, count).iter().map(|node| node.node.0).collect()
     }
 
@@ -200,7 +210,7 @@ mod tests {
     fn who_keeps_a_former_replica_is_taken_before_who_has_more_room() {
         let nodes = [node(2, 0, false), node(3, 50, false), labelled(4, 60, &[("zone", "b")])];
         let (any, near, former) = (Placing::default(), [labelled(5, 0, &[("zone", "b")])], [NodeId(3), NodeId(4)]);
-        let asked = Asked { bytes: 10, owner: NodeId(1), placing: &any, near: &near, former: &former };
+        let asked = Asked { bytes: 10, owner: Some(NodeId(1)), placing: &any, near: &near, former: &former };
         let chosen: Vec<_> = choose(&nodes, &asked, 3).iter().map(|node| node.node.0).collect();
         assert_eq!(chosen, [3, 2, 4], "copies are kept apart all the same");
         assert!(told(&nodes, &asked).contains("n3: keeps a former replica of it, to begin with, 50 B free"));
@@ -229,7 +239,8 @@ mod tests {
         assert_eq!(chosen(&nodes, &placing(&["storage"], &[], &[]), &[], 10, 3), [4]);
         assert_eq!(chosen(&nodes, &placing(&["node!=n4"], &["tier=1"], &[]), &[], 10, 3), [3, 2]);
         let (any, near) = (placing(&["ssd"], &[], &[]), []);
-        let judged = judge(&nodes, &Asked { bytes: 10, owner: NodeId(1), placing: &any, near: &near, former: &[] }, 1);
+        let judged =
+            judge(&nodes, &Asked { bytes: 10, owner: Some(NodeId(1)), placing: &any, near: &near, former: &[] }, 1);
         let told: Vec<_> =
             judged.iter().map(|(node, verdict, why)| (node.name.as_str(), *verdict, why.as_str())).collect();
         assert_eq!(

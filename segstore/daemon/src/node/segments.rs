@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use segstore::control::message::{Event, Fault, FaultKind, Holder, SegmentInfo};
 use segstore_core::id::Member;
 use segstore_core::layout::Ownership;
-use segstore_core::record::{RecordVersion, Swap};
+use segstore_core::record::{RecordVersion, Swap, Versioned};
 
 use super::placement::crowded;
 use super::{Node, directory_fault};
@@ -21,8 +21,8 @@ pub(crate) struct Change<'c> {
     pub(crate) came: &'c Came,
     /// Why these replicas leave the set, each for itself.
     pub(crate) causes: &'c [(Member, String)],
-    /// Replicas that have left the set before.
-    pub(crate) former: &'c [Member],
+    /// Whose the ownership is from here on, if it is another's.
+    pub(crate) claimant: Option<Claimant>,
 }
 
 /// How a name came to who holds it, for people.
@@ -34,6 +34,8 @@ pub(crate) enum Came {
     ByForce(String),
     /// It was handed over, by this one.
     HandedOver(String),
+    /// It did not: a caretaker holds none.
+    Unowned,
 }
 
 impl Node {
@@ -137,9 +139,43 @@ impl Node {
         })
     }
 
+    /// Changes the record if it is still what was read; otherwise gives what it is. The events that explain it are part of the same change.
+    pub(crate) async fn change_record(
+        &self,
+        name: &str,
+        (entry, revision): (SegmentEntry, Revision),
+        swap: Swap,
+        change: Change<'_>,
+    ) -> Result<Result<RecordVersion, Versioned>, Fault> {
+        if entry.versioned(revision) != swap.expected || swap.new.segment != entry.segment {
+            return Ok(Err(entry.versioned(revision)));
+        }
+        if swap.new.term > entry.term.next() {
+            let text = format!("segment {name} is in term {}: term {} does not follow it", entry.term, swap.new.term);
+            return Err(Fault::new(FaultKind::Invalid, text));
+        }
+        let events = self.events(name, &swap, &change, &entry.former);
+        let mut new = entry.with_record(swap.new);
+        if change.claimant.is_some() {
+            new.claimant = change.claimant;
+        }
+        for event in events {
+            tracing::info!(segment = name, term = event.term, "{}: {}", event.what, event.why);
+            new.note(event);
+        }
+        match self.write_segment(name, Some(revision), &new).await? {
+            Ok(version) => Ok(Ok(version)),
+            Err(Some(found)) => {
+                let current: SegmentEntry = parse(&found)?;
+                Ok(Err(current.versioned(found.revision)))
+            }
+            Err(None) => Err(Fault::new(FaultKind::NotFound, format!("segment {name} was removed meanwhile"))),
+        }
+    }
+
     /// What a change of the record means, for people: one event for each thing that it does.
-    pub(crate) fn events(&self, name: &str, swap: &Swap, change: &Change<'_>) -> Vec<Event> {
-        let Change { who, why, came, causes, former } = *change;
+    fn events(&self, name: &str, swap: &Swap, change: &Change<'_>, former: &[Member]) -> Vec<Event> {
+        let Change { who, why, came, causes, .. } = *change;
         let (old, new) = (&swap.expected.record, &swap.new);
         let mut events = Vec::new();
         let mut note = |what, text| events.push(self.note(name, what, new.term.0, text));
@@ -149,6 +185,7 @@ impl Node {
                 Came::ByForce(from) => {
                     note("taken_over", format!("by {who}: {why}, by force, from {from}, which held it"));
                 }
+                Came::Unowned => note("claimed", format!("by {who}: {why}")),
                 Came::HandedOver(from) => note("moved", format!("by {who}: {why}, handed over by {from}")),
             }
         }

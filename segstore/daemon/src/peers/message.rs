@@ -4,6 +4,7 @@ use segstore::control::message::{Bytes, Fault, Held, OwnerState, Place, ReplicaI
 use segstore_core::id::{Incarnation, Member, NodeId, SegmentId, Stamp, Term};
 use segstore_core::layout::Ownership;
 use segstore_core::replica::Request as ReplicaRequest;
+use segstore_core::slot::Damage;
 use serde::{Deserialize, Serialize};
 
 /// What one daemon asks of another, or of itself.
@@ -50,6 +51,22 @@ pub enum Call {
     Level {
         /// Who asks whom.
         request: ReplicaRequest,
+    },
+    /// Look whether the image in a slot is whole, where it stands. Answer: [`Reply::Verified`].
+    Verify {
+        /// The segment's life.
+        segment: SegmentId,
+        /// The replica.
+        member: Member,
+        /// The slot.
+        slot: u32,
+        /// The image that it holds.
+        image: Stamp,
+    },
+    /// Say what the node does for a segment that nobody owns. Answer: [`Reply::Care`].
+    Care {
+        /// The segment.
+        name: String,
     },
     /// Make a replica and fill it from another. Answered when it is filled: [`Reply::Repaired`].
     Repair {
@@ -202,6 +219,13 @@ pub enum Reply {
         /// The slot that is exactly that image, closed.
         closed: Option<u32>,
     },
+    /// An image was looked at.
+    Verified {
+        /// What is wrong with it.
+        damage: Option<Damage>,
+    },
+    /// What the node does for the segment, or why that is nothing, for people; none: it is not this node's to look after.
+    Care(Option<String>),
     /// What the node keeps of the segment.
     Replicas(Vec<ReplicaInfo>),
     /// A client was asked.

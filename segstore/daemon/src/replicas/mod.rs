@@ -14,6 +14,7 @@ mod making;
 mod pace;
 mod renew;
 mod repair;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -25,7 +26,7 @@ use segstore_core::forget::Forgettable;
 use segstore_core::id::{Incarnation, Member, NodeId, SegmentId, Stamp};
 use segstore_core::layout::{Geometry, Ownership, ReplicaHead, SlotHeader};
 use segstore_core::replica::{Request, Turn};
-use segstore_core::slot::SlotView;
+use segstore_core::slot::{Damage, SlotView};
 use segstore_transport::Endpoint;
 
 pub use domains::{Domains, SHM};
@@ -244,6 +245,20 @@ impl Replicas {
         let replica = self.get(request.segment, request.incarnation)?;
         let (heads, turn) = replica.admit(request, &self.options.domains)?;
         level::level(&replica, &replica.views(&heads), turn)
+    }
+
+    /// What is wrong with the image that a slot holds: its table and its blocks are read where they stand.
+    ///
+    /// # Errors
+    /// The replica is not here, was cut short, or the slot does not hold this image any more.
+    pub fn verify(
+        &self,
+        segment: SegmentId,
+        incarnation: Incarnation,
+        slot: u32,
+        image: Stamp,
+    ) -> Result<Option<Damage>, ReplicaError> {
+        verify::verify(&*self.get(segment, incarnation)?, slot, image)
     }
 
     /// The first bytes of a replica's slots, as they are.

@@ -21,6 +21,7 @@ use segstore_core::id::NodeId;
 use segstore_core::layout::Ownership;
 use tokio::task::JoinSet;
 
+use crate::cluster::View;
 use crate::identity::{random, random_number};
 use crate::node::Node;
 use credentials::{Credentials, Process};
@@ -227,7 +228,7 @@ impl Sessions {
     pub async fn tell_of_unwanted(self, node: Arc<Node>) {
         let mut known = Vec::new();
         loop {
-            known = node.view.other_unwanted(&known).await;
+            known = node.view.other(&known, View::unwanted).await;
             for (name, session) in self.held() {
                 tokio::spawn(self.clone().tell_of_change(session, name));
             }

@@ -1,17 +1,14 @@
 //! `segctl drain`.
 
-mod orphaned;
 mod owned;
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use segstore::{Error, Left, Session};
 
-use super::{Context, owner_warnings};
+use super::{Context, warnings};
 use crate::exit::Failure;
 use crate::output::{json, line, progress, units};
-use orphaned::Orphaned;
 use owned::Owned;
 
 /// How often to look what is left.
@@ -20,8 +17,7 @@ const PAUSE: Duration = Duration::from_millis(300);
 const NAMED: usize = 8;
 
 pub(crate) fn run(context: &Context, node: &str, undo: bool, wait: Duration) -> Result<(), Failure> {
-    // What it owns is nobody's when it ends, whoever has started it.
-    let session = context.own_session()?;
+    let session = context.session()?;
     session.drain(node, !undo)?;
     if !undo {
         move_off(&session, node, Instant::now() + wait)?;
@@ -45,7 +41,7 @@ pub(crate) fn run(context: &Context, node: &str, undo: bool, wait: Duration) -> 
 
 /// Until nothing is left, or the time is over.
 fn move_off(session: &Session, node: &str, until: Instant) -> Result<(), Failure> {
-    let (mut orphaned, mut applications, mut bar, mut is_told) = (Orphaned::default(), Owned::new(), None, false);
+    let (mut applications, mut bar, mut is_told) = (Owned::new(), None, false);
     loop {
         let is_over = Instant::now() >= until;
         let left = match session.left(node) {
@@ -58,7 +54,7 @@ fn move_off(session: &Session, node: &str, until: Instant) -> Result<(), Failure
             Err(error) => return Err(error.into()),
         };
         let is_owned = |left: &&Left| left.holder.as_ref().is_some_and(|holder| holder.node_name == node);
-        let owned: Vec<_> = left.iter().filter(is_owned).filter(|left| !is_own(session, left)).cloned().collect();
+        let owned: Vec<_> = left.iter().filter(is_owned).cloned().collect();
         let kept: Vec<_> = left.into_iter().filter(is_kept).collect();
         if !is_over {
             applications.ask(session, &owned, until);
@@ -74,9 +70,8 @@ fn move_off(session: &Session, node: &str, until: Instant) -> Result<(), Failure
         if kept.is_empty() && owned.is_empty() || is_over {
             bar.finish_and_clear();
             let owned = (!owned.is_empty()).then(|| applications.told(node, &owned));
-            return unfinished(session, node, &kept, owned, &orphaned.reasons(session));
+            return unfinished(session, node, &kept, owned);
         }
-        orphaned.move_some(session, &kept);
         std::thread::sleep(PAUSE);
     }
 }
@@ -86,30 +81,14 @@ fn is_kept(left: &Left) -> bool {
     left.has_replica || left.is_written
 }
 
-/// Whether it is this process that owns it.
-fn is_own(session: &Session, left: &Left) -> bool {
-    left.holder.as_ref().is_some_and(|holder| {
-        u32::try_from(holder.pid) == Ok(std::process::id()) && holder.node_name == session.node_name()
-    })
-}
-
 /// What is left, if anything.
-fn unfinished(
-    session: &Session,
-    node: &str,
-    kept: &[Left],
-    owned: Option<String>,
-    reasons: &HashMap<String, String>,
-) -> Result<(), Failure> {
+fn unfinished(session: &Session, node: &str, kept: &[Left], owned: Option<String>) -> Result<(), Failure> {
     if kept.is_empty() {
         return owned.map_or(Ok(()), |owned| {
             Err(Failure::Refused(format!("{node} keeps no replica any more; still to wait for: {owned}")))
         });
     }
-    let why = |left: &Left| {
-        let why = reasons.get(&left.segment).cloned().unwrap_or_else(|| why(session, &left.segment));
-        format!("{}: {why}", left.segment)
-    };
+    let why = |left: &Left| format!("{}: {}", left.segment, why(session, &left.segment));
     let named: Vec<_> = kept.iter().take(NAMED).map(why).collect();
     let count = units::count(kept.len() as u64, "segment");
     let more = if kept.len() > NAMED { format!("; and {} more", kept.len() - NAMED) } else { String::new() };
@@ -118,9 +97,9 @@ fn unfinished(
     Err(Error::NoRoom(text).into())
 }
 
-/// What a segment's owner says of a replica that is still there.
+/// What is said of a segment of which a replica is still there.
 fn why(session: &Session, name: &str) -> String {
-    match owner_warnings(session, name) {
+    match warnings(session, name) {
         none if none.is_empty() => "another is not in sync so far".to_owned(),
         said => said.join(", "),
     }

@@ -2,6 +2,7 @@
 
 use segstore_core::id::NodeId;
 use segstore_core::layout::{Geometry, GeometryError};
+use segstore_core::owner::{self, Policy};
 use segstore_core::record::Versioned;
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +51,18 @@ pub struct Keeping {
     pub below_minimum: BelowMinimum,
     /// Whether the owner's node keeps a copy too, which counts for nothing and makes a restart there instant.
     pub local: bool,
+}
+
+impl Keeping {
+    /// What acknowledgements stand for.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        let below = match self.below_minimum {
+            BelowMinimum::Stop => owner::BelowMinimum::Stop,
+            BelowMinimum::Continue => owner::BelowMinimum::Continue,
+        };
+        Policy { minimum: self.minimum as usize, below }
+    }
 }
 
 /// Who may open a segment, as for a file: read is to load it, write is to own it.
@@ -137,6 +150,9 @@ pub struct Status {
     /// Who waits to own it.
     #[serde(default)]
     pub standby: Vec<Standby>,
+    /// Where nobody owns it, and replicas are missed: what a node does about that, for people.
+    #[serde(default)]
+    pub care: Option<String>,
     /// What its replicas say.
     pub replicas: Vec<ReplicaInfo>,
 }

@@ -55,6 +55,7 @@ pub(super) async fn status(client: &Client, name: &str) -> Result<Answer, Fault>
         },
         None => (None, None),
     };
+    let care = if info.holder.is_none() { care(client, name).await } else { None };
     let segment = info.record.record.segment;
     let (mut replicas, standbys) = tokio::join!(replicas(client, segment), moves::standbys(&client.node, name));
     // One whose daemon does not answer may still be written.
@@ -80,7 +81,16 @@ pub(super) async fn status(client: &Client, name: &str) -> Result<Answer, Fault>
     }
     replicas.sort_by(|a, b| a.node_name.cmp(&b.node_name));
     let standby = standbys.into_iter().map(|(_, standby)| standby).collect();
-    Ok(Answer::Status(Box::new(Status { info, owner, silence, standby, replicas })))
+    Ok(Answer::Status(Box::new(Status { info, owner, silence, standby, care, replicas })))
+}
+
+/// What a node does for a segment that nobody owns.
+async fn care(client: &Client, name: &str) -> Option<String> {
+    let answers = client.node.call_all(&Call::Care { name: name.to_owned() }, SHORT).await;
+    answers.into_iter().find_map(|(entry, reply)| match reply {
+        Reply::Care(Some(what)) => Some(format!("nobody owns it; node {}, which looks after it: {what}", entry.name)),
+        _ => None,
+    })
 }
 
 async fn state(client: &Client, name: &str, holder: &Holder) -> Result<Box<OwnerState>, Fault> {

@@ -4,11 +4,10 @@ use segstore::control::message::{Answer, Fault, FaultKind, Judged, Keeping, Plac
 use segstore_core::id::{NodeId, SegmentId};
 
 use super::Client;
-use super::replicas::{kept_everywhere, make_way, near};
 use super::segments::{check_keeping, check_placing, exists};
 use crate::cluster::{NodeEntry, check_name};
 use crate::node::placement::{Asked, judge};
-use crate::node::{Node, geometry};
+use crate::node::{Node, geometry, make_way};
 use crate::sessions::credentials::Want;
 
 /// What is judged: a segment that is there, or would be.
@@ -17,8 +16,8 @@ struct Subject {
     segment: Option<SegmentId>,
     bytes: u64,
     placing: Placing,
-    /// The owner's node: this one, if there is none.
-    owner: NodeId,
+    /// The owner's node: of what is to be made, this one.
+    owner: Option<NodeId>,
     /// The nodes with a replica in sync.
     members: Vec<NodeId>,
     /// How many replicas are missing.
@@ -35,14 +34,15 @@ pub(super) async fn plan(
         None => present(client, name).await?,
     };
     let node = &client.node;
-    let taken: Vec<_> = subject.members.iter().copied().chain([subject.owner]).collect();
-    let near = near(node, &taken);
+    let taken: Vec<_> = subject.members.iter().copied().chain(subject.owner).collect();
+    let near = node.near(&taken, subject.owner);
     let mut rooms = node.rooms().await;
     // Of a new one the owner's node may be taken, if there is no other.
     let may_be_owners = subject.segment.is_none();
-    rooms.retain(|place| !subject.members.contains(&place.node) && (may_be_owners || place.node != subject.owner));
+    rooms
+        .retain(|place| !subject.members.contains(&place.node) && (may_be_owners || Some(place.node) != subject.owner));
     let former = match subject.segment {
-        Some(segment) => make_way(&mut rooms, &kept_everywhere(node, segment).await, subject.bytes),
+        Some(segment) => make_way(&mut rooms, &node.kept_everywhere(segment).await, subject.bytes),
         None => Vec::new(),
     };
     let (bytes, owner, placing) = (subject.bytes, subject.owner, &subject.placing);
@@ -71,7 +71,7 @@ async fn new(
             segment: None,
             bytes,
             placing,
-            owner: client.node.id,
+            owner: Some(client.node.id),
             members: Vec::new(),
             missing: keeping.replicas as usize,
         }),
@@ -82,7 +82,6 @@ async fn new(
 async fn present(client: &Client, name: &str) -> Result<Subject, Fault> {
     let (entry, _) = client.segment(name, Want::Read).await?;
     let holder = client.node.holder(name).await?.map(|(holder, _)| holder.node);
-    let owner = holder.unwrap_or(client.node.id);
     let members: Vec<_> = entry.in_sync.iter().map(|member| member.node).collect();
     let drained = client.node.view.unwanted();
     let counts = members.iter().filter(|member| Some(**member) != holder && !drained.contains(member)).count();
@@ -90,7 +89,7 @@ async fn present(client: &Client, name: &str) -> Result<Subject, Fault> {
         segment: Some(entry.segment),
         bytes: geometry(entry.shape)?.replica_bytes(),
         placing: entry.placing,
-        owner,
+        owner: holder,
         members,
         missing: (entry.keeping.replicas as usize).saturating_sub(counts),
     })
@@ -107,7 +106,7 @@ fn kept(place: &NodeEntry) -> String {
 /// The nodes that were not asked.
 fn others(node: &Node, subject: &Subject, told: &[Judged]) -> Vec<Judged> {
     let all = node.view.all().into_iter().filter(|(place, _)| !told.iter().any(|told| told.node_name == place.name));
-    let why = |place: &NodeEntry, up| match (place.node == subject.owner, up) {
+    let why = |place: &NodeEntry, up| match (Some(place.node) == subject.owner, up) {
         (true, _) => "the owner's own node, with which it would die",
         (false, true) => "it does not answer",
         (false, false) => "it is down",

@@ -1,20 +1,16 @@
 //! Replicas: requests are passed on to the nodes that keep them.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use segstore::control::message::{Answer, Bytes, Fault, FaultKind, ReplicaInfo};
-use segstore_core::forget::Forgettable;
-use segstore_core::id::{Member, NodeId, SegmentId, Stamp};
+use segstore_core::id::{Member, NodeId, SegmentId};
 use segstore_core::layout::Ownership;
 use segstore_core::replica::Request as ReplicaRequest;
 
 use super::Client;
-use crate::cluster::{NodeEntry, SegmentEntry};
-use crate::config::shown;
-use crate::node::placement::Asked;
-use crate::node::{LONG, Node, REPAIR, SHORT, geometry, placement, unexpected};
+use crate::cluster::SegmentEntry;
+use crate::node::{Added, Further, LONG, Node, REPAIR, SHORT, unexpected};
 use crate::peers::message::{Call, Reply};
 use crate::sessions::credentials::Want;
 
@@ -121,104 +117,13 @@ pub(super) async fn local(client: &Client, name: &str, make_for: Option<Ownershi
     Ok(Answer::Local { member, heads })
 }
 
-/// How many nodes are asked for a further replica before its owner is told that there is none: where the best of them cannot make it, it is
-/// the best the next time as well.
-const TARGETS: usize = 2;
-
-/// Places one more replica, and has it filled, in place of what its node keeps of the segment for nothing.
-pub(super) async fn repair(
-    client: &Client,
-    name: &str,
-    ownership: Ownership,
-    members: &[Member],
-    source: Member,
-    (slot, base): (u32, Stamp),
-) -> Result<Answer, Fault> {
+/// Places one more replica for an owner on this node, and has it filled.
+pub(super) async fn repair(client: &Client, name: &str, further: Further) -> Result<Answer, Fault> {
     let node = &client.node;
     let (entry, _) = client.segment(name, Want::Write).await?;
-    check_owner(name, &entry, ownership)?;
-    let segment = entry.segment;
-    let (mut nodes, mut kept) = (node.rooms().await, kept_everywhere(node, segment).await);
-    // Read after that: nothing that the record comes to list is among what is kept for nothing.
-    let (entry, _) = client.segment(name, Want::Write).await?;
-    let taking_part = members.iter().chain(&entry.in_sync);
-    let taken: Vec<_> = taking_part.map(|member| member.node).chain([node.id]).collect();
-    let near = near(node, &taken);
-    let bytes = geometry(entry.shape)?.replica_bytes();
-    nodes.retain(|place| kept.contains_key(&place.node) && !taken.contains(&place.node));
-    for place in &nodes {
-        let kept = kept.entry(place.node).or_default();
-        let replaced = Forgettable::of_owner(ownership, members, kept, &entry.record())
-            .map_err(|why| Fault::new(FaultKind::Refused(why), why.to_string()))?;
-        *kept = replaced.members;
-    }
-    let former = make_way(&mut nodes, &kept, bytes);
-    let asked = Asked { bytes, owner: node.id, placing: &entry.placing, near: &near, former: &former };
-    let mut why = None;
-    for target in placement::choose(&nodes, &asked, TARGETS) {
-        let call = Call::Repair {
-            segment,
-            name: name.to_owned(),
-            shape: entry.shape,
-            ownership,
-            replaced: kept.remove(&target.node).unwrap_or_default(),
-            source: node.view.place(source),
-            slot,
-            base,
-        };
-        match node.call(target.node, call, REPAIR).await {
-            Ok(Reply::Repaired { member, base, closed }) => {
-                return Ok(Answer::Repaired { place: node.view.place(member), base, closed });
-            }
-            Ok(other) => return Err(unexpected(&other)),
-            // It goes on there, perhaps; or it is for nobody.
-            Err(fault) if matches!(fault.kind, FaultKind::NoAnswer | FaultKind::Refused(_)) => return Err(fault),
-            Err(fault) => {
-                tracing::warn!(segment = name, "node {} was to keep a further replica: {fault}", target.name);
-                why = Some(fault);
-            }
-        }
-    }
-    Err(why.unwrap_or_else(|| no_further_room(name, &nodes, &asked)))
-}
-
-/// What a new replica is to replace is not in its way. Gives the nodes that keep something of the segment for nothing.
-pub(super) fn make_way(nodes: &mut [NodeEntry], kept: &HashMap<NodeId, Vec<Member>>, bytes: u64) -> Vec<NodeId> {
-    let mut former = Vec::new();
-    for place in nodes {
-        let kept = kept.get(&place.node).map_or(0, Vec::len);
-        place.used = place.used.saturating_sub(bytes * kept as u64);
-        former.extend((kept > 0).then_some(place.node));
-    }
-    former
-}
-
-/// The nodes that have a copy, the owner's among them, each once. (One that is being drained is to have none.)
-pub(super) fn near(node: &Node, taken: &[NodeId]) -> Vec<NodeEntry> {
-    let mut near = node.view.entries(taken.iter().copied());
-    near.retain(|entry| !entry.draining || entry.node == node.id);
-    near.sort_by_key(|entry| entry.node);
-    near.dedup_by_key(|entry| entry.node);
-    near
-}
-
-fn no_further_room(name: &str, nodes: &[NodeEntry], asked: &Asked<'_>) -> Fault {
-    let why = match placement::told(nodes, asked) {
-        none if none.is_empty() => "every node that answers has one already, or owns it".to_owned(),
-        why => format!("{why}; give one more (`memory`, and the tmpfs of `memory_dir`), or add a node"),
-    };
-    let bytes = shown(asked.bytes);
-    let text = format!("no further node takes a replica of segment {name}, of {bytes}: {why}");
-    Fault::new(FaultKind::NoRoom, text)
-}
-
-/// What every node that answers keeps of a segment.
-pub(super) async fn kept_everywhere(node: &Arc<Node>, segment: SegmentId) -> HashMap<NodeId, Vec<Member>> {
-    let kept = |(place, reply): (NodeEntry, Reply)| match reply {
-        Reply::Replicas(kept) => Some((place.node, kept.iter().map(|replica| replica.member).collect())),
-        _ => None,
-    };
-    node.call_all(&Call::Replicas { segment }, SHORT).await.into_iter().filter_map(kept).collect()
+    check_owner(name, &entry, further.ownership)?;
+    let Added { member, base, closed } = node.add_replica(name, entry.segment, &further).await?;
+    Ok(Answer::Repaired { place: node.view.place(member), base, closed })
 }
 
 /// What a node keeps of a segment.

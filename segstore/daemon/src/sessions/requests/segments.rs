@@ -52,8 +52,13 @@ async fn make(client: &Client, name: &str, made: Made) -> Result<Answer, Fault> 
     let (mut nodes, mut full) = (node.rooms().await, None);
     let near = node.view.entries([node.id]);
     let (segment, members, places) = loop {
-        let asked =
-            Asked { bytes: geometry.replica_bytes(), owner: node.id, placing: &placing, near: &near, former: &[] };
+        let asked = Asked {
+            bytes: geometry.replica_bytes(),
+            owner: Some(node.id),
+            placing: &placing,
+            near: &near,
+            former: &[],
+        };
         let places = placement::choose(&nodes, &asked, keeping.replicas as usize);
         // A replica on the owner's own node is better than none, and counts for nothing.
         let elsewhere = places.iter().filter(|place| place.node != node.id).count();
@@ -202,7 +207,7 @@ pub(super) async fn lookup(client: &Client, name: &str) -> Result<Answer, Fault>
     client.info(name).await.map(|info| Answer::Segment(Box::new(info)))
 }
 
-/// Changes the record if it is still what was read. The event that explains it is part of the same change.
+/// Changes the record for its owner, or for who claims it.
 pub(super) async fn swap(
     client: &Client,
     name: &str,
@@ -217,43 +222,25 @@ pub(super) async fn swap(
         let text = format!("the session does not hold segment {name} (any more): acquire it first");
         return Err(Fault::new(FaultKind::NotHeld, text));
     }
-    if entry.versioned(revision) != swap.expected || swap.new.segment != entry.segment {
-        return Ok(Answer::Conflict { current: entry.versioned(revision) });
-    }
-    if swap.new.term > entry.term.next() {
-        let text = format!("segment {name} is in term {}: term {} does not follow it", entry.term, swap.new.term);
-        return Err(Fault::new(FaultKind::Invalid, text));
-    }
     let who = format!("{} (process {} on node {})", client.session.program, client.credentials.pid, node.name);
     let came = match client.session.taken(name) {
         Some(came) => came,
         None if changes_owner => Came::Free(node.after(entry.claimant.as_ref(), client.session.number).await),
         None => Came::Free(String::new()),
     };
-    let change = Change { who: &who, why, came: &came, causes, former: &entry.former };
-    let events = node.events(name, &swap, &change);
-    let mut new = entry.with_record(swap.new);
-    if changes_owner {
-        let (lease, session) = (*node.lease.borrow(), client.session.number);
-        new.claimant = Some(Claimant { node: node.id, lease, session, who, has_ended: false });
-    }
-    for event in events {
-        tracing::info!(segment = name, term = event.term, "{}: {}", event.what, event.why);
-        new.note(event);
-    }
-    match node.write_segment(name, Some(revision), &new).await? {
+    let (lease, session) = (*node.lease.borrow(), client.session.number);
+    let claimant = || Claimant { node: node.id, lease, session, who: who.clone(), has_ended: false };
+    let claimant = changes_owner.then(claimant);
+    let (change, claimed) = (Change { who: &who, why, came: &came, causes, claimant }, swap.new.ownership());
+    match node.change_record(name, (entry, revision), swap, change).await? {
         Ok(version) => {
             if changes_owner {
-                client.session.claimed(name, new.record().ownership());
+                client.session.claimed(name, claimed);
                 node.sessions.keep().await;
             }
             Ok(Answer::Swapped { version })
         }
-        Err(Some(found)) => {
-            let current: SegmentEntry = crate::node::parse(&found)?;
-            Ok(Answer::Conflict { current: current.versioned(found.revision) })
-        }
-        Err(None) => Err(Fault::new(FaultKind::NotFound, format!("segment {name} was removed meanwhile"))),
+        Err(current) => Ok(Answer::Conflict { current }),
     }
 }
 

@@ -1,0 +1,143 @@
+//! Segments that nobody owns: a node that has a replica restores those that are missed, and moves them off nodes that are to keep nothing,
+//! as an owner would; see [`OwnerId::caretaker`](segstore_core::id::OwnerId::caretaker).
+
+mod need;
+mod tend;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::Node;
+use crate::cluster::View;
+use need::{Look, Needy};
+use tend::{Stopped, tend};
+
+/// How often to look.
+const PERIOD: Duration = Duration::from_secs(60);
+/// For how long nobody must own a segment: whoever stands by has it before.
+const SETTLE: Duration = Duration::from_secs(2);
+/// How many are tended at a time.
+const AT_A_TIME: usize = 4;
+/// Before what came to nothing is tried anew: the first pause, which doubles, and the longest. Each attempt has a term of its own.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(3600));
+
+/// What this node does for segments that nobody owns.
+#[derive(Debug, Default)]
+pub struct Care(Mutex<HashMap<String, Tended>>);
+
+#[derive(Debug)]
+struct Tended {
+    /// It is restored, or about to be.
+    is_now: bool,
+    /// Why it came to nothing.
+    why: String,
+    /// Before that it is not tried.
+    until: Instant,
+    /// Between the last two attempts.
+    pause: Duration,
+}
+
+impl Care {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Tended>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What this node does for a segment, or why that is nothing, for people.
+    pub(crate) fn of(&self, name: &str) -> Option<String> {
+        let all = self.lock();
+        let tended = all.get(name)?;
+        Some(if tended.is_now { "its replicas are being restored".to_owned() } else { tended.why.clone() })
+    }
+
+    fn with<T>(&self, name: &str, act: impl FnOnce(&mut Tended) -> T) -> T {
+        let new = || Tended { is_now: false, why: String::new(), until: Instant::now(), pause: AGAIN.0 / 2 };
+        act(self.lock().entry(name.to_owned()).or_insert_with(new))
+    }
+
+    /// Whether it is to be tended now, by whoever asks.
+    fn begin(&self, name: &str) -> bool {
+        self.with(name, |tended| {
+            !tended.is_now && tended.until <= Instant::now() && {
+                tended.is_now = true;
+                true
+            }
+        })
+    }
+
+    /// It needs nothing more, or it is somebody's again.
+    fn end(&self, name: &str) {
+        self.lock().remove(name);
+    }
+
+    /// It came to nothing.
+    fn rest(&self, name: &str, why: String) {
+        self.with(name, |tended| {
+            let pause = (tended.pause * 2).min(AGAIN.1);
+            *tended = Tended { is_now: false, why, until: Instant::now() + pause, pause };
+        });
+    }
+
+    /// Nothing can be done before something changes.
+    fn wait(&self, name: &str, why: String) {
+        self.with(name, |tended| tended.why = why);
+    }
+
+    /// Of those that need nothing any more nothing is known.
+    fn forget_others(&self, look: &Look) {
+        let is_needy = |name: &String| look.needy.iter().any(|needy| needy.name == *name);
+        let is_stuck = |name: &String| look.stuck.iter().any(|(stuck, _)| stuck == name);
+        self.lock().retain(|name, tended| tended.is_now || is_needy(name) || is_stuck(name));
+    }
+}
+
+/// Tends what nobody owns, and this node is to look after, until the process ends.
+pub async fn tend_unowned(node: Arc<Node>) {
+    let (permits, mut known) = (Arc::new(Semaphore::new(AT_A_TIME)), node.view.wanted());
+    loop {
+        // At once where a node comes, perhaps with another memory, or goes, is being drained, or gone for good.
+        tokio::select! {
+            () = tokio::time::sleep(PERIOD) => {}
+            now = node.view.other(&known, View::wanted) => known = now,
+        }
+        if node.lease.borrow().is_none() {
+            continue;
+        }
+        let look = match need::look(&node).await {
+            Ok(look) => look,
+            Err(fault) => {
+                tracing::debug!("looking for segments that nobody owns: {fault}");
+                continue;
+            }
+        };
+        node.care.forget_others(&look);
+        for (name, why) in look.stuck {
+            node.care.wait(&name, why);
+        }
+        for needy in look.needy {
+            if node.care.begin(&needy.name) {
+                tokio::spawn(care_for(node.clone(), needy, permits.clone()));
+            }
+        }
+    }
+}
+
+async fn care_for(node: Arc<Node>, needy: Needy, permits: Arc<Semaphore>) {
+    tokio::time::sleep(SETTLE).await;
+    // The semaphore is never closed.
+    let _permit = permits.acquire().await;
+    match tend(&node, &needy).await {
+        Ok(()) => {
+            tracing::info!(segment = needy.name, "nobody owns it, and its replicas are restored");
+            node.care.end(&needy.name);
+        }
+        Err(Stopped::Owned) => node.care.end(&needy.name),
+        Err(Stopped::Failed(why)) => {
+            tracing::warn!(segment = needy.name, "nobody owns it, and its replicas cannot be restored: {why}");
+            node.care.rest(&needy.name, why);
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! One segment: taken over as a caretaker, its replicas restored. Nothing of it is loaded: what is copied is verified where it stands.
+
+use std::sync::Arc;
+
+use segstore::control::message::{Bytes, Fault, FaultKind, Keeping};
+use segstore_core::id::{Member, OwnerId, SegmentId, Stamp};
+use segstore_core::layout::geometry::SLOT_HEAD;
+use segstore_core::layout::{Geometry, SlotHeader};
+use segstore_core::owner::{self, Owner, Start};
+use segstore_core::record::{RecordVersion, Swap, Versioned};
+use segstore_core::replica::Request;
+use segstore_core::slot::SlotView;
+use segstore_core::takeover::{self, Failure, Takeover, Unusable};
+use tokio::task::JoinSet;
+
+use super::need::Needy;
+use crate::cluster::SegmentEntry;
+use crate::directory::Revision;
+use crate::identity::random;
+use crate::node::{Added, Came, Change, Further, LONG, Node, REPAIR, SHORT, geometry, unexpected};
+use crate::peers::message::{Call, Reply};
+
+/// Why a segment was not restored.
+pub(super) enum Stopped {
+    /// It is somebody's again, or it was removed.
+    Owned,
+    /// Something is in the way.
+    Failed(String),
+}
+
+impl From<Fault> for Stopped {
+    fn from(fault: Fault) -> Self {
+        match fault.kind {
+            FaultKind::Refused(_) => Self::Owned,
+            _ => Self::Failed(fault.message),
+        }
+    }
+}
+
+/// Restores what the segment lacks, as long as nobody owns it.
+pub(super) async fn tend(node: &Arc<Node>, needy: &Needy) -> Result<(), Stopped> {
+    let (entry, _) = read(node, &needy.name).await?;
+    if (entry.segment, entry.term) != (needy.segment, needy.term) {
+        return Err(Stopped::Owned);
+    }
+    let (geometry, keeping) = (geometry(entry.shape)?, entry.keeping);
+    let number = u64::try_from(random().map_err(|error| Stopped::Failed(error.to_string()))? >> 64).unwrap_or_default();
+    let caretaker = Caretaker { node, name: &needy.name, segment: needy.segment, geometry, keeping };
+    let start = caretaker.take_over(OwnerId::caretaker(number)).await?;
+    caretaker.restore(start).await
+}
+
+/// A segment, which may have been removed.
+async fn read(node: &Node, name: &str) -> Result<(SegmentEntry, Revision), Stopped> {
+    node.segment(name).await.map_err(|fault| match fault.kind {
+        FaultKind::NotFound => Stopped::Owned,
+        _ => fault.into(),
+    })
+}
+
+struct Caretaker<'n> {
+    node: &'n Arc<Node>,
+    name: &'n str,
+    segment: SegmentId,
+    geometry: Geometry,
+    keeping: Keeping,
+}
+
+/// What became of a change of the record.
+enum Changed {
+    Made(RecordVersion),
+    Conflict(Versioned),
+    Unknown,
+}
+
+impl Caretaker<'_> {
+    // ---- the directory ----
+
+    async fn record(&self) -> Result<Versioned, Stopped> {
+        let (entry, revision) = read(self.node, self.name).await?;
+        Ok(entry.versioned(revision))
+    }
+
+    async fn change(&self, swap: Swap) -> Result<Changed, Stopped> {
+        let (old, new) = (&swap.expected.record, &swap.new);
+        let why = if old.owner != new.owner {
+            // After the record was read: who has claimed it before holds the name, and who comes later claims over this.
+            if self.node.holder(self.name).await?.is_some() {
+                return Err(Stopped::Owned);
+            }
+            "nobody owns it, and its replicas are to be restored"
+        } else if old.in_sync.iter().all(|member| new.in_sync.contains(member)) {
+            "it was filled, while nobody owns the segment"
+        } else {
+            "nobody owns the segment, and its replicas are restored without it"
+        };
+        let read = read(self.node, self.name).await?;
+        let who = format!("the daemon of node {}", self.node.name);
+        let change = Change { who: &who, why, came: &Came::Unowned, causes: &[], claimant: None };
+        match self.node.change_record(self.name, read, swap, change).await {
+            Ok(Ok(version)) => Ok(Changed::Made(version)),
+            Ok(Err(current)) => Ok(Changed::Conflict(current)),
+            Err(fault) if fault.kind == FaultKind::NoAnswer => Ok(Changed::Unknown),
+            Err(fault) => Err(fault.into()),
+        }
+    }
+
+    // ---- the takeover ----
+
+    async fn take_over(&self, owner: OwnerId) -> Result<Start, Stopped> {
+        let mut takeover = Takeover::new(owner);
+        loop {
+            let halt = || Stopped::Failed("the takeover came to a halt".to_owned());
+            match takeover.poll().ok_or_else(halt)? {
+                takeover::Action::ReadRecord => takeover.record_read(self.record().await?),
+                takeover::Action::Swap(swap) => match self.change(swap).await? {
+                    Changed::Made(version) => takeover.swapped(version),
+                    Changed::Conflict(current) => takeover.conflicted(current),
+                    Changed::Unknown => takeover.swap_unknown(),
+                },
+                takeover::Action::Fence { member, request } => self.fence(&mut takeover, (member, request)).await,
+                takeover::Action::Load { header, sources } => self.verify(&mut takeover, &header, &sources).await?,
+                takeover::Action::Done(start) => return Ok(start),
+                takeover::Action::Failed(Failure::Overtaken(_)) => return Err(Stopped::Owned),
+                takeover::Action::Failed(failure) => return Err(Stopped::Failed(self.with_names(failure.to_string()))),
+            }
+        }
+    }
+
+    /// Fences this replica, and every other whose turn comes next: all at once.
+    async fn fence(&self, takeover: &mut Takeover, first: (Member, Request)) {
+        let mut fencing = JoinSet::new();
+        let mut next = Some(first);
+        while let Some((member, request)) = next {
+            let node = self.node.clone();
+            fencing.spawn(async move { (member, node.call(member.node, Call::Fence { request }, LONG).await) });
+            next = match takeover.poll() {
+                Some(takeover::Action::Fence { member, request }) => Some((member, request)),
+                // Nothing else is wanted before the fences are answered.
+                _ => None,
+            };
+        }
+        while let Some(fenced) = fencing.join_next().await {
+            match fenced {
+                Ok((member, Ok(Reply::Heads(heads)))) => takeover.fenced(member, self.views(&heads)),
+                Ok((member, Err(Fault { kind: FaultKind::Refused(why), .. }))) => {
+                    takeover.not_fenced(member, why.into())
+                }
+                Ok((member, _)) => takeover.not_fenced(member, Unusable::OutOfReach),
+                Err(error) => tracing::error!("fencing a replica: {error}"),
+            }
+        }
+    }
+
+    /// Has a copy of the image verified where it stands. Where none is good, an owner may still make a good one of several.
+    async fn verify(
+        &self,
+        takeover: &mut Takeover,
+        header: &SlotHeader,
+        sources: &[(Member, u32)],
+    ) -> Result<(), Stopped> {
+        let mut problems = Vec::new();
+        for (member, slot) in sources.iter().copied() {
+            let call = Call::Verify { segment: self.segment, member, slot, image: header.image };
+            let problem = match self.node.call(member.node, call, REPAIR).await {
+                Ok(Reply::Verified { damage: None }) => return Ok(takeover.loaded()),
+                Ok(Reply::Verified { damage: Some(damage) }) => {
+                    let damage = Unusable::Damaged(header.image, damage);
+                    takeover.damaged(member, slot, &damage);
+                    damage.to_string()
+                }
+                Ok(other) => unexpected(&other).message,
+                Err(fault) => fault.message,
+            };
+            problems.push(format!("{member}: {problem}"));
+        }
+        let text = format!("no copy of {} is good as it is: {}", header.image, problems.join("; "));
+        Err(Stopped::Failed(self.with_names(text)))
+    }
+
+    // ---- the ownership ----
+
+    async fn restore(&self, start: Start) -> Result<(), Stopped> {
+        let mut owner = Owner::new(start, self.keeping.policy());
+        // Those that were fenced can be reached; nothing is pushed.
+        let members: Vec<_> = owner.followers().collect();
+        members.into_iter().for_each(|member| owner.connected(member));
+        loop {
+            self.act(&mut owner).await?;
+            let unwanted = self.node.view.unwanted();
+            let (leave, stay): (Vec<Member>, Vec<Member>) =
+                owner.in_sync().iter().partition(|member| unwanted.contains(&member.node));
+            if stay.len() < self.keeping.replicas as usize {
+                self.add(&mut owner).await?;
+            } else if let Some(member) = leave.first() {
+                self.let_go(&mut owner, *member).await?;
+            } else {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Has a further replica filled, which is in sync then.
+    async fn add(&self, owner: &mut Owner) -> Result<(), Stopped> {
+        let source = owner.repair_sources().next();
+        let (source, slot, base) = source.ok_or_else(|| Stopped::Failed("there is nothing to copy from".to_owned()))?;
+        let (ownership, members) = (owner.ownership(), owner.followers().collect());
+        let further = Further { ownership, beside: None, members, source, slot, base };
+        let Added { member, base, closed } = self.node.add_replica(self.name, self.segment, &further).await?;
+        owner.repaired(ownership, member, self.geometry.slots(), base, closed);
+        owner.connected(member);
+        self.act(owner).await?;
+        let in_sync = owner.in_sync().contains(&member);
+        let other = || Stopped::Failed(self.with_names(format!("{member} was filled with something else than {base}")));
+        in_sync.then_some(()).ok_or_else(other)
+    }
+
+    /// Has a replica let go whose place others have taken.
+    async fn let_go(&self, owner: &mut Owner, member: Member) -> Result<(), Stopped> {
+        let is_begun = owner.dismiss(member);
+        self.act(owner).await?;
+        let is_gone = is_begun && !owner.follows(member);
+        let stays = || {
+            let why = "those that are to stay do not all show that they are well";
+            Stopped::Failed(self.with_names(format!("{member} stays: {why}")))
+        };
+        is_gone.then_some(()).ok_or_else(stays)
+    }
+
+    /// Does what the owner wants done, until there is nothing.
+    async fn act(&self, owner: &mut Owner) -> Result<(), Stopped> {
+        while let Some(action) = owner.poll() {
+            match action {
+                owner::Action::Swap(swap) => match self.change(swap).await? {
+                    Changed::Made(version) => owner.swapped(version),
+                    Changed::Conflict(current) => owner.conflicted(current),
+                    Changed::Unknown => owner.swap_unknown(),
+                },
+                owner::Action::ReadRecord => owner.record_read(self.record().await?),
+                owner::Action::Look { member, look } => {
+                    let newest = self.newest(member).await;
+                    owner.seen(member, look, newest);
+                }
+                owner::Action::Ended(_) => return Err(Stopped::Owned),
+                // Of checkpoints, which it does not make; and what has happened.
+                owner::Action::Push { .. }
+                | owner::Action::Committed { .. }
+                | owner::Action::Removed(_)
+                | owner::Action::Added(_)
+                | owner::Action::Rejoins(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The newest image that a replica holds.
+    async fn newest(&self, member: Member) -> Option<Stamp> {
+        match self.node.call(member.node, Call::Heads { segment: self.segment, member }, SHORT).await {
+            Ok(Reply::Heads(heads)) => self.views(&heads).iter().filter_map(SlotView::image).max(),
+            _ => None,
+        }
+    }
+
+    fn views(&self, heads: &[Bytes]) -> Vec<SlotView> {
+        let view = |head: &Bytes| match <&[u8; SLOT_HEAD]>::try_from(head.0.as_slice()) {
+            Ok(head) => SlotView::parse(self.segment, &self.geometry, head),
+            Err(_) => SlotView::Damaged { mark: None, header: None },
+        };
+        heads.iter().map(view).collect()
+    }
+
+    /// A text in which replicas have their nodes' names.
+    fn with_names(&self, text: String) -> String {
+        self.node.view.all().iter().fold(text, |text, (entry, _)| text.replace(&entry.node.to_string(), &entry.name))
+    }
+}
