@@ -329,7 +329,8 @@ impl Session {
     }
 
     /// Keeps a segment in so many replicas on other nodes than its owner's, from here on. An owner that runs is told; until as many are
-    /// in sync, or fewer, takes as long as filling them, or as its next checkpoint.
+    /// in sync, or fewer, takes as long as filling them, or as its next checkpoint. Where nobody owns it, a node fills what is missing, within
+    /// some minutes.
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Invalid`]: a segment has 1 to 16, and no fewer than its minimum.
@@ -358,7 +359,7 @@ impl Session {
     }
 
     /// What keeps a node from being switched off: replicas that are needed, and whose owners make others elsewhere if it is drained; and
-    /// applications there that own segments. What nobody owns, nobody moves: who opens it does.
+    /// applications there that own segments. What nobody owns, a node that has another replica moves.
     ///
     /// # Errors
     /// As [`drain`](Self::drain).

@@ -31,3 +31,4 @@ mod repairs;
 mod roles;
 mod sessions;
 mod strangers;
+mod unowned;

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use segstore::control::message::{Fault, FaultKind};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -97,16 +98,18 @@ impl Care {
 /// Tends what nobody owns, and this node is to look after, until the process ends.
 pub async fn tend_unowned(node: Arc<Node>) {
     let (permits, mut known) = (Arc::new(Semaphore::new(AT_A_TIME)), node.view.wanted());
+    let mut pause = SETTLE;
     loop {
         // At once where a node comes, perhaps with another memory, or goes, is being drained, or gone for good.
         tokio::select! {
-            () = tokio::time::sleep(PERIOD) => {}
+            () = tokio::time::sleep(pause) => {}
             now = node.view.other(&known, View::wanted) => known = now,
         }
-        if node.lease.borrow().is_none() {
-            continue;
-        }
-        let look = match need::look(&node).await {
+        let has_lease = node.lease.borrow().is_some();
+        let look =
+            if has_lease { need::look(&node).await } else { Err(Fault::new(FaultKind::Unreachable, node.no_lease())) };
+        pause = if look.is_ok() { PERIOD } else { SETTLE };
+        let look = match look {
             Ok(look) => look,
             Err(fault) => {
                 tracing::debug!("looking for segments that nobody owns: {fault}");
