@@ -111,7 +111,7 @@ pub(crate) enum Command {
     /// Move everything off a node, and say when its machine may be switched off
     ///
     /// It gets no further replica from then on, also after it was started again, until `--undo`. Owners make another replica of what it
-    /// has, and then let that one go; of segments that nobody owns, a node that has another replica does it. Applications that own segments there
+    /// has, and then let that one go; of segments that nobody owns, a node that has a replica does it. Applications that own segments there
     /// are asked to hand them over where somebody stands by on another node, as by `segctl move`; the others are named, and waited for.
     ///
     /// It ends with 0 when nothing is left there. A node that keeps the directory ends it with 17 when all else has been moved: move the

@@ -359,7 +359,7 @@ impl Session {
     }
 
     /// What keeps a node from being switched off: replicas that are needed, and whose owners make others elsewhere if it is drained; and
-    /// applications there that own segments. What nobody owns, a node that has another replica moves.
+    /// applications there that own segments. What nobody owns, a node that has a replica moves.
     ///
     /// # Errors
     /// As [`drain`](Self::drain).

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use segstore_core::changes::Changes;
 use segstore_core::id::{Member, OwnerId, Stamp};
-use segstore_core::layout::geometry::SLOT_HEAD;
 use segstore_core::layout::{Geometry, SlotHeader};
 use segstore_core::owner::Start;
 use segstore_core::replica::Request as ReplicaRequest;
@@ -305,11 +304,7 @@ impl Driver<'_> {
 
 /// What the heads of a replica's slots say.
 pub(crate) fn views(segment: segstore_core::id::SegmentId, geometry: &Geometry, heads: &[Bytes]) -> Vec<SlotView> {
-    let view = |head: &Bytes| match <&[u8; SLOT_HEAD]>::try_from(head.0.as_slice()) {
-        Ok(head) => SlotView::parse(segment, geometry, head),
-        Err(_) => SlotView::Damaged { mark: None, header: None },
-    };
-    heads.iter().map(view).collect()
+    SlotView::parse_all(segment, geometry, heads.iter().map(|head| head.0.as_slice()))
 }
 
 pub(crate) fn unexpected(answer: &Answer) -> Error {

@@ -33,6 +33,16 @@ pub enum SlotView {
 }
 
 impl SlotView {
+    /// What the heads of a replica's slots say. One of another length is damaged.
+    #[must_use]
+    pub fn parse_all<'h>(segment: SegmentId, geometry: &Geometry, heads: impl Iterator<Item = &'h [u8]>) -> Vec<Self> {
+        let view = |head: &[u8]| match <&[u8; SLOT_HEAD]>::try_from(head) {
+            Ok(head) => Self::parse(segment, geometry, head),
+            Err(_) => Self::Damaged { mark: None, header: None },
+        };
+        heads.map(view).collect()
+    }
+
     /// Parses a slot's head: its first [`SLOT_HEAD`] bytes.
     #[must_use]
     pub fn parse(segment: SegmentId, geometry: &Geometry, head: &[u8; SLOT_HEAD]) -> Self {

@@ -13,7 +13,7 @@ use crate::directory::{LeaseId, Revision};
 const EVENTS: usize = 64;
 /// How many replicas that left a segment's set are remembered.
 const FORMER: usize = 64;
-/// The event of a claim: every load of a segment that nobody owns is one.
+/// The event of a claim: every load of a segment that nobody owns is one, and so is every time that its replicas are restored.
 const CLAIMED: &str = "claimed";
 /// How many claims of one node in a row that are just like each other it keeps.
 const ALIKE: usize = 4;
@@ -106,7 +106,7 @@ impl NodeEntry {
     }
 }
 
-/// Who claimed a segment last, and by what it is known how that one's hold has ended.
+/// Who claimed a segment last for itself, and by what it is known how that one's hold has ended.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Claimant {
     /// Its node.
@@ -117,7 +117,7 @@ pub struct Claimant {
     pub session: u64,
     /// Program, process and node, for people.
     pub who: String,
-    /// Whether the session ended before it let the name go.
+    /// Whether the session ended before it let the name go, or is taken to have, since replicas were restored in the meantime.
     pub has_ended: bool,
 }
 
@@ -170,6 +170,12 @@ impl SegmentEntry {
     pub fn versioned(&self, revision: Revision) -> Versioned {
         let version = if self.version == 0 { revision.0 } else { self.version };
         Versioned { version: RecordVersion(version), record: self.record() }
+    }
+
+    /// The node of the application that owned it last: where it may well be owned again.
+    #[must_use]
+    pub fn home(&self) -> Option<NodeId> {
+        self.claimant.as_ref().map(|claimant| claimant.node)
     }
 
     /// The same as the next change after what stood at `revision`: later than all before.

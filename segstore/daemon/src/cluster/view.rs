@@ -158,13 +158,21 @@ impl View {
         Err(Fault::new(FaultKind::Unreachable, text))
     }
 
+    /// Whether a node is gone for good, or named no longer.
+    #[must_use]
+    pub fn is_gone(&self, node: NodeId) -> bool {
+        self.nodes.borrow().get(&node).is_none_or(|seen| self.is_gone_for_good(seen))
+    }
+
+    fn is_gone_for_good(&self, seen: &Seen) -> bool {
+        self.gone_after.zip(seen.down).is_some_and(|(after, since)| since.elapsed() >= after)
+    }
+
     /// The nodes that are to keep nothing: those that are being drained, and those that are gone for good.
     #[must_use]
     pub fn unwanted(&self) -> Vec<NodeId> {
-        let is_gone =
-            |seen: &Seen| self.gone_after.zip(seen.down).is_some_and(|(after, since)| since.elapsed() >= after);
         let nodes = self.nodes.borrow();
-        let unwanted = nodes.values().filter(|seen| seen.entry.draining || is_gone(seen));
+        let unwanted = nodes.values().filter(|seen| seen.entry.draining || self.is_gone_for_good(seen));
         unwanted.map(|seen| seen.entry.node).collect()
     }
 

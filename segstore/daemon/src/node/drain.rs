@@ -124,7 +124,7 @@ impl Node {
     fn to_be_drained(&self, name: &str) -> Result<NodeId, Fault> {
         self.named(name).map_err(|mut fault| {
             if fault.kind == FaultKind::Unreachable {
-                fault.message += ": what it kept in sync its segments' owners make anew elsewhere";
+                fault.message += ": what it kept in sync is made anew elsewhere when it is gone for good, or its segments' owners go on without";
             }
             fault
         })

@@ -67,7 +67,8 @@ impl Node {
             *kept = replaced.members;
         }
         let former = make_way(&mut nodes, &kept, bytes);
-        let asked = Asked { bytes, owner: *beside, placing: &entry.placing, near: &near, former: &former };
+        let owner = beside.or(entry.home());
+        let asked = Asked { bytes, owner, placing: &entry.placing, near: &near, former: &former };
         let mut why = None;
         for target in placement::choose(&nodes, &asked, TARGETS) {
             let call = Call::Repair {
@@ -95,16 +96,17 @@ impl Node {
     }
 
     /// Whether a node would take a further replica of a segment whose replicas on these nodes stay, and which is owned on none.
-    pub(crate) fn has_room_for(
-        &self,
+    pub(crate) async fn has_room_for(
+        self: &Arc<Self>,
         name: &str,
         entry: &SegmentEntry,
         rooms: &[NodeEntry],
         stay: &[NodeId],
     ) -> Result<(), Fault> {
-        let nodes: Vec<_> = rooms.iter().filter(|place| !stay.contains(&place.node)).cloned().collect();
+        let mut nodes: Vec<_> = rooms.iter().filter(|place| !stay.contains(&place.node)).cloned().collect();
         let (bytes, near) = (geometry(entry.shape)?.replica_bytes(), self.near(stay, None));
-        let asked = Asked { bytes, owner: None, placing: &entry.placing, near: &near, former: &[] };
+        let former = make_way(&mut nodes, &self.kept_everywhere(entry.segment).await, bytes);
+        let asked = Asked { bytes, owner: entry.home(), placing: &entry.placing, near: &near, former: &former };
         let has_room = !placement::choose(&nodes, &asked, 1).is_empty();
         has_room.then_some(()).ok_or_else(|| no_further_room(name, &nodes, &asked))
     }

@@ -143,6 +143,13 @@ pub enum Call {
         /// The name.
         name: String,
     },
+    /// Say whether a session here holds a name, or is about to hold it again. Answer: [`Reply::Holds`].
+    Holds {
+        /// The name.
+        name: String,
+        /// The session's public number.
+        session: u64,
+    },
     /// Ask the client that holds a name in this session to let it go, for somebody on another node. Answer: [`Reply::Asked`].
     Move {
         /// The name.
@@ -233,6 +240,8 @@ pub enum Reply {
         /// Whether it has answered.
         is_heard: bool,
     },
+    /// Whether it does.
+    Holds(bool),
     /// Who stands by here, the first to come first.
     Standby(Vec<Standby>),
     /// Every replica that the node keeps.

@@ -120,6 +120,12 @@ impl Sessions {
         self.lock().values().find(|session| session.number == number).cloned()
     }
 
+    /// Whether the session of that number holds a name, as far as this node knows.
+    #[must_use]
+    pub(crate) fn holds(&self, number: u64, name: &str) -> bool {
+        self.numbered(number).is_some_and(|session| session.holds(name))
+    }
+
     /// Demands something of the session of that number.
     pub(crate) async fn demand(&self, number: u64, demand: Demand) -> Result<Report, Fault> {
         // Its name is free in a moment.
@@ -304,7 +310,7 @@ impl Sessions {
 async fn free(node: Arc<Node>, session: Arc<Session>, name: String, claimed: Option<Ownership>) {
     tracing::info!(segment = name, process = session.credentials.pid, "whoever held it has ended");
     if let Some(claimed) = claimed {
-        // For the events alone: where it cannot be written down, it is not.
+        // For the events, and for who restores replicas of what nobody owns: where it cannot be written down, it is not.
         let _ = node.note_end(&name, session.number, claimed).await;
     }
     requests::names::free_at_last(&node, session.number, &name).await;

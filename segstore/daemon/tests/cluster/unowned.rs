@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use segstore::{CreateOptions, LoadOptions, OpenOptions, Session};
+use segstore::{CreateOptions, Error, LoadOptions, OpenOptions, Session};
 use segstore_core::id::Term;
 
 use super::harness::{Cluster, until};
@@ -143,6 +143,52 @@ fn what_may_still_be_owned_is_left_alone() {
         (owner.elsewhere == 2).then_some(())
     });
     assert_eq!(term(&session), segment.term());
+}
+
+/// The same until the owner's node is gone for good. When it is back, its owner is fenced, and its name is free, though it rests.
+#[test]
+fn an_owner_that_was_gone_for_good_does_not_come_back() {
+    let mut cluster = Cluster::start(5, &[&["--node-gone-after", "2s"], OVER_TCP].concat());
+    let (session, owners) = (cluster.session(0), cluster.session(1));
+    let mut segment = opened(&owners, &options().require("node!=n0".parse().unwrap()));
+    let gone = replicas(&session)[0];
+    cluster.pause(1);
+    cluster.kill(gone);
+    until("another one is in sync in its place", || {
+        let now = replicas(&session);
+        (now.len() == 2 && !now.contains(&gone)).then_some(())
+    });
+    assert_eq!(term(&session), segment.term().next());
+    cluster.resume(1);
+    until("it has looked at what it held", || {
+        let said = std::fs::read_to_string(cluster.log(1)).unwrap();
+        said.contains("it is not held here any more").then_some(())
+    });
+    let mut next = until("its name is free", || session.open("s", &OpenOptions::new()).ok());
+    assert_eq!(check_state(next.bytes()), 1);
+    write(&mut next, 2);
+    assert!(matches!(segment.checkpoint(), Err(Error::Fenced { .. })));
+}
+
+/// Of three replicas one is lost, and another away for a moment. A takeover would leave that one out: it is waited for.
+#[test]
+fn a_replica_that_is_only_away_is_waited_for() {
+    let mut cluster = Cluster::start(5, &[]);
+    let session = cluster.session(0);
+    let_go(&session, &options().replicas(3).require("node!=n0".parse().unwrap()));
+    let (before, nodes) = (session.lookup("s").unwrap().record.record.in_sync, replicas(&session));
+    let (away, gone) = (nodes[0], nodes[2]);
+    cluster.kill(away);
+    lose_memory(&mut cluster, gone);
+    let care = until("it is said", || session.status("s").unwrap().care);
+    assert!(care.contains(&format!("waits for the replica on n{away}")), "{care}");
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!(session.lookup("s").unwrap().record.record.in_sync, before);
+    cluster.restart(away);
+    until("three are in sync", || {
+        let now = session.lookup("s").unwrap().record.record.in_sync;
+        (now.len() == 3 && now.contains(&before[0]) && now.contains(&before[1]) && now != before).then_some(())
+    });
 }
 
 /// Of three replicas one is lost, and another damaged: it is verified where it stands, and not taken for a copy.

@@ -82,6 +82,12 @@ impl Care {
         });
     }
 
+    /// Something has changed: what came to nothing may be tried again.
+    fn try_all(&self) {
+        let now = Instant::now();
+        self.lock().values_mut().for_each(|tended| tended.until = now);
+    }
+
     /// Nothing can be done before something changes.
     fn wait(&self, name: &str, why: String) {
         self.with(name, |tended| tended.why = why);
@@ -103,7 +109,10 @@ pub async fn tend_unowned(node: Arc<Node>) {
         // At once where a node comes, perhaps with another memory, or goes, is being drained, or gone for good.
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            now = node.view.other(&known, View::wanted) => known = now,
+            now = node.view.other(&known, View::wanted) => {
+                known = now;
+                node.care.try_all();
+            }
         }
         let has_lease = node.lease.borrow().is_some();
         let look =

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use segstore::control::message::{Fault, Place, SegmentInfo};
 use segstore_core::id::{NodeId, SegmentId, Term};
 
-use crate::cluster::{Claimant, SegmentEntry, node_key};
-use crate::node::{GONE, Node, directory_fault};
+use crate::cluster::{Claimant, NodeEntry, SegmentEntry, node_key};
+use crate::node::{GONE, Node, SHORT, directory_fault};
+use crate::peers::message::{Call, Reply};
 
 /// A segment that nobody owns, and whose replicas are to be restored.
 pub(super) struct Needy {
@@ -37,36 +38,59 @@ enum Need {
 pub(super) async fn look(node: &Arc<Node>) -> Result<Look, Fault> {
     let (segments, holders) = (node.segments().await?, node.holders().await?);
     let unwanted = node.view.unwanted();
-    let mut mine = Vec::new();
+    let (mut infos, mut entries) = (Vec::new(), Vec::new());
     for (name, entry, revision) in segments {
-        let is_mine = !holders.contains_key(&name) && is_to_look_after(node, &entry, &unwanted);
-        if is_mine && has_ended(node, entry.claimant.as_ref(), &unwanted).await? {
-            mine.push((node.describe(&name, &entry, revision, None), entry));
+        if !holders.contains_key(&name) && is_to_look_after(node, &entry, &unwanted) {
+            infos.push(node.describe(&name, &entry, revision, None));
+            entries.push(entry);
         }
     }
-    let (mut infos, entries): (Vec<SegmentInfo>, Vec<SegmentEntry>) = mine.into_iter().unzip();
     if !infos.is_empty() {
         node.look_at(&mut infos).await;
     }
     let (mut look, mut rooms) = (Look::default(), None);
     for (info, entry) in infos.into_iter().zip(entries) {
         let Some(need) = need(&info.places, entry.keeping.replicas as usize, &unwanted) else { continue };
-        if need == Need::Further {
-            // Before a term is spent on it.
-            let rooms = match &rooms {
-                Some(rooms) => rooms,
-                None => rooms.insert(node.rooms().await),
-            };
-            let stay = info.places.iter().filter(|place| !is_lost(place, &unwanted));
-            let stay: Vec<_> = stay.map(|place| place.member.node).collect();
-            if let Err(fault) = node.has_room_for(&info.name, &entry, rooms, &stay) {
-                look.stuck.push((info.name, fault.message));
-                continue;
-            }
+        match what_is_in_the_way(node, &info, &entry, (need, &unwanted), &mut rooms).await? {
+            Some(why) => look.stuck.push((info.name, why)),
+            None => look.needy.push(Needy { name: info.name, segment: entry.segment, term: entry.term }),
         }
-        look.needy.push(Needy { name: info.name, segment: entry.segment, term: entry.term });
     }
     Ok(look)
+}
+
+/// Looked for before a term is spent on it.
+async fn what_is_in_the_way(
+    node: &Arc<Node>,
+    info: &SegmentInfo,
+    entry: &SegmentEntry,
+    (need, unwanted): (Need, &[NodeId]),
+    rooms: &mut Option<Vec<NodeEntry>>,
+) -> Result<Option<String>, Fault> {
+    let stay: Vec<_> = info.places.iter().filter(|place| !is_lost(place, unwanted)).collect();
+    if let Some(place) = stay.iter().find(|place| !place.is_live()) {
+        let why = place.problem.as_deref().unwrap_or("its node is down");
+        return Ok(Some(may_come_back(&place.node_name, why)));
+    }
+    if let Some(claimant) = &entry.claimant
+        && let Err(why) = check_ended(node, &info.name, claimant).await?
+    {
+        return Ok(Some(why));
+    }
+    if need == Need::LetGo {
+        return Ok(None);
+    }
+    let rooms = match rooms {
+        Some(rooms) => rooms,
+        None => rooms.insert(node.rooms().await),
+    };
+    let stay: Vec<_> = stay.iter().map(|place| place.member.node).collect();
+    Ok(node.has_room_for(&info.name, entry, rooms, &stay).await.err().map(|fault| fault.message))
+}
+
+/// Why nothing is done without a replica that a takeover would leave out.
+pub(super) fn may_come_back(node_name: &str, why: &str) -> String {
+    format!("it waits for the replica on {node_name}, which may come back: {why}")
 }
 
 /// The first node with a replica looks after a segment that is up, and to keep it.
@@ -76,13 +100,31 @@ fn is_to_look_after(node: &Node, entry: &SegmentEntry, unwanted: &[NodeId]) -> b
     first == Some(node.id)
 }
 
-/// Whether whoever owned a segment last, which nobody holds, is known to be gone. On a node that is only cut off from the directory it may
+/// Checks that whoever owned a segment last, which nobody holds, is known to be gone. On a node that is only cut off from the directory it may
 /// live, and hold it again.
-async fn has_ended(node: &Node, claimant: Option<&Claimant>, unwanted: &[NodeId]) -> Result<bool, Fault> {
-    let Some(claimant) = claimant.filter(|claimant| !claimant.has_ended) else { return Ok(true) };
-    // A node that is in the cluster holds whatever lives there.
-    let found = node.directory.read(&node_key(claimant.node)).await.map_err(|error| directory_fault(&error))?;
-    Ok(found.is_some() || unwanted.contains(&claimant.node))
+pub(super) async fn check_ended(node: &Arc<Node>, name: &str, last: &Claimant) -> Result<Result<(), String>, Fault> {
+    if last.has_ended {
+        return Ok(Ok(()));
+    }
+    let found = node.directory.read(&node_key(last.node)).await.map_err(|error| directory_fault(&error))?;
+    let why = match found {
+        // Its hold was tied to this lease: it let it go.
+        Some(entry) if entry.lease == last.lease => return Ok(Ok(())),
+        // It was out of the cluster meanwhile, and holds again what lives there.
+        Some(_) => {
+            let call = Call::Holds { name: name.to_owned(), session: last.session };
+            match node.call(last.node, call, SHORT).await {
+                Ok(Reply::Holds(false)) => return Ok(Ok(())),
+                Ok(_) => "holds it again in a moment".to_owned(),
+                Err(fault) => format!("may live: {fault}"),
+            }
+        }
+        None if node.view.is_gone(last.node) => return Ok(Ok(())),
+        None => {
+            "may live: its node is down, and not gone for good (`segctl nodes --forget` says that it is)".to_owned()
+        }
+    };
+    Ok(Err(format!("its last owner, {}, {why}", last.who)))
 }
 
 fn is_lost(place: &Place, unwanted: &[NodeId]) -> bool {
@@ -122,7 +164,7 @@ mod tests {
         let (one, two) = (place(1, None), place(2, None));
         let (gone, down, three) = (place(2, Some(GONE)), place(2, Some("down")), place(3, None));
         assert_eq!(lacks(&[one.clone(), two.clone()], &[]), None);
-        assert_eq!(lacks(&[one.clone()], &[]), Some(Need::Further), "more are asked for");
+        assert_eq!(lacks(std::slice::from_ref(&one), &[]), Some(Need::Further), "more are asked for");
         assert_eq!(lacks(&[one.clone(), gone.clone()], &[]), Some(Need::Further), "its memory is new");
         assert_eq!(lacks(&[one.clone(), down.clone()], &[]), None, "it may come back with its memory");
         assert_eq!(lacks(&[one.clone(), down.clone()], &[2]), Some(Need::Further), "it is gone for good");

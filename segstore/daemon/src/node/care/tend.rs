@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use segstore::control::message::{Bytes, Fault, FaultKind, Keeping};
 use segstore_core::id::{Member, OwnerId, SegmentId, Stamp};
-use segstore_core::layout::geometry::SLOT_HEAD;
 use segstore_core::layout::{Geometry, SlotHeader};
 use segstore_core::owner::{self, Owner, Start};
 use segstore_core::record::{RecordVersion, Swap, Versioned};
@@ -13,7 +12,7 @@ use segstore_core::slot::SlotView;
 use segstore_core::takeover::{self, Failure, Takeover, Unusable};
 use tokio::task::JoinSet;
 
-use super::need::Needy;
+use super::need::{self, Needy};
 use crate::cluster::SegmentEntry;
 use crate::directory::Revision;
 use crate::identity::random;
@@ -84,20 +83,27 @@ impl Caretaker<'_> {
     async fn change(&self, swap: Swap) -> Result<Changed, Stopped> {
         let (old, new) = (&swap.expected.record, &swap.new);
         let why = if old.owner != new.owner {
-            // After the record was read: who has claimed it before holds the name, and who comes later claims over this.
-            if self.node.holder(self.name).await?.is_some() {
-                return Err(Stopped::Owned);
-            }
             "nobody owns it, and its replicas are to be restored"
         } else if old.in_sync.iter().all(|member| new.in_sync.contains(member)) {
             "it was filled, while nobody owns the segment"
         } else {
             "nobody owns the segment, and its replicas are restored without it"
         };
-        let read = read(self.node, self.name).await?;
+        // After the record was read: who has claimed it before holds the name, and who comes later claims over this.
+        let claims = old.owner != new.owner && new.owner.is_caretaker();
+        if claims && self.node.holder(self.name).await?.is_some() {
+            return Err(Stopped::Owned);
+        }
+        let (entry, revision) = read(self.node, self.name).await?;
+        let mut claimant = entry.claimant.clone().filter(|_| claims);
+        if let Some(claimant) = &mut claimant {
+            // Otherwise it may live, and hold it again: from here on it does not.
+            need::check_ended(self.node, self.name, claimant).await?.map_err(Stopped::Failed)?;
+            claimant.has_ended = true;
+        }
         let who = format!("the daemon of node {}", self.node.name);
-        let change = Change { who: &who, why, came: &Came::Unowned, causes: &[], claimant: None };
-        match self.node.change_record(self.name, read, swap, change).await {
+        let change = Change { who: &who, why, came: &Came::Unowned, causes: &[], claimant };
+        match self.node.change_record(self.name, (entry, revision), swap, change).await {
             Ok(Ok(version)) => Ok(Changed::Made(version)),
             Ok(Err(current)) => Ok(Changed::Conflict(current)),
             Err(fault) if fault.kind == FaultKind::NoAnswer => Ok(Changed::Unknown),
@@ -118,7 +124,7 @@ impl Caretaker<'_> {
                     Changed::Conflict(current) => takeover.conflicted(current),
                     Changed::Unknown => takeover.swap_unknown(),
                 },
-                takeover::Action::Fence { member, request } => self.fence(&mut takeover, (member, request)).await,
+                takeover::Action::Fence { member, request } => self.fence(&mut takeover, (member, request)).await?,
                 takeover::Action::Load { header, sources } => self.verify(&mut takeover, &header, &sources).await?,
                 takeover::Action::Done(start) => return Ok(start),
                 takeover::Action::Failed(Failure::Overtaken(_)) => return Err(Stopped::Owned),
@@ -127,8 +133,9 @@ impl Caretaker<'_> {
         }
     }
 
-    /// Fences this replica, and every other whose turn comes next: all at once.
-    async fn fence(&self, takeover: &mut Takeover, first: (Member, Request)) {
+    /// Fences this replica, and every other whose turn comes next: all at once. Who does not answer and may come back is not given up: nobody
+    /// waits for this segment.
+    async fn fence(&self, takeover: &mut Takeover, first: (Member, Request)) -> Result<(), Stopped> {
         let mut fencing = JoinSet::new();
         let mut next = Some(first);
         while let Some((member, request)) = next {
@@ -140,16 +147,21 @@ impl Caretaker<'_> {
                 _ => None,
             };
         }
+        let unwanted = self.node.view.unwanted();
         while let Some(fenced) = fencing.join_next().await {
-            match fenced {
-                Ok((member, Ok(Reply::Heads(heads)))) => takeover.fenced(member, self.views(&heads)),
-                Ok((member, Err(Fault { kind: FaultKind::Refused(why), .. }))) => {
-                    takeover.not_fenced(member, why.into())
+            let (member, answer) = fenced.map_err(|error| Stopped::Failed(error.to_string()))?;
+            match answer {
+                Ok(Reply::Heads(heads)) => takeover.fenced(member, self.views(&heads)),
+                Err(Fault { kind: FaultKind::Refused(why), .. }) => takeover.not_fenced(member, why.into()),
+                Err(Fault { kind: FaultKind::NotFound, .. }) => takeover.not_fenced(member, Unusable::OutOfReach),
+                _ if unwanted.contains(&member.node) => takeover.not_fenced(member, Unusable::OutOfReach),
+                other => {
+                    let why = other.map_or_else(|fault| fault.message, |reply| unexpected(&reply).message);
+                    return Err(Stopped::Failed(need::may_come_back(&self.node.view.name(member.node), &why)));
                 }
-                Ok((member, _)) => takeover.not_fenced(member, Unusable::OutOfReach),
-                Err(error) => tracing::error!("fencing a replica: {error}"),
             }
         }
+        Ok(())
     }
 
     /// Has a copy of the image verified where it stands. Where none is good, an owner may still make a good one of several.
@@ -163,7 +175,10 @@ impl Caretaker<'_> {
         for (member, slot) in sources.iter().copied() {
             let call = Call::Verify { segment: self.segment, member, slot, image: header.image };
             let problem = match self.node.call(member.node, call, REPAIR).await {
-                Ok(Reply::Verified { damage: None }) => return Ok(takeover.loaded()),
+                Ok(Reply::Verified { damage: None }) => {
+                    takeover.loaded();
+                    return Ok(());
+                }
                 Ok(Reply::Verified { damage: Some(damage) }) => {
                     let damage = Unusable::Damaged(header.image, damage);
                     takeover.damaged(member, slot, &damage);
@@ -206,7 +221,16 @@ impl Caretaker<'_> {
         let (source, slot, base) = source.ok_or_else(|| Stopped::Failed("there is nothing to copy from".to_owned()))?;
         let (ownership, members) = (owner.ownership(), owner.followers().collect());
         let further = Further { ownership, beside: None, members, source, slot, base };
-        let Added { member, base, closed } = self.node.add_replica(self.name, self.segment, &further).await?;
+        let added = match self.node.add_replica(self.name, self.segment, &further).await {
+            // By whom the segment is owned now, or since its node remembers a later term than the directory.
+            Err(fault)
+                if matches!(fault.kind, FaultKind::Refused(_)) && self.record().await?.ownership() == ownership =>
+            {
+                Err(Stopped::Failed(fault.message))
+            }
+            added => added.map_err(Stopped::from),
+        };
+        let Added { member, base, closed } = added?;
         owner.repaired(ownership, member, self.geometry.slots(), base, closed);
         owner.connected(member);
         self.act(owner).await?;
@@ -262,11 +286,7 @@ impl Caretaker<'_> {
     }
 
     fn views(&self, heads: &[Bytes]) -> Vec<SlotView> {
-        let view = |head: &Bytes| match <&[u8; SLOT_HEAD]>::try_from(head.0.as_slice()) {
-            Ok(head) => SlotView::parse(self.segment, &self.geometry, head),
-            Err(_) => SlotView::Damaged { mark: None, header: None },
-        };
-        heads.iter().map(view).collect()
+        SlotView::parse_all(self.segment, &self.geometry, heads.iter().map(|head| head.0.as_slice()))
     }
 
     /// A text in which replicas have their nodes' names.

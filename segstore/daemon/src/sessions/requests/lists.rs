@@ -53,7 +53,7 @@ pub(super) async fn forget_node(client: &Client, name: &str) -> Result<Answer, F
     let kept: Vec<_> = segments.iter().filter(|(_, entry, _)| keeps(entry)).map(|(name, ..)| name.as_str()).collect();
     if !kept.is_empty() {
         let text = format!(
-            "node {name} keeps replicas in sync of {}: they leave the set when their owner, or the next one, goes on without; \
+            "node {name} keeps replicas in sync of {}: they leave the set when others have taken their place, or their owner goes on without; \
              or remove these segments",
             kept.join(", ")
         );

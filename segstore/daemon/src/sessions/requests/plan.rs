@@ -16,8 +16,10 @@ struct Subject {
     segment: Option<SegmentId>,
     bytes: u64,
     placing: Placing,
-    /// The owner's node: of what is to be made, this one.
+    /// The owner's node: of what is to be made, this one, and of what nobody owns, its last owner's.
     owner: Option<NodeId>,
+    /// Whether that one gets one where there is no other.
+    may_be_owners: bool,
     /// The nodes with a replica in sync.
     members: Vec<NodeId>,
     /// How many replicas are missing.
@@ -37,8 +39,7 @@ pub(super) async fn plan(
     let taken: Vec<_> = subject.members.iter().copied().chain(subject.owner).collect();
     let near = node.near(&taken, subject.owner);
     let mut rooms = node.rooms().await;
-    // Of a new one the owner's node may be taken, if there is no other.
-    let may_be_owners = subject.segment.is_none();
+    let may_be_owners = subject.may_be_owners;
     rooms
         .retain(|place| !subject.members.contains(&place.node) && (may_be_owners || Some(place.node) != subject.owner));
     let former = match subject.segment {
@@ -72,6 +73,7 @@ async fn new(
             bytes,
             placing,
             owner: Some(client.node.id),
+            may_be_owners: true,
             members: Vec::new(),
             missing: keeping.replicas as usize,
         }),
@@ -82,6 +84,7 @@ async fn new(
 async fn present(client: &Client, name: &str) -> Result<Subject, Fault> {
     let (entry, _) = client.segment(name, Want::Read).await?;
     let holder = client.node.holder(name).await?.map(|(holder, _)| holder.node);
+    let owner = holder.or(entry.home());
     let members: Vec<_> = entry.in_sync.iter().map(|member| member.node).collect();
     let drained = client.node.view.unwanted();
     let counts = members.iter().filter(|member| Some(**member) != holder && !drained.contains(member)).count();
@@ -89,7 +92,8 @@ async fn present(client: &Client, name: &str) -> Result<Subject, Fault> {
         segment: Some(entry.segment),
         bytes: geometry(entry.shape)?.replica_bytes(),
         placing: entry.placing,
-        owner: holder,
+        owner,
+        may_be_owners: holder.is_none(),
         members,
         missing: (entry.keeping.replicas as usize).saturating_sub(counts),
     })

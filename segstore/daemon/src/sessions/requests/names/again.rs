@@ -55,7 +55,7 @@ async fn try_again(
     let Some(claimed) = claimed else { return Ok(None) };
     let record = found(node.segment(name).await)?;
     let now = record.map(|(entry, _)| (entry.record().ownership(), entry.claimant));
-    if let Some((ownership, Some(Claimant { node: of, session: by, .. }))) = &now
+    if let Some((ownership, Some(Claimant { node: of, session: by, has_ended: false, .. }))) = &now
         && (*of, *by) == (node.id, session.number)
     {
         // It has claimed it anew, and that was not written down here.
