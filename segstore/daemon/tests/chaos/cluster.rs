@@ -15,7 +15,7 @@ use crate::place::Place;
 use crate::processes::{Process, Told, trouble};
 use crate::program::command;
 use crate::roles::ROLE;
-use crate::segments::{NODES, SEGMENTS};
+use crate::segments::{NODES, SEGMENTS, Spec};
 
 /// Of etcd.
 pub(crate) const MEMBERS: usize = 3;
@@ -266,8 +266,9 @@ impl Application {
 
 fn applications() -> Vec<Application> {
     let application = |role, segment, node| Application { role, segment, node, process: None, ended: Instant::now() };
-    let owners = SEGMENTS.iter().flat_map(|spec| spec.candidates().map(move |node| (spec.name, node)));
-    let owners = owners.map(|(segment, node)| application("owner", segment, node));
+    let owners = SEGMENTS.iter().flat_map(|spec| spec.candidates().map(move |node| (spec, node)));
+    let role = |spec: &Spec| if spec.rests { "visitor" } else { "owner" };
+    let owners = owners.map(|(spec, node)| application(role(spec), spec.name, node));
     owners.chain(READERS.into_iter().map(|node| application("reader", "", node))).collect()
 }
 

@@ -25,6 +25,8 @@ pub(crate) struct Outcome {
     spared: u64,
     switched_off: u64,
     left_out: u64,
+    /// How often daemons restored replicas of what nobody owned.
+    restored: u64,
     violations: Vec<String>,
     logs: PathBuf,
 }
@@ -35,7 +37,7 @@ impl Outcome {
         took: Duration,
         ledger: &Ledger,
         faults: &Faults,
-        logs: PathBuf,
+        (logs, restored): (PathBuf, u64),
         is_interrupted: bool,
     ) -> Self {
         let mut outcome = Self {
@@ -47,6 +49,7 @@ impl Outcome {
             spared: faults.spared,
             switched_off: faults.switched_off,
             left_out: faults.left_out,
+            restored,
             violations: ledger.violations.clone(),
             logs,
         };
@@ -74,7 +77,11 @@ impl Outcome {
             return Some(format!("there was no fault of the kind {}", fault.name()));
         }
         let is_long = self.took >= ALL_FAULTS;
-        let undone = [("handed over", self.counts.handed_over), ("drained and switched off", self.switched_off)];
+        let undone = [
+            ("handed over", self.counts.handed_over),
+            ("drained and switched off", self.switched_off),
+            ("restored while nobody owned it", self.restored),
+        ];
         let undone = undone.into_iter().find(|(_, count)| is_long && *count == 0);
         undone.map(|(what, _)| format!("nothing was {what}"))
     }
@@ -102,6 +109,7 @@ impl Outcome {
             "memory_spared": self.spared,
             "switched_off": self.switched_off,
             "left_out": self.left_out,
+            "restored": self.restored,
             "acknowledged": acknowledged,
             "takeovers": takeovers,
             "loads": loads,

@@ -16,6 +16,9 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 /// Of so many checkpoints one is followed by a pause, of so many milliseconds at most.
 const PAUSES: u64 = 4;
 const PAUSE_MILLIS: u64 = 16;
+/// How long a visitor stays away, in milliseconds, and how many changes he makes at most then.
+const REST_MILLIS: std::ops::Range<u64> = 5_000..20_000;
+const VISIT: u64 = 20;
 /// How long whoever comes last waits for anything.
 const AT_LAST: Duration = Duration::from_secs(60);
 
@@ -30,6 +33,13 @@ pub(crate) fn run(role: &str, segment: &str) {
             loop {
                 let how = OpenOptions::new().stand_by(None).follow(random.below(2) == 0);
                 own(&session, Spec::named(segment), how, &mut random);
+            }
+        }
+        "visitor" => {
+            let session = connected();
+            loop {
+                std::thread::sleep(random.millis(REST_MILLIS));
+                own(&session, Spec::named(segment), OpenOptions::new().stand_by(Some(TIMEOUT)), &mut random);
             }
         }
         "usurper" => own(&connected(), Spec::named(segment), OpenOptions::new().take_over(true), &mut random),
@@ -56,7 +66,8 @@ fn own(session: &Session, spec: &'static Spec, how: OpenOptions, random: &mut Ra
     match session.open(spec.name, &how.timeout(TIMEOUT)) {
         Ok(mut segment) => {
             let Some(mut next) = take(spec, &segment, began) else { std::process::exit(0) };
-            if let Some(is_asked) = change(&mut segment, &mut next, random) {
+            let changes = if spec.rests { 1 + random.below(VISIT) } else { 100 + random.below(4000) };
+            if let Some(is_asked) = change(&mut segment, &mut next, changes, random) {
                 let term = segment.term().0;
                 if segment.release().is_ok() {
                     say(spec.name, News::Released { term, is_asked });
@@ -96,10 +107,10 @@ fn random_id() -> u128 {
     u128::from_ne_bytes(bytes)
 }
 
-/// Makes changes, each a checkpoint, until the ownership is over, or is to be given up: whether somebody has asked for that.
-fn change(segment: &mut Segment, next: &mut Next<'_>, random: &mut Random) -> Option<bool> {
+/// Makes so many changes, each a checkpoint, or until the ownership is over, or is to be given up: whether somebody has asked for that.
+fn change(segment: &mut Segment, next: &mut Next<'_>, changes: u64, random: &mut Random) -> Option<bool> {
     let moves = segment.moves().unwrap();
-    for _ in 0..100 + random.below(4000) {
+    for _ in 0..changes {
         let is_asked = moves.wanted().is_some();
         // Whoever is asked has a last word.
         if !checkpoint(segment, next) {

@@ -72,7 +72,7 @@ impl Run {
             self.ledger.violations.extend(ended.err());
         }
         self.ledger.violations.extend(self.panics());
-        let logs = self.cluster.place.file("");
+        let logs = (self.cluster.place.file(""), self.restored());
         let seed = (seed, self.revision);
         let outcome = Outcome::new(seed, self.began.elapsed(), &self.ledger, &self.faults, logs, is_interrupted());
         self.cluster.place.is_kept = !outcome.is_good() && !is_interrupted();
@@ -180,6 +180,15 @@ impl Run {
             (!said.is_empty()).then(|| format!("{log}: {said}"))
         };
         logs.filter_map(of).collect()
+    }
+
+    /// How often daemons restored replicas of what nobody owned.
+    fn restored(&self) -> u64 {
+        let of = |node| {
+            let text = std::fs::read_to_string(self.cluster.place.file(&format!("n{node}.log"))).unwrap_or_default();
+            text.lines().filter(|line| line.contains("nobody owns it, and its replicas are restored")).count() as u64
+        };
+        (0..NODES).map(of).sum()
     }
 
     // ---- what people see ----

@@ -17,12 +17,14 @@ pub(crate) struct Spec {
     block_size: u32,
     slots: u32,
     local: bool,
+    /// Nobody stands by for it: somebody comes, changes it, and goes.
+    pub(crate) rests: bool,
 }
 
 const KIB: usize = 1024;
 
-/// All but the last have two replicas.
-pub(crate) const SEGMENTS: [Spec; 4] = [
+/// All but one have two replicas.
+pub(crate) const SEGMENTS: [Spec; 5] = [
     Spec {
         name: "orders",
         capacity: 8192 * KIB,
@@ -31,6 +33,7 @@ pub(crate) const SEGMENTS: [Spec; 4] = [
         block_size: 4096,
         slots: 2,
         local: false,
+        rests: false,
     },
     Spec {
         name: "calls",
@@ -40,6 +43,7 @@ pub(crate) const SEGMENTS: [Spec; 4] = [
         block_size: 1024,
         slots: 2,
         local: false,
+        rests: false,
     },
     Spec {
         name: "world",
@@ -49,6 +53,7 @@ pub(crate) const SEGMENTS: [Spec; 4] = [
         block_size: 16384,
         slots: 3,
         local: true,
+        rests: false,
     },
     Spec {
         name: "quotes",
@@ -58,6 +63,17 @@ pub(crate) const SEGMENTS: [Spec; 4] = [
         block_size: 4096,
         slots: 2,
         local: true,
+        rests: false,
+    },
+    Spec {
+        name: "archive",
+        capacity: 2048 * KIB,
+        replicas: 2,
+        minimum: (1, BelowMinimum::Continue),
+        block_size: 4096,
+        slots: 2,
+        local: false,
+        rests: true,
     },
 ];
 
@@ -75,7 +91,7 @@ impl Spec {
             .local(self.local)
     }
 
-    /// The nodes where an application stands by.
+    /// The nodes where an application stands by, or comes.
     pub(crate) fn candidates(&self) -> impl Iterator<Item = usize> {
         let own = SEGMENTS.iter().position(|spec| spec == self).unwrap();
         (0..CANDIDATES).map(move |i| (own + 2 * i) % NODES)

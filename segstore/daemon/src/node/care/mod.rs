@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::Node;
 use crate::cluster::View;
-use need::{Look, Needy};
+use need::Look;
 use tend::{Stopped, tend};
 
 /// How often to look.
@@ -23,6 +23,8 @@ const PERIOD: Duration = Duration::from_secs(60);
 const SETTLE: Duration = Duration::from_secs(2);
 /// How many are tended at a time.
 const AT_A_TIME: usize = 4;
+/// How often it is begun with, where somebody owns it in between.
+const ATTEMPTS: usize = 8;
 /// Before what came to nothing is tried anew: the first pause, which doubles, and the longest. Each attempt has a term of its own.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(3600));
 
@@ -95,9 +97,8 @@ impl Care {
 
     /// Of those that need nothing any more nothing is known.
     fn forget_others(&self, look: &Look) {
-        let is_needy = |name: &String| look.needy.iter().any(|needy| needy.name == *name);
         let is_stuck = |name: &String| look.stuck.iter().any(|(stuck, _)| stuck == name);
-        self.lock().retain(|name, tended| tended.is_now || is_needy(name) || is_stuck(name));
+        self.lock().retain(|name, tended| tended.is_now || look.needy.contains(name) || is_stuck(name));
     }
 }
 
@@ -129,27 +130,36 @@ pub async fn tend_unowned(node: Arc<Node>) {
         for (name, why) in look.stuck {
             node.care.wait(&name, why);
         }
-        for needy in look.needy {
-            if node.care.begin(&needy.name) {
-                tokio::spawn(care_for(node.clone(), needy, permits.clone()));
+        for name in look.needy {
+            if node.care.begin(&name) {
+                tokio::spawn(care_for(node.clone(), name, permits.clone()));
             }
         }
     }
 }
 
-async fn care_for(node: Arc<Node>, needy: Needy, permits: Arc<Semaphore>) {
-    tokio::time::sleep(SETTLE).await;
-    // The semaphore is never closed.
-    let _permit = permits.acquire().await;
-    match tend(&node, &needy).await {
-        Ok(()) => {
-            tracing::info!(segment = needy.name, "nobody owns it, and its replicas are restored");
-            node.care.end(&needy.name);
+/// Tends a segment as soon as nobody has owned it for a moment. Who only reads it owns it for as long.
+async fn care_for(node: Arc<Node>, name: String, permits: Arc<Semaphore>) {
+    for _ in 0..ATTEMPTS {
+        tokio::time::sleep(SETTLE).await;
+        // The semaphore is never closed.
+        let _permit = permits.acquire().await;
+        match need::look_again(&node, &name).await {
+            Ok(look) if look.needy.is_empty() => break,
+            Ok(_) => {}
+            Err(fault) => return node.care.rest(&name, fault.message),
         }
-        Err(Stopped::Owned) => node.care.end(&needy.name),
-        Err(Stopped::Failed(why)) => {
-            tracing::warn!(segment = needy.name, "nobody owns it, and its replicas cannot be restored: {why}");
-            node.care.rest(&needy.name, why);
+        match tend(&node, &name).await {
+            Ok(()) => {
+                tracing::info!(segment = name, "nobody owns it, and its replicas are restored");
+                break;
+            }
+            Err(Stopped::Owned) => {}
+            Err(Stopped::Failed(why)) => {
+                tracing::warn!(segment = name, "nobody owns it, and its replicas cannot be restored: {why}");
+                return node.care.rest(&name, why);
+            }
         }
     }
+    node.care.end(&name);
 }

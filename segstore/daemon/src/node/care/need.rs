@@ -3,25 +3,19 @@
 use std::sync::Arc;
 
 use segstore::control::message::{Fault, Place, SegmentInfo};
-use segstore_core::id::{NodeId, SegmentId, Term};
+use segstore_core::id::NodeId;
 
 use crate::cluster::{Claimant, NodeEntry, SegmentEntry, node_key};
+use crate::directory::Revision;
 use crate::node::{GONE, Node, SHORT, directory_fault};
 use crate::peers::message::{Call, Reply};
 
-/// A segment that nobody owns, and whose replicas are to be restored.
-pub(super) struct Needy {
-    pub(super) name: String,
-    pub(super) segment: SegmentId,
-    /// It was in this term.
-    pub(super) term: Term,
-}
-
-/// What was found.
+/// What was found of segments that nobody owns.
 #[derive(Default)]
 pub(super) struct Look {
-    pub(super) needy: Vec<Needy>,
-    /// Those that would be, and why nothing can be done for them.
+    /// Those whose replicas are to be restored.
+    pub(super) needy: Vec<String>,
+    /// Those whose replicas were, and why nothing can be done for them.
     pub(super) stuck: Vec<(String, String)>,
 }
 
@@ -37,14 +31,25 @@ enum Need {
 /// Looks at all that nobody owns.
 pub(super) async fn look(node: &Arc<Node>) -> Result<Look, Fault> {
     let (segments, holders) = (node.segments().await?, node.holders().await?);
+    let unowned = segments.into_iter().filter(|(name, ..)| !holders.contains_key(name));
+    look_at(node, unowned).await
+}
+
+/// Looks at one of them, as it is now.
+pub(super) async fn look_again(node: &Arc<Node>, name: &str) -> Result<Look, Fault> {
+    let (entry, revision) = node.segment(name).await?;
+    let is_held = node.holder(name).await?.is_some();
+    look_at(node, (!is_held).then(|| (name.to_owned(), entry, revision)).into_iter()).await
+}
+
+async fn look_at(
+    node: &Arc<Node>,
+    unowned: impl Iterator<Item = (String, SegmentEntry, Revision)>,
+) -> Result<Look, Fault> {
     let unwanted = node.view.unwanted();
-    let (mut infos, mut entries) = (Vec::new(), Vec::new());
-    for (name, entry, revision) in segments {
-        if !holders.contains_key(&name) && is_to_look_after(node, &entry, &unwanted) {
-            infos.push(node.describe(&name, &entry, revision, None));
-            entries.push(entry);
-        }
-    }
+    let mine = unowned.filter(|(_, entry, _)| is_to_look_after(node, entry, &unwanted));
+    let described = mine.map(|(name, entry, revision)| (node.describe(&name, &entry, revision, None), entry));
+    let (mut infos, entries): (Vec<_>, Vec<_>) = described.unzip();
     if !infos.is_empty() {
         node.look_at(&mut infos).await;
     }
@@ -53,7 +58,7 @@ pub(super) async fn look(node: &Arc<Node>) -> Result<Look, Fault> {
         let Some(need) = need(&info.places, entry.keeping.replicas as usize, &unwanted) else { continue };
         match what_is_in_the_way(node, &info, &entry, (need, &unwanted), &mut rooms).await? {
             Some(why) => look.stuck.push((info.name, why)),
-            None => look.needy.push(Needy { name: info.name, segment: entry.segment, term: entry.term }),
+            None => look.needy.push(info.name),
         }
     }
     Ok(look)

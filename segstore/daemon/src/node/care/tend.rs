@@ -12,7 +12,7 @@ use segstore_core::slot::SlotView;
 use segstore_core::takeover::{self, Failure, Takeover, Unusable};
 use tokio::task::JoinSet;
 
-use super::need::{self, Needy};
+use super::need;
 use crate::cluster::SegmentEntry;
 use crate::directory::Revision;
 use crate::identity::random;
@@ -37,14 +37,11 @@ impl From<Fault> for Stopped {
 }
 
 /// Restores what the segment lacks, as long as nobody owns it.
-pub(super) async fn tend(node: &Arc<Node>, needy: &Needy) -> Result<(), Stopped> {
-    let (entry, _) = read(node, &needy.name).await?;
-    if (entry.segment, entry.term) != (needy.segment, needy.term) {
-        return Err(Stopped::Owned);
-    }
+pub(super) async fn tend(node: &Arc<Node>, name: &str) -> Result<(), Stopped> {
+    let (entry, _) = read(node, name).await?;
     let (geometry, keeping) = (geometry(entry.shape)?, entry.keeping);
     let number = u64::try_from(random().map_err(|error| Stopped::Failed(error.to_string()))? >> 64).unwrap_or_default();
-    let caretaker = Caretaker { node, name: &needy.name, segment: needy.segment, geometry, keeping };
+    let caretaker = Caretaker { node, name, segment: entry.segment, geometry, keeping };
     let start = caretaker.take_over(OwnerId::caretaker(number)).await?;
     caretaker.restore(start).await
 }
