@@ -1,35 +1,27 @@
 //! A session with the node's daemon: where segments are created, opened, listed and removed.
 
-use std::collections::HashMap;
+mod inner;
+
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use segstore_core::id::Member;
-use segstore_core::layout::{Geometry, Ownership};
+use segstore_core::layout::Geometry;
 
-use crate::control::channel::{Asked, Channel, Reporter};
-use crate::control::message::{
-    Answer, Bytes, Demand, Event, Fault, Holder, Judged, Left, NodeInfo, Place, Report, Request, SegmentInfo, Status,
-};
+use crate::control::message::{Answer, Event, Holder, Judged, Left, NodeInfo, Request, SegmentInfo, Status};
 use crate::control::rdma::RdmaDevice;
-use crate::domains::Domains;
-use crate::engine::event;
-use crate::engine::seat::Shared;
 use crate::error::{Error, Result};
 use crate::fabric::Fabric;
 use crate::group;
 use crate::hold::Hold;
-use crate::lock::lock;
-use crate::moves::{Listener, Move, Moves};
-use crate::name::Names;
+use crate::moves::Moves;
 use crate::options::{CreateOptions, LoadOptions, OpenOptions};
 use crate::reader::{self, Image};
-use crate::releases::Releases;
 use crate::segment::Segment;
 use crate::takeover::unexpected;
 use crate::turn::{self, Turn};
+pub(crate) use inner::Inner;
 
 /// Where the daemon's socket is unless something else is said.
 pub const DEFAULT_SOCKET: &str = "/run/segstore/segstored.sock";
@@ -38,8 +30,6 @@ pub const SOCKET_VARIABLE: &str = "SEGSTORE_SOCKET";
 /// The environment variable by which a program joins the session of the process that started it.
 pub const SESSION_VARIABLE: &str = "SEGSTORE_SESSION";
 
-/// How long a name that was let go and is wanted again is waited for at least.
-const RELEASED: Duration = Duration::from_secs(1);
 /// How long the daemon may take for an answer that needs no waiting.
 const ANSWER: Duration = Duration::from_secs(30);
 
@@ -59,21 +49,6 @@ pub struct Lease {
     pub time: Duration,
     /// Why it is not kept alive now, for people.
     pub trouble: Option<String>,
-}
-
-pub(crate) struct Inner {
-    pub(crate) channel: Channel,
-    pub(crate) domains: Arc<Domains>,
-    /// The segments that this session owns, for what the daemon demands.
-    owned: Arc<Mutex<HashMap<String, Weak<Shared>>>>,
-    /// Who hears of it when a name is to be handed over that the session holds without a segment.
-    holders: Arc<Mutex<HashMap<String, Listener>>>,
-    /// Bytes that loads have read.
-    pub(crate) pulled: Arc<AtomicU64>,
-    /// Names that this process holds for its segments.
-    pub(crate) names: Names,
-    /// Names that it lets go.
-    releases: Arc<Releases>,
 }
 
 impl Session {
@@ -107,55 +82,7 @@ impl Session {
     }
 
     fn join(path: &Path, token: Option<String>) -> Result<Self> {
-        let owned = Arc::new(Mutex::new(HashMap::<String, Weak<Shared>>::new()));
-        let segments = owned.clone();
-        let program = std::env::current_exe().ok();
-        let program = program
-            .as_deref()
-            .and_then(Path::file_name)
-            .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        let holders = Arc::new(Mutex::new(HashMap::<String, Listener>::new()));
-        let listeners = holders.clone();
-        let on_demand = Box::new(move |demand: Demand, reporter: Reporter| {
-            let segment = lock(&segments).get(demand.name()).and_then(Weak::upgrade);
-            // Where nobody is there, the reporter says so when it is dropped.
-            let event = match demand {
-                Demand::Hold { time, without, .. } => {
-                    event::Event::Hold { time: Duration::from_millis(time), without, reporter }
-                }
-                Demand::EndHold { number, .. } => event::Event::EndHold { number, reporter },
-                Demand::Changed { .. } => event::Event::Changed(reporter),
-                Demand::Move { name, to, left_ms, of_holder } => {
-                    let wish = Move { to, until: Instant::now() + Duration::from_millis(left_ms) };
-                    let segment = segment.filter(|segment| !segment.is_closed());
-                    let is_heard = segment.is_some_and(|segment| segment.moves.tell(&wish))
-                        || of_holder && lock(&listeners).get(&name).is_some_and(|holder| holder.tell(&wish));
-                    if is_heard {
-                        reporter.report(Ok(Report::Done));
-                    }
-                    return;
-                }
-                Demand::State { .. } => event::Event::State(reporter),
-            };
-            if let Some(segment) = segment {
-                segment.bring(event);
-            }
-        });
-        let (segments, releases) = (owned.clone(), Arc::<Releases>::default());
-        let unheard = releases.clone();
-        let on_return = Box::new(move |send: &dyn Fn(Request) -> Asked| {
-            unheard.tell_again(send);
-            let segments: Vec<_> = lock(&segments).values().filter_map(Weak::upgrade).collect();
-            segments.iter().for_each(|segment| segment.bring(event::Event::DaemonIsBack));
-        });
-        let channel = Channel::open(path, &program, token, on_demand, on_return);
-        let channel = channel.map_err(|error| match error.downcast::<Fault>() {
-            Ok(fault) => Error::of_fault("", fault),
-            Err(error) => Error::NoDaemon { path: path.to_owned(), why: error.to_string() },
-        })?;
-        let (domains, names) = (Arc::new(Domains::new(channel.welcome().rdma)), Names::default());
-        let pulled = Arc::default();
-        Ok(Self { inner: Arc::new(Inner { channel, domains, owned, holders, pulled, names, releases }) })
+        Ok(Self { inner: Arc::new(Inner::open(path, token)?) })
     }
 
     /// What joins this session, in the environment of a program that is started to use it.
@@ -283,7 +210,7 @@ impl Session {
     /// # Errors
     /// [`Error::NoRoom`]: no descriptor is left.
     pub fn moves(&self, name: &str) -> Result<Moves> {
-        lock(&self.inner.holders).entry(name.to_owned()).or_default().listen()
+        self.inner.listen(name)
     }
 
     /// Has a name handed over to whoever stands by for it on the node `to`, or on any other node than its holder's: the holder is told, and
@@ -478,126 +405,6 @@ impl Session {
             Answer::Events(events) => Ok(events),
             other => Err(unexpected(&other)),
         }
-    }
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        if self.channel.is_inherited() {
-            // A device's objects are the parent's, which a child could close.
-            std::mem::forget(self.domains.clone());
-        }
-    }
-}
-
-impl Inner {
-    pub(crate) fn ask(&self, name: &str, request: Request, limit: Option<Duration>) -> Result<Answer> {
-        self.channel.ask(request, limit).map_err(|fault| Error::of_fault(name, fault))
-    }
-
-    fn done(&self, name: &str, request: Request, limit: Option<Duration>) -> Result<()> {
-        match self.ask(name, request, limit)? {
-            Answer::Done => Ok(()),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    /// Holds a name, for this process alone (`own`) or for the session; whether nobody of the session wanted it before, and the number of the
-    /// hold.
-    pub(crate) fn acquire(&self, name: &str, wait: Option<Duration>, force: bool, own: bool) -> Result<(bool, u64)> {
-        // The daemon serves requests side by side: a release must not come after this.
-        let is_left_over = self.releases.end(name, own, wait.unwrap_or(ANSWER).clamp(RELEASED, ANSWER)).is_err();
-        let millis = wait.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
-        let request = Request::Acquire { name: name.to_owned(), wait: millis, force, own };
-        let acquired = self.ask(name, request, wait.map(|wait| wait.saturating_add(ANSWER)));
-        if is_left_over && acquired.is_err() {
-            self.release_soon(name, own);
-        }
-        match acquired? {
-            Answer::Acquired { newly, hold } => Ok((newly || is_left_over, hold)),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    /// To a daemon that does not tell processes apart, the name is no longer let go with the segment that may be open under it.
-    fn outlast_segments(&self, name: &str) {
-        if !self.channel.welcome().knows_processes {
-            self.names.keep(name);
-        }
-    }
-
-    /// Waits until the daemon has let the name go.
-    pub(crate) fn await_release(&self, name: &str, own: bool) -> Result<()> {
-        let released = self.releases.end(name, own, ANSWER);
-        if released.is_err() {
-            self.names.unless_wanted(name, || self.release_soon(name, own));
-        }
-        released.map_err(|fault| Error::of_fault(name, fault))
-    }
-
-    /// What was wished for of a hold of this name is of no other one.
-    fn forget_wish(&self, name: &str) {
-        if let Some(holder) = lock(&self.holders).get(name) {
-            holder.forget();
-        }
-    }
-
-    /// Lets a name go without waiting for it: at once, or as soon as the daemon is there.
-    pub(crate) fn release_soon(&self, name: &str, own: bool) {
-        self.releases.begin(name, own, |request| self.channel.send_at_once(request));
-    }
-
-    fn segment(&self, name: &str, request: Request) -> Result<SegmentInfo> {
-        match self.ask(name, request, Some(ANSWER))? {
-            Answer::Segment(info) => Ok(*info),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    pub(crate) fn lookup(&self, name: &str) -> Result<SegmentInfo> {
-        self.segment(name, Request::Lookup { name: name.to_owned() })
-    }
-
-    /// The copy on this node; if there is none, it is made for this owner.
-    pub(crate) fn local(&self, name: &str, make_for: Option<Ownership>) -> Result<(Place, Vec<Bytes>)> {
-        match self.ask(name, Request::Local { name: name.to_owned(), make_for }, Some(ANSWER))? {
-            Answer::Local { member, heads } => Ok((self.own_place(member), heads)),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    /// The first bytes of a replica's slots.
-    pub(crate) fn heads(&self, name: &str, member: Member) -> Result<Vec<Bytes>> {
-        match self.ask(name, Request::Heads { name: name.to_owned(), member }, Some(ANSWER))? {
-            Answer::Heads(heads) => Ok(heads),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    fn own_place(&self, member: Member) -> Place {
-        let welcome = self.channel.welcome();
-        Place {
-            member,
-            node_name: welcome.node_name,
-            host: welcome.host,
-            providers: welcome.providers,
-            up: true,
-            problem: None,
-        }
-    }
-
-    /// Directs what the daemon demands of this segment to its owner here.
-    pub(crate) fn own(&self, shared: &Arc<Shared>) {
-        let mut owned = lock(&self.owned);
-        owned.retain(|_, segment| segment.strong_count() > 0);
-        owned.insert(shared.name.clone(), Arc::downgrade(shared));
-    }
-
-    /// 128 random bits.
-    pub(crate) fn random(&self) -> Result<u128> {
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).map_err(|error| Error::Internal(format!("no random bits: {error}")))?;
-        Ok(u128::from_ne_bytes(bytes))
     }
 }
 
