@@ -44,7 +44,7 @@ fn a_node_is_drained() {
     let file = cluster.file("content");
     std::fs::write(&file, b"state").unwrap();
     assert_eq!(cluster.code(&["put", "here", file.to_str().unwrap(), "--require", "node=n3"]), 0);
-    let nowhere = cluster.run(&["drain", "n3", "--wait", "8s"]);
+    let nowhere = cluster.run(&["drain", "n3", "--wait", "20s"]);
     let said = String::from_utf8_lossy(&nowhere.stderr);
     assert!(nowhere.status.code() == Some(16) && said.contains("still keeps a replica of 1 segment"), "{nowhere:?}");
     assert!(said.contains("nobody owns it") && said.contains("n1: node=n3 is required"), "{nowhere:?}");
@@ -66,7 +66,7 @@ fn applications_are_moved_off_a_node_that_is_drained() {
     cluster.put_with("s", b"state", 1);
     let mut run = cluster.command(2, &["run", "job", "--", "sleep", "100"]).spawn().unwrap();
     until("it runs", || cluster.json(&["ls"]).to_string().contains("job"));
-    let early = cluster.command(2, &["drain", "n2", "--wait", "1s"]).output().unwrap();
+    let early = cluster.command(2, &["drain", "n2", "--wait", "10s"]).output().unwrap();
     let said = String::from_utf8_lossy(&early.stderr);
     assert!(early.status.code() == Some(17) && said.contains("which owns job: nobody stands by"), "{early:?}");
     let drain = cluster.command(2, &["drain", "n2", "--json"]).stdout(Stdio::piped()).spawn().unwrap();

@@ -158,10 +158,10 @@ impl View {
         Err(Fault::new(FaultKind::Unreachable, text))
     }
 
-    /// Whether a node is gone for good, or named no longer.
+    /// Whether a node is gone for good.
     #[must_use]
     pub fn is_gone(&self, node: NodeId) -> bool {
-        self.nodes.borrow().get(&node).is_none_or(|seen| self.is_gone_for_good(seen))
+        self.nodes.borrow().get(&node).is_some_and(|seen| self.is_gone_for_good(seen))
     }
 
     fn is_gone_for_good(&self, seen: &Seen) -> bool {

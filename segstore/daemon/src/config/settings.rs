@@ -90,7 +90,8 @@ pub struct Settings {
     /// After how long without a sign of life the node counts as dead [default: 3s]
     #[arg(long, env = "SEGSTORED_NODE_LEASE", value_name = "TIME")]
     pub node_lease: Option<String>,
-    /// After how long a node that is down counts as gone for good, so that owners keep nothing there any more, or `off` [default: 10m]
+    /// After how long a node that is down counts as gone for good, so that nothing is kept there any more, and nobody is waited for who
+    /// owned a segment there, or `off` [default: 10m]
     #[arg(long, env = "SEGSTORED_NODE_GONE_AFTER", value_name = "TIME|off")]
     pub node_gone_after: Option<String>,
     /// Bytes in a second that replicas which are filled here may take together, such as 500MiB; 0 for no limit [default: 0]

@@ -19,6 +19,8 @@ use tend::{Stopped, tend};
 
 /// How often to look.
 const PERIOD: Duration = Duration::from_secs(60);
+/// The same where something is in the way.
+const SOON: Duration = Duration::from_secs(10);
 /// For how long nobody must own a segment: whoever stands by has it before.
 const SETTLE: Duration = Duration::from_secs(2);
 /// How many are tended at a time.
@@ -61,6 +63,11 @@ impl Care {
         act(self.lock().entry(name.to_owned()).or_insert_with(new))
     }
 
+    /// Whether it is neither tended now nor resting.
+    fn is_due(&self, name: &str) -> bool {
+        self.lock().get(name).is_none_or(|tended| !tended.is_now && tended.until <= Instant::now())
+    }
+
     /// Whether it is to be tended now, by whoever asks.
     fn begin(&self, name: &str) -> bool {
         self.with(name, |tended| {
@@ -92,13 +99,14 @@ impl Care {
 
     /// Nothing can be done before something changes.
     fn wait(&self, name: &str, why: String) {
-        self.with(name, |tended| tended.why = why);
+        self.with(name, |tended| (tended.is_now, tended.why) = (false, why));
     }
 
     /// Of those that need nothing any more nothing is known.
     fn forget_others(&self, look: &Look) {
         let is_stuck = |name: &String| look.stuck.iter().any(|(stuck, _)| stuck == name);
-        self.lock().retain(|name, tended| tended.is_now || look.needy.contains(name) || is_stuck(name));
+        let is_needy = |name: &String| look.needy.contains(name) || look.resting.contains(name) || is_stuck(name);
+        self.lock().retain(|name, tended| tended.is_now || is_needy(name));
     }
 }
 
@@ -118,7 +126,11 @@ pub async fn tend_unowned(node: Arc<Node>) {
         let has_lease = node.lease.borrow().is_some();
         let look =
             if has_lease { need::look(&node).await } else { Err(Fault::new(FaultKind::Unreachable, node.no_lease())) };
-        pause = if look.is_ok() { PERIOD } else { SETTLE };
+        pause = match &look {
+            Ok(Look { stuck, resting, .. }) if stuck.is_empty() && resting.is_empty() => PERIOD,
+            Ok(_) => SOON,
+            Err(_) => SETTLE,
+        };
         let look = match look {
             Ok(look) => look,
             Err(fault) => {
@@ -145,6 +157,9 @@ async fn care_for(node: Arc<Node>, name: String, permits: Arc<Semaphore>) {
         // The semaphore is never closed.
         let _permit = permits.acquire().await;
         match need::look_again(&node, &name).await {
+            Ok(Look { mut stuck, .. }) if !stuck.is_empty() => {
+                return node.care.wait(&name, stuck.remove(0).1);
+            }
             Ok(look) if look.needy.is_empty() => break,
             Ok(_) => {}
             Err(fault) => return node.care.rest(&name, fault.message),

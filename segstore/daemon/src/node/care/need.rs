@@ -5,7 +5,7 @@ use std::sync::Arc;
 use segstore::control::message::{Fault, Place, SegmentInfo};
 use segstore_core::id::NodeId;
 
-use crate::cluster::{Claimant, NodeEntry, SegmentEntry, node_key};
+use crate::cluster::{Claimant, NodeEntry, SegmentEntry, member_key, node_key};
 use crate::directory::Revision;
 use crate::node::{GONE, Node, SHORT, directory_fault};
 use crate::peers::message::{Call, Reply};
@@ -15,6 +15,8 @@ use crate::peers::message::{Call, Reply};
 pub(super) struct Look {
     /// Those whose replicas are to be restored.
     pub(super) needy: Vec<String>,
+    /// Those that were tried, or are being restored.
+    pub(super) resting: Vec<String>,
     /// Those whose replicas were, and why nothing can be done for them.
     pub(super) stuck: Vec<(String, String)>,
 }
@@ -32,19 +34,21 @@ enum Need {
 pub(super) async fn look(node: &Arc<Node>) -> Result<Look, Fault> {
     let (segments, holders) = (node.segments().await?, node.holders().await?);
     let unowned = segments.into_iter().filter(|(name, ..)| !holders.contains_key(name));
-    look_at(node, unowned).await
+    // What rests is not looked at each time.
+    look_at(node, unowned, |name| node.care.is_due(name)).await
 }
 
 /// Looks at one of them, as it is now.
 pub(super) async fn look_again(node: &Arc<Node>, name: &str) -> Result<Look, Fault> {
     let (entry, revision) = node.segment(name).await?;
     let is_held = node.holder(name).await?.is_some();
-    look_at(node, (!is_held).then(|| (name.to_owned(), entry, revision)).into_iter()).await
+    look_at(node, (!is_held).then(|| (name.to_owned(), entry, revision)).into_iter(), |_| true).await
 }
 
 async fn look_at(
     node: &Arc<Node>,
     unowned: impl Iterator<Item = (String, SegmentEntry, Revision)>,
+    is_due: impl Fn(&str) -> bool,
 ) -> Result<Look, Fault> {
     let unwanted = node.view.unwanted();
     let mine = unowned.filter(|(_, entry, _)| is_to_look_after(node, entry, &unwanted));
@@ -56,6 +60,10 @@ async fn look_at(
     let (mut look, mut rooms) = (Look::default(), None);
     for (info, entry) in infos.into_iter().zip(entries) {
         let Some(need) = need(&info.places, entry.keeping.replicas as usize, &unwanted) else { continue };
+        if !is_due(&info.name) {
+            look.resting.push(info.name);
+            continue;
+        }
         match what_is_in_the_way(node, &info, &entry, (need, &unwanted), &mut rooms).await? {
             Some(why) => look.stuck.push((info.name, why)),
             None => look.needy.push(info.name),
@@ -73,6 +81,9 @@ async fn what_is_in_the_way(
     rooms: &mut Option<Vec<NodeEntry>>,
 ) -> Result<Option<String>, Fault> {
     let stay: Vec<_> = info.places.iter().filter(|place| !is_lost(place, unwanted)).collect();
+    if info.is_lost() {
+        return Ok(Some("no replica of it is there, from which another could be filled".to_owned()));
+    }
     if let Some(place) = stay.iter().find(|place| !place.is_live()) {
         let why = place.problem.as_deref().unwrap_or("its node is down");
         return Ok(Some(may_come_back(&place.node_name, why)));
@@ -113,9 +124,7 @@ pub(super) async fn check_ended(node: &Arc<Node>, name: &str, last: &Claimant) -
     }
     let found = node.directory.read(&node_key(last.node)).await.map_err(|error| directory_fault(&error))?;
     let why = match found {
-        // Its hold was tied to this lease: it let it go.
-        Some(entry) if entry.lease == last.lease => return Ok(Ok(())),
-        // It was out of the cluster meanwhile, and holds again what lives there.
+        // It may have been out of the cluster meanwhile, and be about to hold again what lives there.
         Some(_) => {
             let call = Call::Holds { name: name.to_owned(), session: last.session };
             match node.call(last.node, call, SHORT).await {
@@ -126,7 +135,11 @@ pub(super) async fn check_ended(node: &Arc<Node>, name: &str, last: &Claimant) -
         }
         None if node.view.is_gone(last.node) => return Ok(Ok(())),
         None => {
-            "may live: its node is down, and not gone for good (`segctl nodes --forget` says that it is)".to_owned()
+            let member = node.directory.read(&member_key(last.node)).await.map_err(|error| directory_fault(&error))?;
+            if member.is_none() {
+                return Ok(Ok(())); // It is named no longer.
+            }
+            "may live: its node is down, and not gone for good (`node_gone_after`). Whoever opens it has it".to_owned()
         }
     };
     Ok(Err(format!("its last owner, {}, {why}", last.who)))
@@ -139,9 +152,8 @@ fn is_lost(place: &Place, unwanted: &[NodeId]) -> bool {
 /// What a segment lacks of which so many replicas are asked for. More than that stay until an owner comes: one may be beside it.
 fn need(places: &[Place], replicas: usize, unwanted: &[NodeId]) -> Option<Need> {
     let stay = places.iter().filter(|place| !is_lost(place, unwanted)).count();
-    let has_source = places.iter().any(Place::is_live);
     let need = if stay < replicas { Need::Further } else { Need::LetGo };
-    (has_source && stay < replicas.max(places.len())).then_some(need)
+    (stay < replicas.max(places.len())).then_some(need)
 }
 
 #[cfg(test)]
@@ -176,7 +188,6 @@ mod tests {
         assert_eq!(lacks(&[one.clone(), two.clone(), three.clone()], &[]), None, "one may be beside the next owner");
         assert_eq!(lacks(&[one.clone(), two.clone(), three.clone()], &[3]), Some(Need::LetGo), "it is being drained");
         assert_eq!(lacks(&[one.clone(), two, gone.clone()], &[]), Some(Need::LetGo));
-        assert_eq!(lacks(&[gone, down], &[]), None, "there is nothing to copy from");
         assert_eq!(lacks(&[one], &[1]), Some(Need::Further), "from where it is to go");
     }
 }

@@ -1,10 +1,11 @@
 //! One segment: taken over as a caretaker, its replicas restored. Nothing of it is loaded: what is copied is verified where it stands.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use segstore::control::message::{Bytes, Fault, FaultKind, Keeping};
 use segstore_core::id::{Member, OwnerId, SegmentId, Stamp};
-use segstore_core::layout::{Geometry, SlotHeader};
+use segstore_core::layout::{Geometry, Ownership, SlotHeader};
 use segstore_core::owner::{self, Owner, Start};
 use segstore_core::record::{RecordVersion, Swap, Versioned};
 use segstore_core::replica::Request;
@@ -18,6 +19,9 @@ use crate::directory::Revision;
 use crate::identity::random;
 use crate::node::{Added, Came, Change, Further, LONG, Node, REPAIR, SHORT, geometry, unexpected};
 use crate::peers::message::{Call, Reply};
+
+/// How often it is looked whether somebody owns the segment while a replica is filled.
+const LOOK: Duration = Duration::from_secs(2);
 
 /// Why a segment was not restored.
 pub(super) enum Stopped {
@@ -42,8 +46,8 @@ pub(super) async fn tend(node: &Arc<Node>, name: &str) -> Result<(), Stopped> {
     let (geometry, keeping) = (geometry(entry.shape)?, entry.keeping);
     let number = u64::try_from(random().map_err(|error| Stopped::Failed(error.to_string()))? >> 64).unwrap_or_default();
     let caretaker = Caretaker { node, name, segment: entry.segment, geometry, keeping };
-    let start = caretaker.take_over(OwnerId::caretaker(number)).await?;
-    caretaker.restore(start).await
+    let (start, verified) = caretaker.take_over(OwnerId::caretaker(number)).await?;
+    caretaker.restore(start, verified).await
 }
 
 /// A segment, which may have been removed.
@@ -79,15 +83,17 @@ impl Caretaker<'_> {
 
     async fn change(&self, swap: Swap) -> Result<Changed, Stopped> {
         let (old, new) = (&swap.expected.record, &swap.new);
-        let why = if old.owner != new.owner {
+        let claims = old.owner != new.owner && new.owner.is_caretaker();
+        let why = if claims {
             "nobody owns it, and its replicas are to be restored"
+        } else if old.owner != new.owner {
+            "its replicas cannot be restored, and the claim is taken back"
         } else if old.in_sync.iter().all(|member| new.in_sync.contains(member)) {
             "it was filled, while nobody owns the segment"
         } else {
             "nobody owns the segment, and its replicas are restored without it"
         };
         // After the record was read: who has claimed it before holds the name, and who comes later claims over this.
-        let claims = old.owner != new.owner && new.owner.is_caretaker();
         if claims && self.node.holder(self.name).await?.is_some() {
             return Err(Stopped::Owned);
         }
@@ -110,8 +116,9 @@ impl Caretaker<'_> {
 
     // ---- the takeover ----
 
-    async fn take_over(&self, owner: OwnerId) -> Result<Start, Stopped> {
-        let mut takeover = Takeover::new(owner);
+    /// Where to go on from, and whose copy was verified.
+    async fn take_over(&self, owner: OwnerId) -> Result<(Start, Vec<Member>), Stopped> {
+        let (mut takeover, mut verified) = (Takeover::new(owner), Vec::new());
         loop {
             let halt = || Stopped::Failed("the takeover came to a halt".to_owned());
             match takeover.poll().ok_or_else(halt)? {
@@ -122,8 +129,10 @@ impl Caretaker<'_> {
                     Changed::Unknown => takeover.swap_unknown(),
                 },
                 takeover::Action::Fence { member, request } => self.fence(&mut takeover, (member, request)).await?,
-                takeover::Action::Load { header, sources } => self.verify(&mut takeover, &header, &sources).await?,
-                takeover::Action::Done(start) => return Ok(start),
+                takeover::Action::Load { header, sources } => {
+                    verified.push(self.verify(&mut takeover, &header, sources).await?);
+                }
+                takeover::Action::Done(start) => return Ok((start, verified)),
                 takeover::Action::Failed(Failure::Overtaken(_)) => return Err(Stopped::Owned),
                 takeover::Action::Failed(failure) => return Err(Stopped::Failed(self.with_names(failure.to_string()))),
             }
@@ -144,37 +153,48 @@ impl Caretaker<'_> {
                 _ => None,
             };
         }
-        let unwanted = self.node.view.unwanted();
-        while let Some(fenced) = fencing.join_next().await {
-            let (member, answer) = fenced.map_err(|error| Stopped::Failed(error.to_string()))?;
+        let (unwanted, mut fenced) = (self.node.view.unwanted(), Vec::new());
+        while let Some(answer) = fencing.join_next().await {
+            fenced.push(answer.map_err(|error| Stopped::Failed(error.to_string()))?);
+        }
+        let is_refused = |(_, answer): &(Member, _)| matches!(answer, Err(Fault { kind: FaultKind::Refused(_), .. }));
+        // Where one refuses, it is to be found out why, and the claim is taken back if it must be.
+        let may_stop = !fenced.iter().any(is_refused);
+        let is_lost =
+            |member: &Member, fault: &Fault| fault.kind == FaultKind::NotFound || unwanted.contains(&member.node);
+        let silent = fenced.iter().find_map(|(member, answer)| match answer {
+            Err(fault) if may_stop && !is_lost(member, fault) => Some((member, fault)),
+            _ => None,
+        });
+        if let Some((member, fault)) = silent {
+            return Err(Stopped::Failed(need::may_come_back(&self.node.view.name(member.node), &fault.message)));
+        }
+        for (member, answer) in fenced {
             match answer {
                 Ok(Reply::Heads(heads)) => takeover.fenced(member, self.views(&heads)),
                 Err(Fault { kind: FaultKind::Refused(why), .. }) => takeover.not_fenced(member, why.into()),
-                Err(Fault { kind: FaultKind::NotFound, .. }) => takeover.not_fenced(member, Unusable::OutOfReach),
-                _ if unwanted.contains(&member.node) => takeover.not_fenced(member, Unusable::OutOfReach),
-                other => {
-                    let why = other.map_or_else(|fault| fault.message, |reply| unexpected(&reply).message);
-                    return Err(Stopped::Failed(need::may_come_back(&self.node.view.name(member.node), &why)));
-                }
+                Ok(_) | Err(_) => takeover.not_fenced(member, Unusable::OutOfReach),
             }
         }
         Ok(())
     }
 
-    /// Has a copy of the image verified where it stands. Where none is good, an owner may still make a good one of several.
+    /// Has a copy of the image verified where it stands, of those first that are to stay: whose it is. Where none is good, an owner may still
+    /// make a good one of several.
     async fn verify(
         &self,
         takeover: &mut Takeover,
         header: &SlotHeader,
-        sources: &[(Member, u32)],
-    ) -> Result<(), Stopped> {
-        let mut problems = Vec::new();
-        for (member, slot) in sources.iter().copied() {
+        mut sources: Vec<(Member, u32)>,
+    ) -> Result<Member, Stopped> {
+        let (unwanted, mut problems) = (self.node.view.unwanted(), Vec::new());
+        sources.sort_by_key(|(member, _)| unwanted.contains(&member.node));
+        for (member, slot) in sources {
             let call = Call::Verify { segment: self.segment, member, slot, image: header.image };
             let problem = match self.node.call(member.node, call, REPAIR).await {
                 Ok(Reply::Verified { damage: None }) => {
                     takeover.loaded();
-                    return Ok(());
+                    return Ok(member);
                 }
                 Ok(Reply::Verified { damage: Some(damage) }) => {
                     let damage = Unusable::Damaged(header.image, damage);
@@ -192,7 +212,8 @@ impl Caretaker<'_> {
 
     // ---- the ownership ----
 
-    async fn restore(&self, start: Start) -> Result<(), Stopped> {
+    /// `good` are those that were verified, or filled with what was.
+    async fn restore(&self, start: Start, mut good: Vec<Member>) -> Result<(), Stopped> {
         let mut owner = Owner::new(start, self.keeping.policy());
         // Those that were fenced can be reached; nothing is pushed.
         let members: Vec<_> = owner.followers().collect();
@@ -203,8 +224,12 @@ impl Caretaker<'_> {
             let (leave, stay): (Vec<Member>, Vec<Member>) =
                 owner.in_sync().iter().partition(|member| unwanted.contains(&member.node));
             if stay.len() < self.keeping.replicas as usize {
-                self.add(&mut owner).await?;
+                good.push(self.add(&mut owner, &good).await?);
             } else if let Some(member) = leave.first() {
+                if !stay.iter().any(|member| good.contains(member)) {
+                    let text = format!("{member} stays: the copies of those that are to stay could not be verified");
+                    return Err(Stopped::Failed(self.with_names(text)));
+                }
                 self.let_go(&mut owner, *member).await?;
             } else {
                 return Ok(());
@@ -212,13 +237,18 @@ impl Caretaker<'_> {
         }
     }
 
-    /// Has a further replica filled, which is in sync then.
-    async fn add(&self, owner: &mut Owner) -> Result<(), Stopped> {
-        let source = owner.repair_sources().next();
+    /// Has a further replica filled, from a good one, which is in sync then.
+    async fn add(&self, owner: &mut Owner, good: &[Member]) -> Result<Member, Stopped> {
+        let source = owner.repair_sources().find(|(member, ..)| good.contains(member));
         let (source, slot, base) = source.ok_or_else(|| Stopped::Failed("there is nothing to copy from".to_owned()))?;
         let (ownership, members) = (owner.ownership(), owner.followers().collect());
         let further = Further { ownership, beside: None, members, source, slot, base };
-        let added = match self.node.add_replica(self.name, self.segment, &further).await {
+        let added = tokio::select! {
+            added = self.node.add_replica(self.name, self.segment, &further) => added,
+            // What is filled there is the next one's to go on with.
+            () = self.until_claimed(ownership) => return Err(Stopped::Owned),
+        };
+        let added = match added {
             // By whom the segment is owned now, or since its node remembers a later term than the directory.
             Err(fault)
                 if matches!(fault.kind, FaultKind::Refused(_)) && self.record().await?.ownership() == ownership =>
@@ -233,7 +263,19 @@ impl Caretaker<'_> {
         self.act(owner).await?;
         let in_sync = owner.in_sync().contains(&member);
         let other = || Stopped::Failed(self.with_names(format!("{member} was filled with something else than {base}")));
-        in_sync.then_some(()).ok_or_else(other)
+        in_sync.then_some(member).ok_or_else(other)
+    }
+
+    /// Waits until somebody else owns the segment, or it is removed.
+    async fn until_claimed(&self, own: Ownership) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            match self.record().await {
+                Ok(record) if record.ownership() != own => return,
+                Err(Stopped::Owned) => return,
+                Ok(_) | Err(Stopped::Failed(_)) => {}
+            }
+        }
     }
 
     /// Has a replica let go whose place others have taken.

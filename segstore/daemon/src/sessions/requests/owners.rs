@@ -55,9 +55,11 @@ pub(super) async fn status(client: &Client, name: &str) -> Result<Answer, Fault>
         },
         None => (None, None),
     };
-    let care = if info.holder.is_none() { care(client, name).await } else { None };
     let segment = info.record.record.segment;
-    let (mut replicas, standbys) = tokio::join!(replicas(client, segment), moves::standbys(&client.node, name));
+    let is_unowned = info.holder.is_none();
+    let care = async { if is_unowned { care(client, name).await } else { None } };
+    let (mut replicas, standbys, care) =
+        tokio::join!(replicas(client, segment), moves::standbys(&client.node, name), care);
     // One whose daemon does not answer may still be written.
     for place in &info.places {
         if !replicas.iter().any(|replica| replica.member == place.member) {
