@@ -58,9 +58,9 @@ impl Care {
         Some(if tended.is_now { "its replicas are being restored".to_owned() } else { tended.why.clone() })
     }
 
-    fn with<T>(&self, name: &str, act: impl FnOnce(&mut Tended) -> T) -> T {
+    fn with(&self, name: &str, act: impl FnOnce(&mut Tended)) {
         let new = || Tended { is_now: false, why: String::new(), until: Instant::now(), pause: AGAIN.0 / 2 };
-        act(self.lock().entry(name.to_owned()).or_insert_with(new))
+        act(self.lock().entry(name.to_owned()).or_insert_with(new));
     }
 
     /// Whether it is neither tended now nor resting.
@@ -68,14 +68,9 @@ impl Care {
         self.lock().get(name).is_none_or(|tended| !tended.is_now && tended.until <= Instant::now())
     }
 
-    /// Whether it is to be tended now, by whoever asks.
-    fn begin(&self, name: &str) -> bool {
-        self.with(name, |tended| {
-            !tended.is_now && tended.until <= Instant::now() && {
-                tended.is_now = true;
-                true
-            }
-        })
+    /// It is tended from now on.
+    fn begin(&self, name: &str) {
+        self.with(name, |tended| tended.is_now = true);
     }
 
     /// It needs nothing more, or it is somebody's again.
@@ -142,10 +137,10 @@ pub async fn tend_unowned(node: Arc<Node>) {
         for (name, why) in look.stuck {
             node.care.wait(&name, why);
         }
+        // Of those that are due: nobody else begins with them.
         for name in look.needy {
-            if node.care.begin(&name) {
-                tokio::spawn(care_for(node.clone(), name, permits.clone()));
-            }
+            node.care.begin(&name);
+            tokio::spawn(care_for(node.clone(), name, permits.clone()));
         }
     }
 }
