@@ -1,6 +1,6 @@
 //! A further replica of a segment: where it goes, and that it is filled there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use segstore::control::message::{Fault, FaultKind};
@@ -8,7 +8,7 @@ use segstore_core::forget::Forgettable;
 use segstore_core::id::{Member, NodeId, SegmentId, Stamp};
 use segstore_core::layout::Ownership;
 
-use super::placement::{self, Asked};
+use super::placement::Search;
 use super::{Node, REPAIR, SHORT, geometry, unexpected};
 use crate::cluster::{NodeEntry, SegmentEntry};
 use crate::config::shown;
@@ -52,25 +52,19 @@ impl Node {
         further: &Further,
     ) -> Result<Added, Fault> {
         let Further { ownership, beside, members, source, slot, base } = further;
-        let (mut nodes, mut kept) = (self.rooms().await, self.kept_everywhere(segment).await);
+        let (mut rooms, mut kept) = (self.rooms().await, self.kept_everywhere(segment).await);
         // Read after that: nothing that the record comes to list is among what is kept for nothing.
         let (entry, _) = self.segment(name).await?;
-        let taking_part = members.iter().chain(&entry.in_sync);
-        let taken: Vec<_> = taking_part.map(|member| member.node).chain(*beside).collect();
-        let near = self.near(&taken, *beside);
-        let bytes = geometry(entry.shape)?.replica_bytes();
-        nodes.retain(|place| kept.contains_key(&place.node) && !taken.contains(&place.node));
-        for place in &nodes {
-            let kept = kept.entry(place.node).or_default();
+        rooms.retain(|place| kept.contains_key(&place.node));
+        for kept in kept.values_mut() {
             let replaced = Forgettable::of_owner(*ownership, members, kept, &entry.record())
                 .map_err(|why| Fault::new(FaultKind::Refused(why), why.to_string()))?;
             *kept = replaced.members;
         }
-        let former = make_way(&mut nodes, &kept, bytes);
-        let owner = beside.or(entry.home());
-        let asked = Asked { bytes, owner, placing: &entry.placing, near: &near, former: &former };
+        let taken: Vec<_> = members.iter().chain(&entry.in_sync).map(|member| member.node).collect();
+        let search = self.search(&entry, *beside, &taken, rooms, &kept)?;
         let mut why = None;
-        for target in placement::choose(&nodes, &asked, TARGETS) {
+        for target in search.choose(TARGETS) {
             let call = Call::Repair {
                 segment,
                 name: name.to_owned(),
@@ -92,10 +86,10 @@ impl Node {
                 }
             }
         }
-        Err(why.unwrap_or_else(|| no_further_room(name, &nodes, &asked)))
+        Err(why.unwrap_or_else(|| no_further_room(name, &search)))
     }
 
-    /// Whether a node would take a further replica of a segment whose replicas on these nodes stay, and which is owned on none.
+    /// Whether a node would take a further replica of a segment whose replicas on these nodes stay, and which nobody owns.
     pub(crate) async fn has_room_for(
         self: &Arc<Self>,
         name: &str,
@@ -103,21 +97,35 @@ impl Node {
         rooms: &[NodeEntry],
         stay: &[NodeId],
     ) -> Result<(), Fault> {
-        let mut nodes: Vec<_> = rooms.iter().filter(|place| !stay.contains(&place.node)).cloned().collect();
-        let (bytes, near) = (geometry(entry.shape)?.replica_bytes(), self.near(stay, None));
-        let former = make_way(&mut nodes, &self.kept_everywhere(entry.segment).await, bytes);
-        let asked = Asked { bytes, owner: entry.home(), placing: &entry.placing, near: &near, former: &former };
-        let has_room = !placement::choose(&nodes, &asked, 1).is_empty();
-        has_room.then_some(()).ok_or_else(|| no_further_room(name, &nodes, &asked))
+        let kept = self.kept_everywhere(entry.segment).await;
+        let search = self.search(entry, None, stay, rooms.to_vec(), &kept)?;
+        let has_room = !search.choose(1).is_empty();
+        has_room.then_some(()).ok_or_else(|| no_further_room(name, &search))
     }
 
-    /// The nodes that have a copy, the owner's among them, each once. (One that is being drained is to have none.)
-    pub(crate) fn near(&self, taken: &[NodeId], owner: Option<NodeId>) -> Vec<NodeEntry> {
-        let mut near = self.view.entries(taken.iter().copied());
-        near.retain(|entry| !entry.draining || Some(entry.node) == owner);
-        near.sort_by_key(|entry| entry.node);
-        near.dedup_by_key(|entry| entry.node);
-        near
+    /// Where a further replica could go of a segment with replicas on these nodes: on none of them, nor beside its owner, where it has one.
+    /// What it is to replace, of what is kept for nothing, is not in its way.
+    pub(crate) fn search<'e>(
+        &self,
+        entry: &'e SegmentEntry,
+        beside: Option<NodeId>,
+        taken: &[NodeId],
+        mut rooms: Vec<NodeEntry>,
+        kept: &HashMap<NodeId, Vec<Member>>,
+    ) -> Result<Search<'e>, Fault> {
+        let bytes = geometry(entry.shape)?.replica_bytes();
+        let taken: HashSet<_> = taken.iter().copied().chain(beside).collect();
+        rooms.retain(|place| !taken.contains(&place.node));
+        let mut former = Vec::new();
+        for place in &mut rooms {
+            let kept = kept.get(&place.node).map_or(0, Vec::len);
+            place.used = place.used.saturating_sub(bytes * kept as u64);
+            former.extend((kept > 0).then_some(place.node));
+        }
+        let unwanted = self.view.unwanted();
+        let stays = |node: &NodeId| Some(*node) == beside || !unwanted.contains(node);
+        let near = self.view.entries(taken.into_iter().filter(stays));
+        Ok(Search { nodes: rooms, bytes, placing: &entry.placing, owner: beside.or(entry.home()), near, former })
     }
 
     /// What every node that answers keeps of a segment.
@@ -130,23 +138,12 @@ impl Node {
     }
 }
 
-/// What a new replica is to replace is not in its way. Gives the nodes that keep something of the segment for nothing.
-pub(crate) fn make_way(nodes: &mut [NodeEntry], kept: &HashMap<NodeId, Vec<Member>>, bytes: u64) -> Vec<NodeId> {
-    let mut former = Vec::new();
-    for place in nodes {
-        let kept = kept.get(&place.node).map_or(0, Vec::len);
-        place.used = place.used.saturating_sub(bytes * kept as u64);
-        former.extend((kept > 0).then_some(place.node));
-    }
-    former
-}
-
-fn no_further_room(name: &str, nodes: &[NodeEntry], asked: &Asked<'_>) -> Fault {
-    let why = match placement::told(nodes, asked) {
+fn no_further_room(name: &str, search: &Search<'_>) -> Fault {
+    let why = match search.told() {
         none if none.is_empty() => "every node that answers has one already, or owns it".to_owned(),
         why => format!("{why}; give one more (`memory`, and the tmpfs of `memory_dir`), or add a node"),
     };
-    let bytes = shown(asked.bytes);
+    let bytes = shown(search.bytes);
     let text = format!("no further node takes a replica of segment {name}, of {bytes}: {why}");
     Fault::new(FaultKind::NoRoom, text)
 }

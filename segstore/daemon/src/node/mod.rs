@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use segstore::control::message::{Fault, FaultKind, SegmentInfo};
+use segstore::control::message::{Fault, FaultKind, Place, SegmentInfo};
 use segstore::control::rdma::RdmaDevice;
 use segstore_core::id::{NodeId, Term};
 use tokio::sync::{Notify, watch};
@@ -32,7 +32,7 @@ pub use calls::Calls;
 pub(crate) use calls::geometry;
 pub use care::{Care, tend_unowned};
 pub use drain::Draining;
-pub(crate) use further::{Added, Further, make_way};
+pub(crate) use further::{Added, Further};
 pub use known::forget_removed;
 pub use orphans::forget_orphans;
 pub(crate) use segments::{Came, Change, encode, parse};
@@ -176,6 +176,11 @@ impl Node {
         };
         answers.into_iter().filter_map(room).collect()
     }
+}
+
+/// Whether the replica is gone, since its node's memory is.
+pub(crate) fn has_new_memory(place: &Place) -> bool {
+    place.problem.as_deref() == Some(GONE)
 }
 
 /// What the directory's trouble means to who asked.

@@ -16,52 +16,24 @@ use crate::config::shown;
 /// The label that tells machines apart, of which nobody is to have two copies either.
 const HOST: &str = "host";
 
-/// What is asked of a place.
-#[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
+/// What speaks against the node of an owner.
+pub const OWNERS_OWN: &str = "the owner's own node, with which it would die";
+
+/// Where a replica could go.
+#[derive(Clone, Debug)]
+pub struct Search<'a> {
+    /// The nodes that could take it.
+    pub nodes: Vec<NodeEntry>,
     /// Bytes of the replica.
     pub bytes: u64,
-    /// The owner's node, if it is on one.
-    pub owner: Option<NodeId>,
     /// What its node is to be.
     pub placing: &'a Placing,
+    /// The owner's node, or, where there is none, the last owner's: it may well be owned there again.
+    pub owner: Option<NodeId>,
     /// The nodes that have a copy: the owner's, and those with a replica.
-    pub near: &'a [NodeEntry],
+    pub near: Vec<NodeEntry>,
     /// The nodes that keep a former replica.
-    pub former: &'a [NodeId],
-}
-
-/// Of `nodes`, up to `count`, the best first.
-#[must_use]
-pub fn choose(nodes: &[NodeEntry], asked: &Asked<'_>, count: usize) -> Vec<NodeEntry> {
-    let judged = judge(nodes, asked, count).into_iter();
-    judged.filter(|(_, verdict, _)| *verdict == Verdict::Chosen).map(|(node, ..)| node).collect()
-}
-
-/// Every one of `nodes`: up to `count` that are chosen, the best first, then those that would do as well, then those that would not.
-#[must_use]
-pub fn judge(nodes: &[NodeEntry], asked: &Asked<'_>, count: usize) -> Vec<(NodeEntry, Verdict, String)> {
-    let (unfit, mut fit): (Vec<_>, Vec<_>) = nodes.iter().partition(|node| asked.objection(node).is_some());
-    let (mut near, mut judged) = (asked.near.to_vec(), Vec::new());
-    while let Some(at) = (0..fit.len()).min_by_key(|&at| asked.rank(fit[at], &near)) {
-        let node = fit.remove(at);
-        let verdict = if judged.len() < count { Verdict::Chosen } else { Verdict::Fits };
-        judged.push((node.clone(), verdict, asked.reason(node, &near)));
-        if verdict == Verdict::Chosen {
-            near.push(node.clone());
-        }
-    }
-    judged.extend(
-        unfit.into_iter().map(|node| (node.clone(), Verdict::Unfit, asked.objection(node).unwrap_or_default())),
-    );
-    judged
-}
-
-/// Why each of `nodes` gets none, or why it would be one that does, for people.
-#[must_use]
-pub fn told(nodes: &[NodeEntry], asked: &Asked<'_>) -> String {
-    let told = judge(nodes, asked, 0).into_iter().map(|(node, _, why)| format!("{}: {why}", node.name));
-    told.collect::<Vec<_>>().join("; ")
+    pub former: Vec<NodeId>,
 }
 
 /// What one failure would take of a segment at once: all its `replicas`, or, where that is one, all copies there are. `is_apart` says
@@ -97,7 +69,39 @@ fn domains(placing: &Placing) -> impl Iterator<Item = &str> {
     asked.chain(default).filter(|key| *key != HOST).chain([HOST])
 }
 
-impl Asked<'_> {
+impl Search<'_> {
+    /// Up to `count` nodes, the best first.
+    #[must_use]
+    pub fn choose(&self, count: usize) -> Vec<NodeEntry> {
+        let judged = self.judge(count).into_iter();
+        judged.filter(|(_, verdict, _)| *verdict == Verdict::Chosen).map(|(node, ..)| node).collect()
+    }
+
+    /// Every node: up to `count` that are chosen, the best first, then those that would do as well, then those that would not.
+    #[must_use]
+    pub fn judge(&self, count: usize) -> Vec<(NodeEntry, Verdict, String)> {
+        let (unfit, mut fit): (Vec<_>, Vec<_>) = self.nodes.iter().partition(|node| self.objection(node).is_some());
+        let (mut near, mut judged) = (self.near.clone(), Vec::new());
+        while let Some(at) = (0..fit.len()).min_by_key(|&at| self.rank(fit[at], &near)) {
+            let node = fit.remove(at);
+            let verdict = if judged.len() < count { Verdict::Chosen } else { Verdict::Fits };
+            judged.push((node.clone(), verdict, self.reason(node, &near)));
+            if verdict == Verdict::Chosen {
+                near.push(node.clone());
+            }
+        }
+        let why = |node| self.objection(node).unwrap_or_default();
+        judged.extend(unfit.into_iter().map(|node| (node.clone(), Verdict::Unfit, why(node))));
+        judged
+    }
+
+    /// Why each node gets none, or why it would be one that does, for people.
+    #[must_use]
+    pub fn told(&self) -> String {
+        let told = self.judge(0).into_iter().map(|(node, _, why)| format!("{}: {why}", node.name));
+        told.collect::<Vec<_>>().join("; ")
+    }
+
     /// Why the node gets none.
     fn objection(&self, node: &NodeEntry) -> Option<String> {
         if node.draining {
@@ -127,13 +131,21 @@ impl Asked<'_> {
         )
     }
 
+    /// What speaks against the owner's node.
+    fn owners_own(&self) -> &'static str {
+        if self.near.iter().any(|node| Some(node.node) == self.owner) {
+            OWNERS_OWN
+        } else {
+            "its last owner's node, where it may be owned again"
+        }
+    }
+
     /// What speaks for the node, and against it.
     fn reason(&self, node: &NodeEntry, near: &[NodeEntry]) -> String {
         let mut reasons = Vec::new();
-        reasons.extend(
-            (Some(node.node) == self.owner).then(|| "the owner's own node, with which it would die".to_owned()),
-        );
-        for key in domains(self.placing).filter(|_| Some(node.node) != self.owner) {
+        let is_owners = Some(node.node) == self.owner;
+        reasons.extend(is_owners.then(|| self.owners_own().to_owned()));
+        for key in domains(self.placing).filter(|_| !is_owners) {
             let Some(value) = node.label(key) else { continue };
             let names: Vec<_> = others(node, near, key).map(|other| other.name.as_str()).collect();
             match (key, names.is_empty()) {
@@ -184,8 +196,16 @@ mod tests {
     }
 
     fn chosen(nodes: &[NodeEntry], placing: &Placing, near: &[NodeEntry], bytes: u64, count: usize) -> Vec<u128> {
-        let asked = Asked { bytes, owner: Some(NodeId(1)), placing, near, former: &[] };
-        choose(nodes, &asked, count).iter().map(|node| node.node.0).collect()
+        numbers(&search(nodes, placing, near, bytes).choose(count))
+    }
+
+    fn search<'a>(nodes: &[NodeEntry], placing: &'a Placing, near: &[NodeEntry], bytes: u64) -> Search<'a> {
+        let (nodes, near) = (nodes.to_vec(), near.to_vec());
+        Search { nodes, bytes, placing, owner: Some(NodeId(1)), near, former: Vec::new() }
+    }
+
+    fn numbers(nodes: &[NodeEntry]) -> Vec<u128> {
+        nodes.iter().map(|node| node.node.0).collect()
     }
 
     #[test]
@@ -194,6 +214,10 @@ mod tests {
         let any = Placing::default();
         assert_eq!(chosen(&nodes, &any, &[], 10, 4), [4, 3, 2, 1]);
         assert_eq!(chosen(&nodes, &any, &[], 10, 2), [4, 3]);
+        // Which is said of an owner that is there, and of one that may come back.
+        let owner = &nodes[..1];
+        assert!(search(owner, &any, owner, 10).told().starts_with("n1: the owner's own node, with which it would die"));
+        assert!(search(owner, &any, &[], 10).told().starts_with("n1: its last owner's node, where it may be owned"));
     }
 
     #[test]
@@ -209,11 +233,10 @@ mod tests {
     #[test]
     fn who_keeps_a_former_replica_is_taken_before_who_has_more_room() {
         let nodes = [node(2, 0, false), node(3, 50, false), labelled(4, 60, &[("zone", "b")])];
-        let (any, near, former) = (Placing::default(), [labelled(5, 0, &[("zone", "b")])], [NodeId(3), NodeId(4)]);
-        let asked = Asked { bytes: 10, owner: Some(NodeId(1)), placing: &any, near: &near, former: &former };
-        let chosen: Vec<_> = choose(&nodes, &asked, 3).iter().map(|node| node.node.0).collect();
-        assert_eq!(chosen, [3, 2, 4], "copies are kept apart all the same");
-        assert!(told(&nodes, &asked).contains("n3: keeps a former replica of it, to begin with, 50 B free"));
+        let (any, near, former) = (Placing::default(), [labelled(5, 0, &[("zone", "b")])], vec![NodeId(3), NodeId(4)]);
+        let search = Search { former, ..search(&nodes, &any, &near, 10) };
+        assert_eq!(numbers(&search.choose(3)), [3, 2, 4], "copies are kept apart all the same");
+        assert!(search.told().contains("n3: keeps a former replica of it, to begin with, 50 B free"));
     }
 
     #[test]
@@ -238,9 +261,8 @@ mod tests {
         assert_eq!(chosen(&nodes, &placing(&["tier=1"], &[], &[]), &[], 10, 3), [3]);
         assert_eq!(chosen(&nodes, &placing(&["storage"], &[], &[]), &[], 10, 3), [4]);
         assert_eq!(chosen(&nodes, &placing(&["node!=n4"], &["tier=1"], &[]), &[], 10, 3), [3, 2]);
-        let (any, near) = (placing(&["ssd"], &[], &[]), []);
-        let judged =
-            judge(&nodes, &Asked { bytes: 10, owner: Some(NodeId(1)), placing: &any, near: &near, former: &[] }, 1);
+        let any = placing(&["ssd"], &[], &[]);
+        let judged = search(&nodes, &any, &[], 10).judge(1);
         let told: Vec<_> =
             judged.iter().map(|(node, verdict, why)| (node.name.as_str(), *verdict, why.as_str())).collect();
         assert_eq!(

@@ -97,3 +97,22 @@ fn a_plan_says_what_would_be_chosen_and_why() {
     assert!(matches!(session.plan("s", Some(&make)), Err(Error::Exists(_))));
     assert!(matches!(session.plan("nothing", None), Err(Error::NotFound(_))));
 }
+
+/// The last owner's node has no copy, so that its zone is as good as any.
+#[test]
+fn what_a_plan_chooses_of_what_nobody_owns_is_what_is_done() {
+    let cluster = racks();
+    let session = cluster.session(0);
+    let make = options().replicas(1).prefer("zone=b".parse().unwrap());
+    opened(&session, &make).release().unwrap();
+    let first = places(&session, "s");
+    assert!(["n3", "n4"].contains(&first[0].as_str()), "{first:?}");
+    let plan = session.plan("s", None).unwrap();
+    let next = plan.iter().find(|node| node.verdict == Verdict::Fits).unwrap();
+    assert!(next.why.starts_with("alone in zone a"), "{plan:?}");
+    let owners = plan.iter().find(|node| node.node_name == "n0").unwrap();
+    assert!(owners.why.starts_with("its last owner's node, where it may be owned again"), "{plan:?}");
+    session.set_replicas("s", 2).unwrap();
+    until("it has two", || (places(&session, "s").len() == 2).then_some(()));
+    assert_eq!(places(&session, "s"), [next.node_name.clone(), first[0].clone()], "{plan:?}");
+}

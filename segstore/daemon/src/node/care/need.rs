@@ -7,7 +7,7 @@ use segstore_core::id::NodeId;
 
 use crate::cluster::{Claimant, NodeEntry, SegmentEntry, member_key, node_key};
 use crate::directory::Revision;
-use crate::node::{GONE, Node, SHORT, directory_fault};
+use crate::node::{Node, SHORT, directory_fault, has_new_memory};
 use crate::peers::message::{Call, Reply};
 
 /// What was found of segments that nobody owns.
@@ -146,7 +146,7 @@ pub(super) async fn check_ended(node: &Arc<Node>, name: &str, last: &Claimant) -
 }
 
 fn is_lost(place: &Place, unwanted: &[NodeId]) -> bool {
-    unwanted.contains(&place.member.node) || place.problem.as_deref() == Some(GONE)
+    unwanted.contains(&place.member.node) || has_new_memory(place)
 }
 
 /// What a segment lacks of which so many replicas are asked for. More than that stay until an owner comes: one may be beside it.
@@ -161,6 +161,7 @@ mod tests {
     use segstore_core::id::{Incarnation, Member};
 
     use super::*;
+    use crate::node::GONE;
 
     fn place(node: u128, problem: Option<&str>) -> Place {
         Place {

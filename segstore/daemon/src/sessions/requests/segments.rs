@@ -1,5 +1,7 @@
 //! Segments: made, looked up, changed, removed.
 
+use std::sync::Arc;
+
 use segstore::control::message::{Access, Answer, Fault, FaultKind, Holder, Keeping, Placing, Shape, is_label};
 use segstore_core::id::{Member, NodeId, OwnerId, SegmentId, Term};
 use segstore_core::layout::Ownership;
@@ -11,8 +13,8 @@ use crate::config::shown;
 use crate::directory::{Revision, Swapped};
 use crate::identity::now;
 use crate::identity::random;
-use crate::node::placement::Asked;
-use crate::node::{Came, Change, LONG, Node, SHORT, directory_fault, geometry, placement, unexpected};
+use crate::node::placement::Search;
+use crate::node::{Came, Change, LONG, Node, SHORT, directory_fault, geometry, unexpected};
 use crate::peers::message::{Call, Reply};
 use crate::sessions::credentials::Want;
 
@@ -49,22 +51,14 @@ async fn make(client: &Client, name: &str, made: Made) -> Result<Answer, Fault> 
         Err(fault) if fault.kind == FaultKind::NotFound => {}
         Err(fault) => return Err(fault),
     }
-    let (mut nodes, mut full) = (node.rooms().await, None);
-    let near = node.view.entries([node.id]);
+    let (mut search, mut full) = (places(node, geometry.replica_bytes(), &placing).await, None);
     let (segment, members, places) = loop {
-        let asked = Asked {
-            bytes: geometry.replica_bytes(),
-            owner: Some(node.id),
-            placing: &placing,
-            near: &near,
-            former: &[],
-        };
-        let places = placement::choose(&nodes, &asked, keeping.replicas as usize);
+        let places = search.choose(keeping.replicas as usize);
         // A replica on the owner's own node is better than none, and counts for nothing.
         let elsewhere = places.iter().filter(|place| place.node != node.id).count();
         let fewest = if keeping.minimum == 0 { 0 } else { 1 };
-        if places.is_empty() || (elsewhere < fewest && nodes.len() > 1) {
-            return Err(full.unwrap_or_else(|| no_room(name, &nodes, &asked)));
+        if places.is_empty() || (elsewhere < fewest && search.nodes.len() > 1) {
+            return Err(full.unwrap_or_else(|| no_room(name, &search)));
         }
         // Another each time: what was to forget the former one may come late.
         let segment = SegmentId(random()?);
@@ -74,7 +68,7 @@ async fn make(client: &Client, name: &str, made: Made) -> Result<Answer, Fault> 
             // What a node says of its room is a moment old: the next one may have more.
             Err((at, fault)) if fault.kind == FaultKind::NoRoom => {
                 tracing::warn!(segment = name, "node {} was to keep a replica: {fault}", node.view.name(at));
-                nodes.retain(|entry| entry.node != at);
+                search.nodes.retain(|entry| entry.node != at);
                 full = Some(fault);
             }
             Err((_, fault)) => return Err(fault),
@@ -128,6 +122,12 @@ async fn make(client: &Client, name: &str, made: Made) -> Result<Answer, Fault> 
     }
 }
 
+/// Where the replicas of a segment go that is made on this node.
+pub(super) async fn places<'p>(node: &Arc<Node>, bytes: u64, placing: &'p Placing) -> Search<'p> {
+    let (nodes, near) = (node.rooms().await, node.view.entries([node.id]));
+    Search { nodes, bytes, placing, owner: Some(node.id), near, former: Vec::new() }
+}
+
 pub(super) fn check_keeping(keeping: Keeping, mode: u32) -> Result<(), Fault> {
     let Keeping { replicas, minimum, .. } = keeping;
     let problem = if !(1..=REPLICAS).contains(&replicas) {
@@ -147,12 +147,12 @@ pub(super) fn exists(name: &str) -> Fault {
 }
 
 /// No node takes a replica, and why each does not.
-fn no_room(name: &str, nodes: &[NodeEntry], asked: &Asked<'_>) -> Fault {
-    let why = match placement::told(nodes, asked) {
+fn no_room(name: &str, search: &Search<'_>) -> Fault {
+    let why = match search.told() {
         none if none.is_empty() => "no node answered".to_owned(),
         why => why,
     };
-    let bytes = shown(asked.bytes);
+    let bytes = shown(search.bytes);
     let text = format!(
         "no room on another node for a replica of segment {name}, which takes {bytes} (twice the capacity): {why}. Ask for a smaller \
          capacity, remove segments, or give nodes more: `memory` in their configuration, and the tmpfs of `memory_dir` \
@@ -173,7 +173,7 @@ pub(super) fn check_placing(placing: &Placing) -> Result<(), Fault> {
 
 /// Makes a replica on each node; if one cannot, none stays.
 async fn make_replicas(
-    node: &std::sync::Arc<Node>,
+    node: &Arc<Node>,
     name: &str,
     segment: SegmentId,
     shape: Shape,
@@ -269,7 +269,7 @@ pub(super) async fn set_replicas(client: &Client, name: &str, replicas: u32) -> 
 
 /// Has it told to who holds the segment, again until its daemon hears of it. Where the node is down, somebody else will own the segment,
 /// who reads it.
-async fn tell_holder(node: std::sync::Arc<Node>, name: String, holder: Holder) {
+async fn tell_holder(node: Arc<Node>, name: String, holder: Holder) {
     let call = Call::Changed { name: name.clone(), session: holder.session };
     for _ in 0..TELLINGS {
         let told = node.call(holder.node, call.clone(), SHORT).await;
