@@ -141,7 +141,14 @@ impl Keeper {
     async fn former(&self) -> Option<Granted> {
         let lease = self.written().await?;
         match self.directory.keep_alive(lease.id).await {
-            Ok(()) => tracing::info!("started again within the node's lease: nothing was given up meanwhile"),
+            Ok(()) if lease.time == self.time => {
+                tracing::info!("started again within the node's lease: nothing was given up meanwhile");
+            }
+            Ok(()) => tracing::warn!(
+                "started again within the node's lease, which keeps its {} s: `node_lease` is followed by the next one, after the daemon was \
+                 stopped for longer",
+                lease.time.as_secs_f64()
+            ),
             Err(DirectoryError::LeaseOver(_)) => return None,
             Err(error) => tracing::warn!("whether the node's lease stands is not known yet: {error}"),
         }

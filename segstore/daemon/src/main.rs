@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 use clap_mangen::Man;
-use segstored::config::{Config, LogFormat, Settings};
+use segstored::config::{Config, DirectoryAt, LogFormat, Settings};
 use segstored::peers::tls::Identity;
 use tracing_subscriber::EnvFilter;
 
@@ -60,6 +60,10 @@ fn main() -> ExitCode {
         print!("{}", config.to_toml());
         if let Err(error) = Identity::from_file(&config.secret_file) {
             eprintln!("segstored: secret_file: {error}");
+            return ExitCode::from(2);
+        }
+        if matches!(config.directory, DirectoryAt::Etcd(_)) && !cfg!(feature = "etcd") {
+            eprintln!("segstored: {}", run::WITHOUT_ETCD);
             return ExitCode::from(2);
         }
         return ExitCode::SUCCESS;

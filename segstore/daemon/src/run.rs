@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
-#[cfg(feature = "etcd")]
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -209,7 +207,14 @@ pub(crate) fn lock(data_dir: &Path) -> Result<Flock<File>, Failure> {
 
 async fn listen(address: SocketAddr, key: &str) -> Result<TcpListener, Failure> {
     let bound = TcpListener::bind(address).await;
-    bound.map_err(|error| format!("{key} {address}: {error}; does another process listen there?").into())
+    bound.map_err(|error| {
+        let ask = match error.kind() {
+            ErrorKind::AddrInUse => "; which process listens there? (ss -ltnp)",
+            ErrorKind::AddrNotAvailable => "; it is to be an address of this machine",
+            _ => "",
+        };
+        format!("{key} {address}: {error}{ask}").into()
+    })
 }
 
 /// An advertised address with the port that is listened on, where it names none.
@@ -254,9 +259,18 @@ fn open_domains(config: &Config) -> Result<(Domains, Vec<Server>), Failure> {
 }
 
 /// The directory that is configured.
+/// Why a directory on etcd cannot be had.
+pub(crate) const WITHOUT_ETCD: &str =
+    "directory = \"etcd\": this program was built without it; build it with --features segstored/etcd";
+
+/// Where the directory stands that this daemon keeps.
+pub(crate) fn directory_file(config: &Config) -> PathBuf {
+    config.data_dir.join("directory.redb")
+}
+
 pub(crate) fn open_directory(config: &Config, channels: &Channels) -> Result<Arc<dyn Directory>, Failure> {
     Ok(match &config.directory {
-        DirectoryAt::Own => Arc::new(Embedded::open(&config.data_dir.join("directory.redb"))?),
+        DirectoryAt::Own => Arc::new(Embedded::open(&directory_file(config))?),
         DirectoryAt::Other(address) => Arc::new(Remote::new(channels, address)?),
         DirectoryAt::Etcd(etcd) => open_etcd(etcd)?,
     })
@@ -281,7 +295,7 @@ fn open_etcd(etcd: &EtcdAt) -> Result<Arc<dyn Directory>, Failure> {
 
 #[cfg(not(feature = "etcd"))]
 fn open_etcd(_: &EtcdAt) -> Result<Arc<dyn Directory>, Failure> {
-    Err("directory = \"etcd\": this program was built without it; build it with --features segstored/etcd".into())
+    Err(WITHOUT_ETCD.into())
 }
 
 /// Opens the RDMA device when it comes later than the daemon, or its port or its address does.

@@ -9,10 +9,14 @@ use segstored::directory::{Directory, DirectoryError};
 use segstored::peers::Channels;
 use segstored::peers::tls::Identity;
 
-use crate::run::{Failure, lock, open_directory};
+use crate::run::{Failure, directory_file, lock, open_directory};
 
 /// Writes the directory that is configured into `file`; `-` is standard output.
 pub(crate) fn export(config: &Config, file: &Path) -> Result<(), Failure> {
+    if config.directory == DirectoryAt::Own && !directory_file(config).exists() {
+        let why = "there is no directory: is `data_dir` the daemon's, and is it mounted?";
+        return Err(format!("{}: {why} Nothing was exported", config.data_dir.display()).into());
+    }
     let document = in_directory(config, async |directory| Document::export(directory).await)?;
     let mut text = serde_json::to_vec_pretty(&document)?;
     text.push(b'\n');
@@ -43,7 +47,8 @@ fn in_directory<T>(
 ) -> Result<T, Failure> {
     // Nothing changes meanwhile: whoever would change a directory in a file has the same lock.
     let is_own = config.directory == DirectoryAt::Own;
-    let _locked = is_own.then(|| lock(&config.data_dir)).transpose()?;
+    let locked = is_own.then(|| lock(&config.data_dir)).transpose();
+    let _locked = locked.map_err(|error| format!("{error}. On another node it can be exported meanwhile"))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let secret = Identity::from_file(&config.secret_file)?;

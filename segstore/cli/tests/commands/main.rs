@@ -207,7 +207,10 @@ fn a_directory_is_moved_into_a_file_and_out_of_it() {
     let in_use = cluster.run(&["directory", "export", document, "--config", config]);
     assert_eq!(in_use.status.code(), Some(1));
     let why = String::from_utf8(in_use.stderr).unwrap();
-    assert!(why.contains("stop that one"), "{why}");
+    assert!(why.contains("stop that one") && why.contains("On another node it can be exported meanwhile"), "{why}");
+    let elsewhere = cluster.file("n2/segstored.toml");
+    let meanwhile = cluster.run(&["directory", "export", "-", "--config", elsewhere.to_str().unwrap()]);
+    let meanwhile: Value = serde_json::from_slice(&meanwhile.stdout).unwrap();
     let pid = std::fs::read_to_string(cluster.file("n1/segstored.pid")).unwrap();
     let pid = nix::unistd::Pid::from_raw(pid.trim().parse().unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
@@ -216,6 +219,11 @@ fn a_directory_is_moved_into_a_file_and_out_of_it() {
     let entries = exported["entries"].as_array().unwrap();
     let has = |name: &str| entries.iter().any(|entry| entry[0] == name);
     assert!(has("cluster") && has("segments/s"), "{exported}");
+    let keys = |document: &Value| {
+        let entries = document["entries"].as_array().unwrap().iter();
+        entries.map(|entry| entry[0].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(keys(&meanwhile), keys(&exported));
     assert!(!entries.iter().any(|entry| entry[0].as_str().unwrap().starts_with("holders/")), "{exported}");
 
     let other = cluster.file("other.toml");
@@ -224,6 +232,9 @@ fn a_directory_is_moved_into_a_file_and_out_of_it() {
     let place = format!("data_dir = {:?}", cluster.file("other"));
     std::fs::write(&other, text.replace(line, &place)).unwrap();
     let other = other.to_str().unwrap();
+    let nothing = cluster.run(&["directory", "export", "-", "--config", other]);
+    let why = String::from_utf8(nothing.stderr).unwrap();
+    assert!(nothing.status.code() == Some(1) && why.contains("there is no directory"), "{why}");
     for _ in 0..2 {
         assert_eq!(cluster.code(&["directory", "import", document, "--config", other]), 0);
     }

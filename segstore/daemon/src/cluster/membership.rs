@@ -67,7 +67,7 @@ impl Membership {
 
     fn refuse(&self, which: &str, own: &str) -> DirectoryError {
         DirectoryError::Refused(format!(
-            "{which}, and this node is of cluster {own}: look at `directory` here, and at `data_dir` of the daemon that keeps it. If it is \
+            "{which}, and this node is of cluster {own}: look at `directory` here, and at `data_dir` of the daemon that keeps it (is it mounted?). If it is \
              to go over to this one, remove {}: replicas that it keeps stay, but are of use in their own cluster only",
             self.file.display()
         ))

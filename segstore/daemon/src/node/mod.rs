@@ -113,7 +113,8 @@ impl Node {
 
     /// What is wrong while the node has no lease.
     pub(crate) fn no_lease(&self) -> String {
-        format!("node {} is not in the cluster now, and tries to join again: its daemon's log says why", self.name)
+        let why = self.standing.borrow().trouble.clone().unwrap_or_else(|| "its daemon's log says why".to_owned());
+        format!("node {} is not in the cluster now, and tries to join again: {why}", self.name)
     }
 
     /// Asks every node that is up; those that do not answer in time are left out.

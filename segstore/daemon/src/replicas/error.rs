@@ -47,8 +47,8 @@ pub enum ReplicaError {
     },
     /// The file system is full.
     #[error(
-        "no room for a replica of {} in {}: the file system has {} free; ask for a smaller capacity, enlarge it \
-         (mount -o remount,size=... {}), or set `memory_dir` to another tmpfs",
+        "no room for a replica of {} in {}: its file system has {} free; ask for a smaller capacity, enlarge it \
+         (mount -o remount,size=... where `findmnt -T {}` says), or set `memory_dir` to another tmpfs",
         shown(*.asked), .directory.display(), shown(*.free), .directory.display()
     )]
     NoSpace {

@@ -116,7 +116,7 @@ fn check_room(options: &Options, largest: u64) {
     if needs > has {
         tracing::warn!(
             "memory_dir {}: its file system has {has} bytes, but `memory` allows {} for replicas, and shutting a writer out of the largest \
-             one takes {largest} more for a moment: enlarge it (mount -o remount,size=... {}), or lower `memory`",
+             one takes {largest} more for a moment: enlarge it (mount -o remount,size=... where `findmnt -T {}` says), or lower `memory`",
             directory.display(),
             options.budget,
             directory.display()

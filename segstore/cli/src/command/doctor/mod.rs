@@ -128,8 +128,12 @@ fn kept(segments: &segstore::Result<Vec<SegmentInfo>>) -> Finding {
     };
     let (lost, short) = (troubles(true), troubles(false));
     if !lost.is_empty() {
-        let remedy =
-            "start the nodes that keep them; a replica whose node has new memory is gone: segctl rm, and make it again";
+        let is_owned = |segment: &SegmentInfo| segment.is_lost() && segment.holder.is_some();
+        let remedy = if segments.iter().any(is_owned) {
+            "start the nodes that keep them. Where an owner runs it has the only copy: let it run, and remove nothing"
+        } else {
+            "start the nodes that keep them; a replica whose node has new memory is gone: segctl rm, and make it again"
+        };
         return Finding::bad("segments", Verdict::Problem, lost.join("; "), remedy);
     }
     if !short.is_empty() {

@@ -24,7 +24,7 @@ pub(crate) fn run(context: &Context, node: &str, undo: bool, wait: Duration) -> 
         if session.nodes()?.iter().any(|found| found.name == node && found.directory) {
             let text = format!(
                 "{node} keeps no replica any more, but the cluster's directory: while it is away nothing can be taken over. Move that first: \
-                 segctl directory export"
+                 segctl directory export, and import (segctl directory --help)"
             );
             return Err(Failure::Refused(text));
         }

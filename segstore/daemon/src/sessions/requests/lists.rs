@@ -11,6 +11,9 @@ use crate::node::{Node, SHORT, directory_fault};
 use crate::peers::message::Call;
 use crate::sessions::credentials::Want;
 
+/// How many segments are named where there are more.
+const NAMED: usize = 8;
+
 /// The segments that the client may load.
 pub(super) async fn segments(client: &Client) -> Result<Answer, Fault> {
     let may = |segment: &SegmentInfo| client.credentials.check(&segment.name, segment.access, Want::Read).is_ok();
@@ -52,10 +55,12 @@ pub(super) async fn forget_node(client: &Client, name: &str) -> Result<Answer, F
     let keeps = |entry: &SegmentEntry| entry.in_sync.iter().any(|member| down.contains(&member.node));
     let kept: Vec<_> = segments.iter().filter(|(_, entry, _)| keeps(entry)).map(|(name, ..)| name.as_str()).collect();
     if !kept.is_empty() {
+        let more = if kept.len() > NAMED { ", ..." } else { "" };
         let text = format!(
-            "node {name} keeps replicas in sync of {}: they leave the set when others have taken their place, or their owner goes on without; \
-             or remove these segments",
-            kept.join(", ")
+            "node {name} keeps replicas in sync of {} segments: {}{more}. It can be forgotten when others have taken their place, which begins when it \
+             is gone for good (`node_gone_after`): see segctl status",
+            kept.len(),
+            kept[..kept.len().min(NAMED)].join(", ")
         );
         return Err(Fault::new(FaultKind::Denied, text));
     }
