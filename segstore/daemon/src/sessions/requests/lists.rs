@@ -42,6 +42,7 @@ pub(super) async fn holds(client: &Client) -> Result<Answer, Fault> {
 
 /// Names a node no longer that is down, and keeps no replica in sync.
 pub(super) async fn forget_node(client: &Client, name: &str) -> Result<Answer, Fault> {
+    client.check_operator("forget a node")?;
     let node = &client.node;
     let known: Vec<_> = node.view.all().into_iter().filter(|(entry, _)| entry.name == name).collect();
     if known.is_empty() {
