@@ -46,6 +46,8 @@ pub(crate) enum Event {
     NoLocal,
     /// A replica was filled.
     Repaired { by: Ownership, place: Place, slots: u32, base: Stamp, closed: Option<u32> },
+    /// A replica was made in which nothing stands, for this ownership.
+    Made { by: Ownership, place: Place, slots: u32 },
     /// It was not, and why that was, if it is known anew.
     NotRepaired(Option<String>),
     /// A replica was filled so long ago that it should be in sync by now.

@@ -51,6 +51,8 @@ pub(crate) enum Job {
     Local,
     /// Have another replica placed and filled.
     Repair { ownership: Ownership, members: Vec<Member>, source: Member, slot: u32, base: Stamp },
+    /// Have another replica placed, in which nothing stands. `silent` are those in sync, of which none is reached.
+    Make { ownership: Ownership, members: Vec<Member>, silent: Vec<Member> },
 }
 
 /// Jobs that no thread has taken so far.
@@ -113,7 +115,11 @@ fn perform(shared: &Arc<Shared>, job: Job) {
         }
         Job::Repair { ownership, members, source, slot, base } => {
             let name = shared.name.clone();
-            repair(shared, ownership, source, Request::Repair { name, ownership, members, source, slot, base });
+            let request = Request::Repair { name, ownership, members, source, slot, base };
+            repair(shared, ownership, &[source], request);
+        }
+        Job::Make { ownership, members, silent } => {
+            repair(shared, ownership, &silent, Request::Make { name: shared.name.clone(), ownership, members });
         }
     }
 }
@@ -310,13 +316,17 @@ fn drive(shared: &Arc<Shared>, epoch: Epoch, bell: &EventFd) {
     }
 }
 
-fn repair(shared: &Arc<Shared>, by: Ownership, source: Member, request: Request) {
-    let event = match shared.session.channel.ask(request, None) {
-        Err(Fault { kind: FaultKind::Refused(why @ Refused::TermOver { .. }), .. }) => Event::Refused(source, why),
-        Ok(Answer::Repaired { place, base, closed }) => {
+/// A refusal counts as one of the first of those that it was about.
+fn repair(shared: &Arc<Shared>, by: Ownership, about: &[Member], request: Request) {
+    let event = match (shared.session.channel.ask(request, None), about) {
+        (Err(Fault { kind: FaultKind::Refused(why @ Refused::TermOver { .. }), .. }), [member, ..]) => {
+            Event::Refused(*member, why)
+        }
+        (Ok(Answer::Repaired { place, base, closed }), _) => {
             Event::Repaired { by, place, slots: shared.geometry.slots(), base, closed }
         }
-        other => {
+        (Ok(Answer::Made { place }), _) => Event::Made { by, place, slots: shared.geometry.slots() },
+        (other, _) => {
             // Whether there is room changes slowly.
             std::thread::sleep(LONGEST_PAUSE);
             Event::NotRepaired(other.err().map(|fault| fault.message))

@@ -448,6 +448,17 @@ impl Engine {
                     shared.start(Job::Later(Event::NotRepaired(None)));
                 }
             }
+            Event::Made { by, place, slots } => {
+                let member = place.member;
+                shared.learn(place);
+                self.repairing = false;
+                if self.owner.made(by, member, slots) {
+                    self.unrepaired = None;
+                    shared.start(Job::Connect { member, patience: shared.patience });
+                } else {
+                    self.read_record(shared);
+                }
+            }
             Event::NotRepaired(why) => {
                 self.repairing = false;
                 self.repairs_failed += usize::from(why.is_some());

@@ -45,11 +45,17 @@ impl Engine {
                 shared.start(Job::Local);
             }
         }
+        if self.owner.is_alone() && !self.repairing {
+            self.repairing = true;
+            let (members, silent) = (self.owner.followers().collect(), self.owner.in_sync().to_vec());
+            return shared.start(Job::Make { ownership: self.owner.ownership(), members, silent });
+        }
         // Those that were filled and are not in sync so far count: they will be.
         let counts = |member: &Member| {
             let goes =
                 || self.dismissed.iter().any(|(dismissed, _)| dismissed == member) && self.owner.is_parting(*member);
-            member.node != shared.node && !self.wanted.is_unwanted(*member) && !goes()
+            let is_missed = || self.owner.is_held_up_by(*member);
+            member.node != shared.node && !self.wanted.is_unwanted(*member) && !goes() && !is_missed()
         };
         let is_complete = self.owner.followers().filter(counts).count() >= self.wanted.replicas;
         if is_complete && !self.warnings.is_empty() {

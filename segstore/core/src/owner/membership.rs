@@ -94,7 +94,7 @@ impl Owner {
     }
 
     /// Whether the attempt under way cannot complete because of this replica.
-    fn is_failing(&self, follower: &Follower) -> bool {
+    pub(super) fn is_failing(&self, follower: &Follower) -> bool {
         let done = self.attempt.is_none_or(|epoch| follower.has_done(epoch));
         follower.role == Role::InSync && follower.has_failed() && !done
     }

@@ -43,6 +43,33 @@ impl Owner {
         counts
     }
 
+    /// Whether a checkpoint is under way, of no replica in sync anything is known but that it was given up, and none is on its way to take
+    /// its place: nothing can be copied from anywhere. What the owner has in its memory can be pushed, to one that was [made](Owner::made).
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        let is_coming = |f: &Follower| matches!(f.role, Role::Joining | Role::Adding);
+        let is_waiting = self.end.is_none() && self.attempt.is_some();
+        is_waiting && self.in_sync_followers().all(Follower::has_failed) && !self.followers.iter().any(is_coming)
+    }
+
+    /// Whether the checkpoint under way waits for this replica, which was given up, and cannot go on without: too few would be left.
+    #[must_use]
+    pub fn is_held_up_by(&self, member: Member) -> bool {
+        let well = self.in_sync_followers().filter(|f| !self.is_failing(f)).map(|f| f.member);
+        let is_failing = |f: &Follower| f.member == member && self.attempt.is_some() && self.is_failing(f);
+        self.followers.iter().any(is_failing) && !self.is_enough(well)
+    }
+
+    /// A replica was made for this ownership, in which nothing stands: it gets the next pushes, of which the first into each slot is of
+    /// everything, and is added once it holds what is acknowledged. One that was made for another ownership counts for nothing: `false`.
+    pub fn made(&mut self, by: Ownership, member: Member, slots: u32) -> bool {
+        let counts = by == self.ownership && self.follower_mut(member).is_none();
+        if counts {
+            self.followers.push(Follower::new(member, Role::Joining, vec![None; slots as usize], None));
+        }
+        counts
+    }
+
     /// Whether a replica that was repaired waits for a checkpoint that nobody has asked for: another one was acknowledged while it
     /// was filled, so it can be added by the next push only. Where none comes, it is as well removed, and filled again in peace.
     #[must_use]

@@ -87,10 +87,15 @@ impl Calls {
 impl Serve for Calls {
     async fn serve(&self, _from: NodeId, call: Call) -> Result<Reply, Fault> {
         match call {
-            Call::Create { segment, name, shape, remembered } => {
+            Call::Create { segment, name, shape, remembered, replaced } => {
                 let _arrival = self.node.arrival(segment)?;
                 let geometry = geometry(shape)?;
-                let member = self.blocking(move |node| node.replicas.create(segment, geometry, remembered)).await?;
+                let replaced = Forgettable { by: remembered, members: replaced };
+                let create = move |node: &Node| {
+                    node.replicas.retire(segment, &replaced)?;
+                    node.replicas.create(segment, geometry, remembered)
+                };
+                let member = self.blocking(create).await?;
                 self.node.changed.notify_one();
                 tracing::info!(segment = name, replica = %member.incarnation, "a replica was made here");
                 Ok(Reply::Created { member })

@@ -2,14 +2,15 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use segstore::control::message::{Fault, FaultKind};
+use segstore::control::message::{Fault, FaultKind, Shape};
 use segstore_core::forget::Forgettable;
 use segstore_core::id::{Member, NodeId, SegmentId, Stamp};
 use segstore_core::layout::Ownership;
 
 use super::placement::Search;
-use super::{Node, REPAIR, SHORT, geometry, unexpected};
+use super::{LONG, Node, REPAIR, SHORT, geometry, unexpected};
 use crate::cluster::{NodeEntry, SegmentEntry};
 use crate::config::shown;
 use crate::peers::message::{Call, Reply};
@@ -18,7 +19,7 @@ use crate::peers::message::{Call, Reply};
 /// the best the next time as well.
 const TARGETS: usize = 2;
 
-/// What a further replica is for, and is filled from.
+/// Whom a further replica is for.
 pub(crate) struct Further {
     /// For whom.
     pub(crate) ownership: Ownership,
@@ -26,6 +27,10 @@ pub(crate) struct Further {
     pub(crate) beside: Option<NodeId>,
     /// Replicas that take part already: none is placed on their nodes.
     pub(crate) members: Vec<Member>,
+}
+
+/// What it is filled from.
+pub(crate) struct Origin {
     /// The replica to copy from.
     pub(crate) source: Member,
     /// Its slot.
@@ -50,34 +55,67 @@ impl Node {
         name: &str,
         segment: SegmentId,
         further: &Further,
+        from: &Origin,
     ) -> Result<Added, Fault> {
-        let Further { ownership, beside, members, source, slot, base } = further;
+        let repair = |shape, replaced| Call::Repair {
+            segment,
+            name: name.to_owned(),
+            shape,
+            ownership: further.ownership,
+            replaced,
+            source: self.view.place(from.source),
+            slot: from.slot,
+            base: from.base,
+        };
+        match self.on_a_further_node(name, segment, further, (&repair, REPAIR)).await? {
+            Reply::Repaired { member, base, closed } => Ok(Added { member, base, closed }),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The same, but that nothing stands in it.
+    pub(crate) async fn make_replica(
+        self: &Arc<Self>,
+        name: &str,
+        segment: SegmentId,
+        further: &Further,
+    ) -> Result<Member, Fault> {
+        let (name_of, remembered) = (|| name.to_owned(), further.ownership);
+        let create = |shape, replaced| Call::Create { segment, name: name_of(), shape, remembered, replaced };
+        match self.on_a_further_node(name, segment, further, (&create, LONG)).await? {
+            Reply::Created { member } => Ok(member),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Calls the best node for one more replica, or the next one if it cannot make it: with the segment's shape, and what of it the node keeps
+    /// for nothing.
+    async fn on_a_further_node(
+        self: &Arc<Self>,
+        name: &str,
+        segment: SegmentId,
+        further: &Further,
+        (call, limit): (&(dyn Fn(Shape, Vec<Member>) -> Call + Sync), Duration),
+    ) -> Result<Reply, Fault> {
+        let Further { ownership, beside, members } = further;
         let (mut rooms, mut kept) = (self.rooms().await, self.kept_everywhere(segment).await);
         // Read after that: nothing that the record comes to list is among what is kept for nothing.
         let (entry, _) = self.segment(name).await?;
         rooms.retain(|place| kept.contains_key(&place.node));
+        // Of those whose node's memory is new none is there.
+        let is_there = |member: &&Member| kept.get(&member.node).is_none_or(|kept| kept.contains(member));
+        let taken: Vec<_> = members.iter().chain(&entry.in_sync).filter(is_there).map(|member| member.node).collect();
         for kept in kept.values_mut() {
             let replaced = Forgettable::of_owner(*ownership, members, kept, &entry.record())
                 .map_err(|why| Fault::new(FaultKind::Refused(why), why.to_string()))?;
             *kept = replaced.members;
         }
-        let taken: Vec<_> = members.iter().chain(&entry.in_sync).map(|member| member.node).collect();
         let search = self.search(&entry, *beside, &taken, rooms, &kept)?;
         let mut why = None;
         for target in search.choose(TARGETS) {
-            let call = Call::Repair {
-                segment,
-                name: name.to_owned(),
-                shape: entry.shape,
-                ownership: *ownership,
-                replaced: kept.remove(&target.node).unwrap_or_default(),
-                source: self.view.place(*source),
-                slot: *slot,
-                base: *base,
-            };
-            match self.call(target.node, call, REPAIR).await {
-                Ok(Reply::Repaired { member, base, closed }) => return Ok(Added { member, base, closed }),
-                Ok(other) => return Err(unexpected(&other)),
+            let call = call(entry.shape, kept.remove(&target.node).unwrap_or_default());
+            match self.call(target.node, call, limit).await {
+                Ok(reply) => return Ok(reply),
                 // It goes on there, perhaps; or it is for nobody.
                 Err(fault) if matches!(fault.kind, FaultKind::NoAnswer | FaultKind::Refused(_)) => return Err(fault),
                 Err(fault) => {

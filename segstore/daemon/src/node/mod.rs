@@ -32,7 +32,7 @@ pub use calls::Calls;
 pub(crate) use calls::geometry;
 pub use care::{Care, tend_unowned};
 pub use drain::Draining;
-pub(crate) use further::{Added, Further};
+pub(crate) use further::{Added, Further, Origin};
 pub use known::forget_removed;
 pub use orphans::forget_orphans;
 pub(crate) use segments::{Came, Change, encode, parse};

@@ -21,6 +21,9 @@ pub enum Call {
         shape: Shape,
         /// The term that it remembers from the start.
         remembered: Ownership,
+        /// What the node keeps of the segment for nothing: it is forgotten first.
+        #[serde(default)]
+        replaced: Vec<Member>,
     },
     /// Fence a replica. Answer: [`Reply::Heads`].
     Fence {

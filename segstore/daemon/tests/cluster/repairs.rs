@@ -38,6 +38,69 @@ fn a_replica_that_dies_is_left_out_and_replaced() {
     assert_eq!(segment.bytes()[..8], 3_u64.to_le_bytes());
 }
 
+/// Loses the memory of these nodes, whose daemons are away.
+fn lose_memory(cluster: &mut Cluster, nodes: &[usize]) {
+    nodes.iter().for_each(|node| cluster.kill(*node));
+    nodes.iter().for_each(|node| std::fs::remove_dir_all(cluster.memory(*node)).unwrap());
+}
+
+/// Nothing is left to copy from but the owner's own memory.
+#[test]
+fn an_owner_whose_only_replica_is_lost_pushes_everything_to_another() {
+    let mut cluster = Cluster::start(3, OVER_TCP);
+    let session = cluster.session(0);
+    let mut segment = opened(&session, &options().replicas(1));
+    let victim = kill_a_replica(&mut cluster, &session);
+    std::fs::remove_dir_all(cluster.memory(victim)).unwrap();
+    write(&mut segment, 2);
+    let places = session.lookup("s").unwrap().places;
+    assert_eq!(places.len(), 1);
+    assert_ne!(places[0].node_name, format!("n{victim}"));
+    write(&mut segment, 3);
+    drop(segment);
+    let segment = session.open("s", &OpenOptions::new().stand_by(Some(Duration::from_secs(10)))).unwrap();
+    assert_eq!(check_state(segment.bytes()), 3);
+}
+
+/// All that keep it start again at once, without their memory. With the only node that could have taken one among them.
+#[test]
+fn an_owner_outlives_all_its_replicas() {
+    for (nodes, replicas, minimum) in [(2, 1, 1), (3, 2, 1), (3, 2, 2)] {
+        let mut cluster = Cluster::start(nodes, OVER_TCP);
+        let session = cluster.session(0);
+        let mut segment = opened(&session, &options().replicas(replicas).minimum(minimum, BelowMinimum::Stop));
+        let all: Vec<_> = (1..nodes).collect();
+        lose_memory(&mut cluster, &all);
+        write_state(&mut segment, 2);
+        assert!(matches!(segment.checkpoint(), Err(Error::Pending { .. })), "nobody has it");
+        all.iter().for_each(|node| cluster.restart(*node));
+        until("it is kept again", || {
+            write_state(&mut segment, 3);
+            segment.checkpoint().is_ok().then_some(())
+        });
+        until("as often as is asked for", || (elsewhere(&session) == replicas).then_some(()));
+        write(&mut segment, 4);
+        drop(segment);
+        let segment = session.open("s", &OpenOptions::new().stand_by(Some(Duration::from_secs(10)))).unwrap();
+        assert_eq!(check_state(segment.bytes()), 4);
+    }
+}
+
+/// It is not waited for that it comes back, where another can take its place.
+#[test]
+fn what_the_policy_cannot_do_without_is_replaced() {
+    let mut cluster = Cluster::start(4, OVER_TCP);
+    let session = cluster.session(0);
+    let mut segment = opened(&session, &options().minimum(2, BelowMinimum::Stop));
+    kill_a_replica(&mut cluster, &session);
+    until("another has taken its place", || {
+        write_state(&mut segment, 2);
+        segment.checkpoint().is_ok().then_some(())
+    });
+    assert_eq!(elsewhere(&session), 2);
+    write(&mut segment, 3);
+}
+
 #[test]
 fn an_idle_segment_is_repaired_too() {
     let mut cluster = Cluster::start(4, OVER_TCP);

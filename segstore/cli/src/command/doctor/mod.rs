@@ -130,7 +130,8 @@ fn kept(segments: &segstore::Result<Vec<SegmentInfo>>) -> Finding {
     if !lost.is_empty() {
         let is_owned = |segment: &SegmentInfo| segment.is_lost() && segment.holder.is_some();
         let remedy = if segments.iter().any(is_owned) {
-            "start the nodes that keep them. Where an owner runs it has the only copy: let it run, and remove nothing"
+            "start the nodes that keep them, or give others room. Where an owner runs it has the only copy, and makes others with its next checkpoint: \
+             let it run, and remove nothing"
         } else {
             "start the nodes that keep them; a replica whose node has new memory is gone: segctl rm, and make it again"
         };

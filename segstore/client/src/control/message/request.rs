@@ -163,6 +163,15 @@ pub enum Request {
         /// The image that it holds.
         base: Stamp,
     },
+    /// Place one more replica, in which nothing stands: its owner reaches none that it could be filled from. Answer: [`Answer::Made`].
+    Make {
+        /// The segment.
+        name: String,
+        /// For this owner.
+        ownership: Ownership,
+        /// Replicas that take part already: none is placed on their nodes.
+        members: Vec<Member>,
+    },
     /// Have a living owner hold its newest acknowledged checkpoint. Answer: [`Answer::Held`].
     Hold {
         /// The segment.
@@ -327,6 +336,11 @@ pub enum Answer {
         base: Stamp,
         /// The slot that is exactly that image, closed.
         closed: Option<u32>,
+    },
+    /// A replica was made, in which nothing stands.
+    Made {
+        /// The replica.
+        place: Place,
     },
     /// A slot is held.
     Held(Held),

@@ -5,7 +5,7 @@ use segstore_core::id::Stamp;
 use super::Step::{
     Commit, Connect, CopiesAgain, Cut, Deliver, Directory, Repair, RepairArrives, Repaired, TakeOver, WorkGoesOn,
 };
-use super::{World, assert_kept, finish_work, with_repaired_spare, world};
+use super::{World, assert_kept, finish_work, owner, with_repaired_spare, world};
 
 /// B has a replica repaired between its claim and its fence, while A still pushes: the copy picks up a block that is aborted.
 #[test]
@@ -158,5 +158,36 @@ fn what_a_takeover_did_not_find_is_not_kept_by_a_repair() {
     assert_eq!(world.in_sync(), [0, 1]);
     world.take_over(2, &[1]);
     assert_eq!(world.taken_over(), Some(Stamp::new(2, 4)));
+    assert_kept(&world);
+}
+
+/// A reaches its only replica no more, and nothing can be copied from anywhere: it pushes everything to a fresh one, which takes the place of
+/// the other. Until the directory has said so, nothing is acknowledged.
+#[test]
+fn what_an_owner_has_is_pushed_to_a_fresh_replica() {
+    let mut world = world(1, 1);
+    world.checkpoint(0, 1);
+    assert!(!owner(&world, 0).is_alone());
+    world.step(Cut(0, 0));
+    assert!(!owner(&world, 0).is_alone(), "without a checkpoint nothing would be pushed");
+    world.step(Commit(0, 0));
+    assert!(owner(&world, 0).is_alone());
+    let acknowledged = world.acknowledged();
+    world.run([Repair(0, 1), RepairArrives(0), Repaired(0)]);
+    assert!(!owner(&world, 0).is_alone(), "one is on its way");
+    world.step(Connect(0, 1));
+    world.land(0, 1);
+    assert_eq!((world.acknowledged(), world.in_sync()), (acknowledged, vec![0]), "before the directory has answered");
+    let mut rival = world.clone();
+    rival.take_over(1, &[0]);
+    rival.settle(1);
+    rival.settle(0);
+    assert_kept(&rival);
+    world.settle(0);
+    assert_eq!(world.in_sync(), [1]);
+    assert!(world.acknowledged() > acknowledged);
+    world.checkpoint(0, 0);
+    world.take_over(2, &[1]);
+    assert_eq!(world.taken_over(), world.acknowledged());
     assert_kept(&world);
 }

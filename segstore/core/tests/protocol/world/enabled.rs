@@ -138,7 +138,8 @@ impl World {
             }
             _ => {}
         }
-        if self.faults.repairs > 0 && owning.owner.repair_sources().next().is_some() && !self.is_repairing(p) {
+        let can_have_one = owning.owner.repair_sources().next().is_some() || owning.owner.is_alone();
+        if self.faults.repairs > 0 && can_have_one && !self.is_repairing(p) {
             let members = || owning.owner.followers().chain(owning.owner.in_sync().iter().copied());
             let own = |r: usize| Some(r) == self.local || self.collocated && r == p;
             let out = |r: &usize| !members().any(|member| replica_of(&member) == *r) && !own(*r);

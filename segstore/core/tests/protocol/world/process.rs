@@ -62,8 +62,8 @@ pub struct Process {
     pub loaded: Option<(Changes, Vec<u8>)>,
     /// Looks at replicas that it waits for.
     pub looks: Vec<(Member, u64)>,
-    /// Repairs that ended, with their owner, replica, base and closed slot.
-    pub repaired: Vec<(Ownership, Member, Stamp, Option<u32>)>,
+    /// Repairs that ended, with their owner, replica, base and closed slot. Without a base: it was made, and nothing stands in it.
+    pub repaired: Vec<(Ownership, Member, Option<Stamp>, Option<u32>)>,
 }
 
 impl Process {

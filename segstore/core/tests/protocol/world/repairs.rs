@@ -17,8 +17,8 @@ pub struct RepairRequest {
     asker: Option<usize>,
     target: usize,
     replaced: Forgettable,
-    source: (Member, u32),
-    base: Stamp,
+    /// None: nothing can be copied from anywhere, and its owner is to push everything.
+    source: Option<(Member, u32, Stamp)>,
 }
 
 impl World {
@@ -34,20 +34,20 @@ impl World {
             }
             _ => return,
         };
-        let Some((source, slot, base)) = source else { return };
         let kept = Vec::from_iter(self.replicas[r].is_kept.then(|| self.member(r)));
         match Forgettable::of_owner(by, &followers, &kept, &self.record.record) {
             Ok(replaced) => {
-                let request = RepairRequest { asker: Some(p), target: r, replaced, source: (source, slot), base };
-                self.repair_requests.push(request);
+                self.repair_requests.push(RepairRequest { asker: Some(p), target: r, replaced, source });
             }
             Err(why) => self.refuse_repair(p, source, &why),
         }
     }
 
-    fn refuse_repair(&mut self, p: usize, source: Member, why: &Refused) {
+    fn refuse_repair(&mut self, p: usize, source: Option<(Member, u32, Stamp)>, why: &Refused) {
         if let Some(owning) = self.processes[p].owning_mut() {
-            owning.owner.refused(source, why);
+            // Where there is no source, those who do not answer stand for it.
+            let whom = source.map(|(member, ..)| member).or_else(|| owning.owner.in_sync().first().copied());
+            whom.into_iter().for_each(|member| owning.owner.refused(member, why));
         }
         self.take_actions(p);
     }
@@ -74,15 +74,20 @@ impl World {
 
     /// A request for a replica reaches its node: what it names is forgotten there, and the replica is made.
     pub(super) fn serve_repair(&mut self, i: usize) {
-        let RepairRequest { asker, target, replaced, source, base } = self.repair_requests.remove(i);
+        let RepairRequest { asker, target, replaced, source } = self.repair_requests.remove(i);
         let former = self.replicas[target].is_kept.then(|| self.replicas[target].clone());
         match self.forget(target, &replaced) {
-            Err(why) => asker.into_iter().for_each(|p| self.refuse_repair(p, source.0, &why)),
+            Err(why) => asker.into_iter().for_each(|p| self.refuse_repair(p, source, &why)),
             Ok(()) if self.replicas[target].is_kept => {} // There is no room.
             Ok(()) => {
                 let replica = &mut self.replicas[target];
                 let turn = replica.make(replaced.by);
-                let fill = Fill::new(asker, replaced.by, source, Repair::new(self.geometry, base, 1), former);
+                let Some((source, slot, base)) = source else {
+                    let made = (replaced.by, self.member(target), None, None);
+                    return asker.into_iter().for_each(|p| self.processes[p].repaired.push(made));
+                };
+                let repair = Repair::new(self.geometry, base, 1);
+                let fill = Fill::new(asker, replaced.by, (source, slot), repair, former);
                 replica.work.push(Work { turn, job: Job::Fill(Box::new(fill)) });
             }
         }
@@ -121,7 +126,7 @@ impl World {
             (Progress::Continues, _) => self.replicas[r].work.insert(i, work),
             (Progress::Filled { base, closed }, Job::Fill(fill)) => {
                 let member = self.member(r);
-                let repaired = (fill.by, member, base, closed);
+                let repaired = (fill.by, member, Some(base), closed);
                 fill.asker.into_iter().for_each(|p| self.processes[p].repaired.push(repaired));
             }
             (Progress::Failed, Job::Fill(fill)) => {
@@ -141,7 +146,11 @@ impl World {
     pub(super) fn join_repaired(&mut self, p: usize) {
         let (by, member, base, closed) = self.processes[p].repaired.remove(0);
         let slots = self.geometry.slots();
-        self.processes[p].owning_mut().unwrap().owner.repaired(by, member, slots, base, closed);
+        let owner = &mut self.processes[p].owning_mut().unwrap().owner;
+        match base {
+            Some(base) => owner.repaired(by, member, slots, base, closed),
+            None => owner.made(by, member, slots),
+        };
         self.take_actions(p);
     }
 

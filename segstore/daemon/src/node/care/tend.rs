@@ -17,7 +17,7 @@ use super::need;
 use crate::cluster::SegmentEntry;
 use crate::directory::Revision;
 use crate::identity::random;
-use crate::node::{Added, Came, Change, Further, LONG, Node, REPAIR, SHORT, geometry, unexpected};
+use crate::node::{Added, Came, Change, Further, LONG, Node, Origin, REPAIR, SHORT, geometry, unexpected};
 use crate::peers::message::{Call, Reply};
 
 /// How often it is looked whether somebody owns the segment while a replica is filled.
@@ -242,9 +242,9 @@ impl Caretaker<'_> {
         let source = owner.repair_sources().find(|(member, ..)| good.contains(member));
         let (source, slot, base) = source.ok_or_else(|| Stopped::Failed("there is nothing to copy from".to_owned()))?;
         let (ownership, members) = (owner.ownership(), owner.followers().collect());
-        let further = Further { ownership, beside: None, members, source, slot, base };
+        let (further, from) = (Further { ownership, beside: None, members }, Origin { source, slot, base });
         let added = tokio::select! {
-            added = self.node.add_replica(self.name, self.segment, &further) => added,
+            added = self.node.add_replica(self.name, self.segment, &further, &from) => added,
             // What is filled there is the next one's to go on with.
             () = self.until_claimed(ownership) => return Err(Stopped::Owned),
         };

@@ -58,9 +58,8 @@ pub(super) async fn forget_node(client: &Client, name: &str) -> Result<Answer, F
     if !kept.is_empty() {
         let more = if kept.len() > NAMED { ", ..." } else { "" };
         let text = format!(
-            "node {name} keeps replicas in sync of {} segments: {}{more}. It can be forgotten when others have taken their place, which begins when it \
+            "node {name} keeps replicas in sync of {}{more}. It can be forgotten when others have taken their place, which begins when it \
              is gone for good (`node_gone_after`): see segctl status",
-            kept.len(),
             kept[..kept.len().min(NAMED)].join(", ")
         );
         return Err(Fault::new(FaultKind::Denied, text));

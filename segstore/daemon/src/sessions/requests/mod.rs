@@ -16,7 +16,7 @@ use super::credentials::{Credentials, Want};
 use super::session::{Attempt, LetGo, Session, Who};
 use crate::cluster::SegmentEntry;
 use crate::directory::Revision;
-use crate::node::{Further, Node};
+use crate::node::{Further, Node, Origin};
 use segments::Made;
 
 /// Who asks, and whom.
@@ -134,8 +134,12 @@ async fn serve_in_any_order(client: &Client, request: Request) -> Result<Answer,
         }
         Request::Local { name, make_for } => replicas::local(client, &name, make_for).await,
         Request::Repair { name, ownership, members, source, slot, base } => {
-            let further = Further { ownership, beside: Some(client.node.id), members, source, slot, base };
-            replicas::repair(client, &name, further).await
+            let further = Further { ownership, beside: Some(client.node.id), members };
+            replicas::repair(client, &name, further, Origin { source, slot, base }).await
+        }
+        Request::Make { name, ownership, members } => {
+            let further = Further { ownership, beside: Some(client.node.id), members };
+            replicas::make(client, &name, further).await
         }
         Request::Hold { name, time, without } => owners::hold(client, &name, time, without).await,
         Request::EndHold { name, number } => owners::end_hold(client, &name, number).await,

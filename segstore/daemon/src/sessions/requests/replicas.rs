@@ -10,7 +10,7 @@ use segstore_core::replica::Request as ReplicaRequest;
 
 use super::Client;
 use crate::cluster::SegmentEntry;
-use crate::node::{Added, Further, LONG, Node, REPAIR, SHORT, unexpected};
+use crate::node::{Added, Further, LONG, Node, Origin, REPAIR, SHORT, unexpected};
 use crate::peers::message::{Call, Reply};
 use crate::sessions::credentials::Want;
 
@@ -106,7 +106,8 @@ pub(super) async fn local(client: &Client, name: &str, make_for: Option<Ownershi
         (None, None) => return Err(Fault::new(FaultKind::NotFound, format!("no copy of segment {name} on this node"))),
         (None, Some(remembered)) => {
             check_owner(name, &entry, remembered)?;
-            let call = Call::Create { segment, name: name.to_owned(), shape: entry.shape, remembered };
+            let (name, shape, replaced) = (name.to_owned(), entry.shape, Vec::new());
+            let call = Call::Create { segment, name, shape, remembered, replaced };
             match node.call(node.id, call, LONG).await? {
                 Reply::Created { member } => member,
                 other => return Err(unexpected(&other)),
@@ -118,12 +119,21 @@ pub(super) async fn local(client: &Client, name: &str, make_for: Option<Ownershi
 }
 
 /// Places one more replica for an owner on this node, and has it filled.
-pub(super) async fn repair(client: &Client, name: &str, further: Further) -> Result<Answer, Fault> {
+pub(super) async fn repair(client: &Client, name: &str, further: Further, from: Origin) -> Result<Answer, Fault> {
     let node = &client.node;
     let (entry, _) = client.segment(name, Want::Write).await?;
     check_owner(name, &entry, further.ownership)?;
-    let Added { member, base, closed } = node.add_replica(name, entry.segment, &further).await?;
+    let Added { member, base, closed } = node.add_replica(name, entry.segment, &further, &from).await?;
     Ok(Answer::Repaired { place: node.view.place(member), base, closed })
+}
+
+/// Places one more replica for an owner on this node, in which nothing stands.
+pub(super) async fn make(client: &Client, name: &str, further: Further) -> Result<Answer, Fault> {
+    let node = &client.node;
+    let (entry, _) = client.segment(name, Want::Write).await?;
+    check_owner(name, &entry, further.ownership)?;
+    let member = node.make_replica(name, entry.segment, &further).await?;
+    Ok(Answer::Made { place: node.view.place(member) })
 }
 
 /// What a node keeps of a segment.

@@ -182,7 +182,8 @@ async fn make_replicas(
     let mut making = tokio::task::JoinSet::new();
     for place in places {
         let (node, at) = (node.clone(), place.node);
-        let call = Call::Create { segment, name: name.to_owned(), shape, remembered: Ownership::default() };
+        let (name, remembered, replaced) = (name.to_owned(), Ownership::default(), Vec::new());
+        let call = Call::Create { segment, name, shape, remembered, replaced };
         making.spawn(async move { (at, node.call(at, call, LONG).await) });
     }
     let mut members = Vec::new();
