@@ -7,7 +7,7 @@ use std::time::Duration;
 use segstore::control::message::{Bytes, Demand, Fault, FaultKind, Place, ReplicaInfo, Report, Shape};
 use segstore_core::forget::Forgettable;
 use segstore_core::id::{NodeId, SegmentId};
-use segstore_core::layout::Geometry;
+use segstore_core::layout::{Geometry, Ownership};
 use segstore_transport::Endpoint;
 
 use super::drain::await_owner;
@@ -88,7 +88,7 @@ impl Serve for Calls {
     async fn serve(&self, _from: NodeId, call: Call) -> Result<Reply, Fault> {
         match call {
             Call::Create { segment, name, shape, remembered, replaced } => {
-                let _arrival = self.node.arrival(segment)?;
+                let arrival = self.node.arrival(segment)?;
                 let geometry = geometry(shape)?;
                 let replaced = Forgettable { by: remembered, members: replaced };
                 let create = move |node: &Node| {
@@ -98,6 +98,9 @@ impl Serve for Calls {
                 let member = self.blocking(create).await?;
                 self.node.changed.notify_one();
                 tracing::info!(segment = name, replica = %member.incarnation, "a replica was made here");
+                if remembered != Ownership::default() {
+                    await_owner(arrival);
+                }
                 Ok(Reply::Created { member })
             }
             Call::Fence { request } => {

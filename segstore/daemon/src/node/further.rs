@@ -10,7 +10,7 @@ use segstore_core::id::{Member, NodeId, SegmentId, Stamp};
 use segstore_core::layout::Ownership;
 
 use super::placement::Search;
-use super::{LONG, Node, REPAIR, SHORT, geometry, unexpected};
+use super::{Node, REPAIR, SHORT, geometry, unexpected};
 use crate::cluster::{NodeEntry, SegmentEntry};
 use crate::config::shown;
 use crate::peers::message::{Call, Reply};
@@ -82,7 +82,7 @@ impl Node {
     ) -> Result<Member, Fault> {
         let (name_of, remembered) = (|| name.to_owned(), further.ownership);
         let create = |shape, replaced| Call::Create { segment, name: name_of(), shape, remembered, replaced };
-        match self.on_a_further_node(name, segment, further, (&create, LONG)).await? {
+        match self.on_a_further_node(name, segment, further, (&create, REPAIR)).await? {
             Reply::Created { member } => Ok(member),
             other => Err(unexpected(&other)),
         }

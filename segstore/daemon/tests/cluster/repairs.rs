@@ -62,6 +62,27 @@ fn an_owner_whose_only_replica_is_lost_pushes_everything_to_another() {
     assert_eq!(check_state(segment.bytes()), 3);
 }
 
+/// Its daemon is away for longer than its owner has patience, and within its lease.
+#[test]
+fn an_only_replica_that_may_come_back_is_waited_for() {
+    let mut cluster = Cluster::start(3, &[OVER_TCP, &["--node-lease", "20s"]].concat());
+    let session = cluster.session(0);
+    let mut segment = opened(&session, &options().replicas(1));
+    let victim = kill_a_replica(&mut cluster, &session);
+    write_state(&mut segment, 2);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_secs(4));
+            cluster.restart(victim);
+        });
+        segment.checkpoint().unwrap();
+    });
+    let places = session.lookup("s").unwrap().places;
+    assert!(places.len() == 1 && places[0].node_name == format!("n{victim}"), "{places:?}");
+    let log = std::fs::read_to_string(cluster.log(3 - victim)).unwrap();
+    assert!(!log.contains("a replica was made here"), "{log}");
+}
+
 /// All that keep it start again at once, without their memory. With the only node that could have taken one among them.
 #[test]
 fn an_owner_outlives_all_its_replicas() {

@@ -10,7 +10,7 @@ use segstore_core::replica::Request as ReplicaRequest;
 
 use super::Client;
 use crate::cluster::SegmentEntry;
-use crate::node::{Added, Further, LONG, Node, Origin, REPAIR, SHORT, unexpected};
+use crate::node::{Added, Further, LONG, Node, Origin, REPAIR, SHORT, has_new_memory, unexpected};
 use crate::peers::message::{Call, Reply};
 use crate::sessions::credentials::Want;
 
@@ -127,11 +127,19 @@ pub(super) async fn repair(client: &Client, name: &str, further: Further, from: 
     Ok(Answer::Repaired { place: node.view.place(member), base, closed })
 }
 
-/// Places one more replica for an owner on this node, in which nothing stands.
+/// Places one more replica for an owner on this node, in which nothing stands. Not while one in sync may be there: to have that back costs less
+/// than to push everything.
 pub(super) async fn make(client: &Client, name: &str, further: Further) -> Result<Answer, Fault> {
     let node = &client.node;
-    let (entry, _) = client.segment(name, Want::Write).await?;
+    let (entry, revision) = client.segment(name, Want::Write).await?;
     check_owner(name, &entry, further.ownership)?;
+    let mut infos = [node.describe(name, &entry, revision, None)];
+    node.look_at(&mut infos).await;
+    if let Some(place) = infos[0].places.iter().find(|place| place.up && !has_new_memory(place)) {
+        let why = place.problem.as_deref().unwrap_or("it is up, and keeps one");
+        let text = format!("the replica on node {} is waited for: {why}", place.node_name);
+        return Err(Fault::new(FaultKind::Unreachable, text));
+    }
     let member = node.make_replica(name, entry.segment, &further).await?;
     Ok(Answer::Made { place: node.view.place(member) })
 }
