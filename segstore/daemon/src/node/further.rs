@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use segstore::control::message::{Fault, FaultKind, Shape};
 use segstore_core::forget::Forgettable;
@@ -67,7 +66,7 @@ impl Node {
             slot: from.slot,
             base: from.base,
         };
-        match self.on_a_further_node(name, segment, further, (&repair, REPAIR)).await? {
+        match self.on_a_further_node(name, segment, further, repair).await? {
             Reply::Repaired { member, base, closed } => Ok(Added { member, base, closed }),
             other => Err(unexpected(&other)),
         }
@@ -80,9 +79,9 @@ impl Node {
         segment: SegmentId,
         further: &Further,
     ) -> Result<Member, Fault> {
-        let (name_of, remembered) = (|| name.to_owned(), further.ownership);
-        let create = |shape, replaced| Call::Create { segment, name: name_of(), shape, remembered, replaced };
-        match self.on_a_further_node(name, segment, further, (&create, REPAIR)).await? {
+        let remembered = further.ownership;
+        let create = |shape, replaced| Call::Create { segment, name: name.to_owned(), shape, remembered, replaced };
+        match self.on_a_further_node(name, segment, further, create).await? {
             Reply::Created { member } => Ok(member),
             other => Err(unexpected(&other)),
         }
@@ -95,7 +94,7 @@ impl Node {
         name: &str,
         segment: SegmentId,
         further: &Further,
-        (call, limit): (&(dyn Fn(Shape, Vec<Member>) -> Call + Sync), Duration),
+        call: impl Fn(Shape, Vec<Member>) -> Call,
     ) -> Result<Reply, Fault> {
         let Further { ownership, beside, members } = further;
         let (mut rooms, mut kept) = (self.rooms().await, self.kept_everywhere(segment).await);
@@ -114,7 +113,7 @@ impl Node {
         let mut why = None;
         for target in search.choose(TARGETS) {
             let call = call(entry.shape, kept.remove(&target.node).unwrap_or_default());
-            match self.call(target.node, call, limit).await {
+            match self.call(target.node, call, REPAIR).await {
                 Ok(reply) => return Ok(reply),
                 // It goes on there, perhaps; or it is for nobody.
                 Err(fault) if matches!(fault.kind, FaultKind::NoAnswer | FaultKind::Refused(_)) => return Err(fault),

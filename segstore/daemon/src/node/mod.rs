@@ -15,13 +15,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use segstore::control::message::{Fault, FaultKind, Place, SegmentInfo};
+use segstore::control::message::{Fault, FaultKind, Holder, Place, SegmentInfo};
 use segstore::control::rdma::RdmaDevice;
 use segstore_core::id::{NodeId, Term};
 use tokio::sync::{Notify, watch};
 
 use crate::cluster::{NodeEntry, SegmentEntry, View};
-use crate::directory::{Directory, DirectoryError, LeaseId};
+use crate::directory::{Directory, DirectoryError, LeaseId, Revision};
 use crate::lease::Standing;
 use crate::peers::Peers;
 use crate::peers::message::{Call, KeptReplica, Reply, Serve};
@@ -166,6 +166,18 @@ impl Node {
                 }
             }
         }
+    }
+
+    /// One segment, with what its replicas' nodes say of them.
+    pub(crate) async fn describe_as_it_is(
+        self: &Arc<Self>,
+        name: &str,
+        (entry, revision): (&SegmentEntry, Revision),
+        holder: Option<Holder>,
+    ) -> SegmentInfo {
+        let mut info = self.describe(name, entry, revision, holder);
+        self.look_at(std::slice::from_mut(&mut info)).await;
+        info
     }
 
     /// The nodes that are up and answer, with the room that they have now: what the directory tells of them is a moment old.

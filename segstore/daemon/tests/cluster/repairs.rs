@@ -38,12 +38,6 @@ fn a_replica_that_dies_is_left_out_and_replaced() {
     assert_eq!(segment.bytes()[..8], 3_u64.to_le_bytes());
 }
 
-/// Loses the memory of these nodes, whose daemons are away.
-fn lose_memory(cluster: &mut Cluster, nodes: &[usize]) {
-    nodes.iter().for_each(|node| cluster.kill(*node));
-    nodes.iter().for_each(|node| std::fs::remove_dir_all(cluster.memory(*node)).unwrap());
-}
-
 /// Nothing is left to copy from but the owner's own memory.
 #[test]
 fn an_owner_whose_only_replica_is_lost_pushes_everything_to_another() {
@@ -91,7 +85,8 @@ fn an_owner_outlives_all_its_replicas() {
         let session = cluster.session(0);
         let mut segment = opened(&session, &options().replicas(replicas).minimum(minimum, BelowMinimum::Stop));
         let all: Vec<_> = (1..nodes).collect();
-        lose_memory(&mut cluster, &all);
+        all.iter().for_each(|node| cluster.kill(*node));
+        all.iter().for_each(|node| std::fs::remove_dir_all(cluster.memory(*node)).unwrap());
         write_state(&mut segment, 2);
         assert!(matches!(segment.checkpoint(), Err(Error::Pending { .. })), "nobody has it");
         all.iter().for_each(|node| cluster.restart(*node));

@@ -46,9 +46,7 @@ async fn present(client: &Client, name: &str) -> Result<Vec<Judged>, Fault> {
     let (entry, revision) = client.segment(name, Want::Read).await?;
     let holder = node.holder(name).await?.map(|(holder, _)| holder);
     let beside = holder.as_ref().map(|holder| holder.node);
-    let mut infos = [node.describe(name, &entry, revision, holder)];
-    node.look_at(&mut infos).await;
-    let [info] = infos;
+    let info = node.describe_as_it_is(name, (&entry, revision), holder).await;
     // Where the memory is new there is room for a further one.
     let keeps: Vec<_> = info.places.iter().filter(|place| !has_new_memory(place)).collect();
     let at: Vec<_> = keeps.iter().map(|place| place.member.node).collect();

@@ -133,9 +133,8 @@ pub(super) async fn make(client: &Client, name: &str, further: Further) -> Resul
     let node = &client.node;
     let (entry, revision) = client.segment(name, Want::Write).await?;
     check_owner(name, &entry, further.ownership)?;
-    let mut infos = [node.describe(name, &entry, revision, None)];
-    node.look_at(&mut infos).await;
-    if let Some(place) = infos[0].places.iter().find(|place| place.up && !has_new_memory(place)) {
+    let info = node.describe_as_it_is(name, (&entry, revision), None).await;
+    if let Some(place) = info.places.iter().find(|place| place.up && !has_new_memory(place)) {
         let why = place.problem.as_deref().unwrap_or("it is up, and keeps one");
         let text = format!("the replica on node {} is waited for: {why}", place.node_name);
         return Err(Fault::new(FaultKind::Unreachable, text));
