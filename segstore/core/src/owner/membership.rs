@@ -24,10 +24,11 @@ impl Owner {
         }
     }
 
-    /// The change was certainly not made, since nobody took it: whether it is still wanted is decided anew.
+    /// The change was certainly not made, since nobody took it: the record is as it was, and whether the change is still wanted is decided
+    /// anew. A replica that was to be added may be gone by now, and would be waited for.
     pub fn not_swapped(&mut self) {
         if self.directory.take_swap().is_some() {
-            self.advance();
+            self.adopt(self.directory.record().clone());
         }
     }
 

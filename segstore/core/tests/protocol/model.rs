@@ -32,14 +32,17 @@ impl Model for Cluster {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        vec![Property::always("every promise is kept", |_, world: &World| world.violation().is_none())]
+        vec![
+            Property::always("every promise is kept", |_, world: &World| world.violation().is_none()),
+            Property::always("nobody waits for ever", |_, world: &World| world.hang().is_none()),
+        ]
     }
 }
 
 fn explore(name: &str, config: Config) -> Option<Vec<Step>> {
     let started = Instant::now();
     let checker = Cluster(config).checker().threads(2).spawn_bfs().join();
-    let found = checker.discovery("every promise is kept");
+    let found = checker.discoveries().into_values().next();
     let verdict = found.as_ref().map_or("exhausted", |_| "VIOLATION");
     println!(
         "{name:40} {:>10} states, depth {:>3}, {:>6.1} s: {verdict}",
@@ -48,7 +51,7 @@ fn explore(name: &str, config: Config) -> Option<Vec<Step>> {
         started.elapsed().as_secs_f64()
     );
     found.map(|path| {
-        println!("{:?}", path.last_state().violation());
+        println!("{:?} {:?}", path.last_state().violation(), path.last_state().hang());
         path.into_actions()
     })
 }
@@ -186,7 +189,7 @@ configurations! {
     );
     /// A fresh replica is added by a directory whose answer is lost or late.
     late_add: quick_or(
-        repairing(Faults { lost_replies: 1, ..NONE }),
+        repairing(Faults { cuts: 1, lost_replies: 1, ..NONE }),
         Config { commits: [2, 0, 0], ..repairing(Faults { cuts: 1, lost_replies: 1, partitions: 1, ..NONE }) },
     );
     /// What was modified while a replica was filled is copied as well, once, while the owner goes on, gives up, or is replaced.

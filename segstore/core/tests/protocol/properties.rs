@@ -75,6 +75,7 @@ proptest! {
             world.step(step);
             prop_assert_eq!(world.violation(), None, "after {:?}", taken);
             prop_assert_eq!(world.lie(), None, "after {:?}", taken);
+            prop_assert_eq!(world.hang(), None, "after {:?}", taken);
         }
     }
 }

@@ -4,8 +4,8 @@ use segstore_core::id::Stamp;
 use segstore_core::owner::{BelowMinimum, Blocked, Policy};
 
 use super::Step::{
-    Commit, Connect, Cut, Directory, GiveUp, Kill, LateSwap, LoseMemory, Repair, RepairArrives, Repaired, ReplyLate,
-    TakeOver,
+    Commit, Connect, Cut, Directory, GiveUp, Kill, LateSwap, LoseMemory, NotTaken, Repair, RepairArrives, Repaired,
+    ReplyLate, TakeOver,
 };
 use super::{ANY, Config, Stage, Step, World, assert_kept, finish_work, owner, with_repaired_spare, world};
 
@@ -35,6 +35,17 @@ fn a_late_add_of_a_lost_member_is_settled() {
     world.step(LateSwap(0));
     assert_eq!(world.in_sync(), [0]);
     world.take_over(1, &[0, 1]);
+    assert_kept(&world);
+}
+
+/// An add that nobody took, of a replica that is gone by then: it is as if it had never been asked for.
+#[test]
+fn nobody_waits_for_a_lost_member_whose_add_was_not_made() {
+    let mut world = with_repaired_spare();
+    world.run([Commit(0, 0), Cut(0, 1), NotTaken(0)]);
+    world.land(0, 0);
+    assert_eq!(world.acknowledged(), Some(Stamp::new(1, 2)));
+    assert_eq!(world.in_sync(), [0]);
     assert_kept(&world);
 }
 

@@ -5,6 +5,7 @@
 
 mod claimant;
 mod enabled;
+mod hang;
 mod journal;
 mod network;
 mod owning;
