@@ -82,8 +82,7 @@ pub(crate) enum Command {
     /// Keep a segment in another number of replicas from here on
     ///
     /// Its owner makes what is missing, and lets go of what is too much as soon as it has seen that the others are well; this is waited for.
-    /// Where nobody owns the segment, a node that has a replica makes what is missing, within some minutes; what is too much, its next owner
-    /// lets go.
+    /// Where nobody has the segment open, a node makes what is missing, within some minutes; what is too much, its next owner lets go.
     Replicas {
         /// The segment
         name: String,
@@ -111,7 +110,7 @@ pub(crate) enum Command {
     /// Move everything off a node, and say when its machine may be switched off
     ///
     /// It gets no further replica from then on, also after it was started again, until `--undo`. Owners make another replica of what it
-    /// has, and then let that one go; of segments that nobody owns, a node that has a replica does it. Applications that own segments there
+    /// has, and then let that one go; of segments that nobody has open, another node does it. Applications that own segments there
     /// are asked to hand them over where somebody stands by on another node, as by `segctl move`; the others are named, and waited for.
     ///
     /// It ends with 0 when nothing is left there. A node that keeps the directory ends it with 17 when all else has been moved: move the

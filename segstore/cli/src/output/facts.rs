@@ -18,7 +18,7 @@ pub(crate) struct Segment {
     /// Who waits to own it, where that was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     standby: Option<Vec<Waiting>>,
-    /// What a node does about replicas that are missed while nobody owns it.
+    /// What a node does about replicas that are missed while nobody has it open.
     #[serde(skip_serializing_if = "Option::is_none")]
     care: Option<String>,
     #[serde(flatten)]

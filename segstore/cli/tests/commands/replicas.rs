@@ -47,7 +47,7 @@ fn a_node_is_drained() {
     let nowhere = cluster.run(&["drain", "n3", "--wait", "20s"]);
     let said = String::from_utf8_lossy(&nowhere.stderr);
     assert!(nowhere.status.code() == Some(16) && said.contains("still keeps a replica of 1 segment"), "{nowhere:?}");
-    assert!(said.contains("nobody owns it") && said.contains("n1: node=n3 is required"), "{nowhere:?}");
+    assert!(said.contains("nobody has it open") && said.contains("n1: node=n3 is required"), "{nowhere:?}");
     let care = cluster.json(&["status", "here"])["care"].to_string();
     assert!(care.contains("no further node takes a replica"), "{care}");
     for node in ["n2", "n3"] {

@@ -4,7 +4,7 @@
 //! still be writing to, from ever being read as if it were in sync. Where the seal would change nothing it is not written, but
 //! the record is read once more: a claimant that was itself overtaken while it loaded must not return what is old by then.
 //!
-//! Who claims as a [caretaker](OwnerId::caretaker) asks between reading the record and claiming whether somebody holds the segment's name,
+//! Who claims as a [caretaker](OwnerId::caretaker) asks between reading the record and claiming whether somebody has the segment open,
 //! and then leaves it: whoever claimed before that is seen, and whoever comes later claims over it.
 
 mod failure;

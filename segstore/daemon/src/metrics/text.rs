@@ -1,6 +1,6 @@
 //! What is measured. Segments are asked at the moment of the scrape: nothing is counted on the way of a checkpoint for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -36,22 +36,29 @@ struct Snapshot {
     up: Vec<NodeId>,
     is_directory_up: bool,
     segments: Vec<(String, OwnerState)>,
-    /// On one node of the cluster: every segment that nobody owns.
-    unowned: Vec<SegmentInfo>,
+    /// What is held here and that nobody has open, and on one node of the cluster every segment that nobody owns.
+    at_rest: Vec<SegmentInfo>,
 }
 
 /// The text of one scrape.
 pub(super) async fn collect(node: &Arc<Node>) -> Result<String, fmt::Error> {
-    let mut owned = Vec::new();
+    let (mut owned, mut idle) = (Vec::new(), HashSet::new());
     for (name, session) in node.sessions.held() {
-        if let Ok(Report::State(state)) = node.sessions.demand(session, Demand::State { name: name.clone() }).await {
+        if node.sessions.is_idle(session, &name) {
+            idle.insert(name);
+        } else if let Ok(Report::State(state)) =
+            node.sessions.demand(session, Demand::State { name: name.clone() }).await
+        {
             owned.push((name, *state));
         }
     }
-    let mut unowned = Vec::new();
-    if tells_of_unowned(node) {
-        unowned = all_segments(node).await.unwrap_or_default();
-        unowned.retain(|segment| segment.holder.is_none());
+    let (mut at_rest, tells_of_unowned) = (Vec::new(), tells_of_unowned(node));
+    if tells_of_unowned || !idle.is_empty() {
+        at_rest = all_segments(node).await.unwrap_or_default();
+        at_rest.retain(|segment| match segment.holder {
+            None => tells_of_unowned,
+            Some(_) => idle.contains(&segment.name),
+        });
     }
     let snapshot = Snapshot {
         usage: node.replicas.room(),
@@ -59,7 +66,7 @@ pub(super) async fn collect(node: &Arc<Node>) -> Result<String, fmt::Error> {
         up: node.view.up().into_iter().map(|entry| entry.node).collect(),
         is_directory_up: node.directory.read(&node_key(node.id)).await.is_ok(),
         segments: owned,
-        unowned,
+        at_rest,
     };
     let mut registry = Registry::with_prefix("segstore");
     registry.register_collector(Box::new(snapshot));
@@ -166,19 +173,19 @@ impl Snapshot {
         Ok(())
     }
 
-    /// What is told of every segment, owned or not.
+    /// What is told of every segment, open or not.
     fn each(
         &self,
         encoder: &mut DescriptorEncoder<'_>,
         (name, help): (&str, &str),
         of_owned: impl Fn(&OwnerState) -> u32,
-        of_unowned: impl Fn(&SegmentInfo) -> f64,
+        of_resting: impl Fn(&SegmentInfo) -> f64,
     ) -> fmt::Result {
         let owned = self.segments.iter().map(|(name, state)| (name, f64::from(of_owned(state))));
-        let unowned = self.unowned.iter().map(|segment| (&segment.name, of_unowned(segment)));
+        let at_rest = self.at_rest.iter().map(|segment| (&segment.name, of_resting(segment)));
         let name = format!("segment_{name}");
         let mut metric = encoder.encode_descriptor(&name, help, None, MetricType::Gauge)?;
-        for (segment, value) in owned.chain(unowned) {
+        for (segment, value) in owned.chain(at_rest) {
             let labels = Labels { segment: segment.clone() };
             ConstGauge::new(value).encode(metric.encode_family(&labels)?)?;
         }

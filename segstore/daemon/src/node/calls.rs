@@ -176,7 +176,7 @@ impl Serve for Calls {
                 tokio::spawn(self.node.sessions.clone().tell_of_change(session, name));
                 Ok(Reply::Done)
             }
-            Call::Holds { name, session } => Ok(Reply::Holds(self.node.sessions.holds(session, &name))),
+            Call::Holds { name, session } => Ok(Reply::Holds(self.node.sessions.has_open(session, &name))),
             Call::Standby { name } => Ok(Reply::Standby(self.node.sessions.standbys().of(&name))),
             Call::Move { name, session, to, to_name, time } => {
                 let time = Duration::from_millis(time);

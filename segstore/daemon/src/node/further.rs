@@ -22,7 +22,7 @@ const TARGETS: usize = 2;
 pub(crate) struct Further {
     /// For whom.
     pub(crate) ownership: Ownership,
-    /// The owner's node, where none is placed; a caretaker is on none.
+    /// The owner's node, where none is placed; a caretaker's is that of who holds the name, if it is held.
     pub(crate) beside: Option<NodeId>,
     /// Replicas that take part already: none is placed on their nodes.
     pub(crate) members: Vec<Member>,
@@ -126,16 +126,17 @@ impl Node {
         Err(why.unwrap_or_else(|| no_further_room(name, &search)))
     }
 
-    /// Whether a node would take a further replica of a segment whose replicas on these nodes stay, and which nobody owns.
+    /// Whether a node would take a further replica of a segment whose replicas on these nodes stay, and which nobody has open.
     pub(crate) async fn has_room_for(
         self: &Arc<Self>,
         name: &str,
         entry: &SegmentEntry,
         rooms: &[NodeEntry],
+        beside: Option<NodeId>,
         stay: &[NodeId],
     ) -> Result<(), Fault> {
         let kept = self.kept_everywhere(entry.segment).await;
-        let search = self.search(entry, None, stay, rooms.to_vec(), &kept)?;
+        let search = self.search(entry, beside, stay, rooms.to_vec(), &kept)?;
         let has_room = !search.choose(1).is_empty();
         has_room.then_some(()).ok_or_else(|| no_further_room(name, &search))
     }

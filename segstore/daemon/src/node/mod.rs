@@ -61,7 +61,7 @@ pub struct Node {
     pub keeps_directory: bool,
     /// Whether everything is being moved off it.
     pub draining: Draining,
-    /// What it does for segments that nobody owns.
+    /// What it does for segments that nobody has open.
     pub care: Care,
     /// Its RDMA device, as it is configured.
     pub rdma: RdmaDevice,

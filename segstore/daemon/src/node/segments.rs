@@ -82,6 +82,11 @@ impl Node {
         found.map(|entry| Ok((parse(&entry)?, entry.revision))).transpose()
     }
 
+    /// Whether the name is only held, here, for a session of which no process has the segment open, or is about to.
+    pub(crate) fn is_idle(&self, name: &str, holder: &Holder) -> bool {
+        holder.node == self.id && self.sessions.is_idle(holder.session, name)
+    }
+
     /// Who holds which name.
     pub(crate) async fn holders(&self) -> Result<HashMap<String, Holder>, Fault> {
         let listing = self.directory.list(&holder_key("")).await.map_err(|error| directory_fault(&error))?;

@@ -66,7 +66,7 @@ pub enum Call {
         /// The image that it holds.
         image: Stamp,
     },
-    /// Say what the node does for a segment that nobody owns. Answer: [`Reply::Care`].
+    /// Say what the node does for a segment that nobody has open. Answer: [`Reply::Care`].
     Care {
         /// The segment.
         name: String,
@@ -146,7 +146,7 @@ pub enum Call {
         /// The name.
         name: String,
     },
-    /// Say whether a session here holds a name, or is about to hold it again. Answer: [`Reply::Holds`].
+    /// Say whether a session here holds a name, or is about to hold it again, and has the segment open. Answer: [`Reply::Holds`].
     Holds {
         /// The name.
         name: String,

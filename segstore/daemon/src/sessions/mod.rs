@@ -120,10 +120,16 @@ impl Sessions {
         self.lock().values().find(|session| session.number == number).cloned()
     }
 
-    /// Whether the session of that number holds a name, as far as this node knows.
+    /// Whether the session of that number holds a name, and a process of its has the segment open, or is about to, as far as this node knows.
     #[must_use]
-    pub(crate) fn holds(&self, number: u64, name: &str) -> bool {
-        self.numbered(number).is_some_and(|session| session.holds(name))
+    pub(crate) fn has_open(&self, number: u64, name: &str) -> bool {
+        self.numbered(number).is_some_and(|session| session.holds(name) && !session.is_idle(name))
+    }
+
+    /// Whether it holds the name, and none has.
+    #[must_use]
+    pub(crate) fn is_idle(&self, number: u64, name: &str) -> bool {
+        self.numbered(number).is_some_and(|session| session.is_idle(name))
     }
 
     /// Demands something of the session of that number.

@@ -58,6 +58,23 @@ pub(super) struct Held {
     wants: Wants,
 }
 
+impl Held {
+    /// One less wants it. Whether that one did.
+    fn remove(&mut self, who: Who) -> bool {
+        let did = self.wants.remove(who);
+        if did && who.is_some() && self.wants.is_only_shared() {
+            // Whatever was claimed under it, nobody has it open any more.
+            self.claimed = None;
+        }
+        did
+    }
+
+    /// Whether the session as a whole holds the name, and no process has the segment open under it, or is about to.
+    fn is_idle(&self) -> bool {
+        self.wants.is_only_shared() && self.claimed.is_none()
+    }
+}
+
 /// Who wants a name.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 pub(super) struct Wants {
@@ -85,6 +102,10 @@ impl Wants {
 
     fn is_empty(&self) -> bool {
         !self.shared && self.by.is_empty()
+    }
+
+    fn is_only_shared(&self) -> bool {
+        self.shared && self.by.is_empty()
     }
 }
 
@@ -145,7 +166,7 @@ struct Asked {
 impl State {
     fn unhold(&mut self, name: &str, who: Who) -> LetGo {
         let Some(held) = self.holding.get_mut(name) else { return LetGo::Nothing };
-        let was_held = held.wants.remove(who);
+        let was_held = held.remove(who);
         match (held.wants.is_empty(), was_held) {
             (true, _) => {
                 self.holding.remove(name);
@@ -244,7 +265,7 @@ impl Session {
         let mut state = self.lock();
         state.processes.remove(&process);
         state.attempts.retain(|_, (_, asker)| *asker != process);
-        let is_left = |_: &String, held: &mut Held| held.wants.remove(Some(process)) && held.wants.is_empty();
+        let is_left = |_: &String, held: &mut Held| held.remove(Some(process)) && held.wants.is_empty();
         let left: BTreeMap<_, _> = state.holding.extract_if(.., is_left).collect();
         left.keys().for_each(|name| drop(state.taken.remove(name)));
         left.into_iter().map(|(name, held)| (name, held.claimed)).collect()
@@ -319,6 +340,11 @@ impl Session {
     #[must_use]
     pub fn holds(&self, name: &str) -> bool {
         self.lock().holding.contains_key(name)
+    }
+
+    /// Whether it holds the name, and no process has the segment open under it, or is about to.
+    pub(super) fn is_idle(&self, name: &str) -> bool {
+        self.lock().holding.get(name).is_some_and(Held::is_idle)
     }
 
     /// What it holds.

@@ -186,7 +186,8 @@ impl Run {
     fn restored(&self) -> u64 {
         let of = |node| {
             let text = std::fs::read_to_string(self.cluster.place.file(&format!("n{node}.log"))).unwrap_or_default();
-            text.lines().filter(|line| line.contains("nobody owns it, and its replicas are restored")).count() as u64
+            text.lines().filter(|line| line.contains("nobody has it open, and its replicas are restored")).count()
+                as u64
         };
         (0..NODES).map(of).sum()
     }

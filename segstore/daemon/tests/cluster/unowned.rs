@@ -78,6 +78,37 @@ fn what_nobody_owns_is_restored_on_a_node_with_new_memory() {
     assert_eq!(check_state(session.load("s", &LoadOptions::new()).unwrap().bytes()), 2);
 }
 
+/// A name is held for a script, say, whose programs open the segment for a moment each: between them nobody has it open.
+#[test]
+fn what_is_held_and_not_open_is_restored() {
+    let options_of_daemons = ["--node-gone-after", "2s"];
+    let mut cluster = Cluster::start(4, &[&options_of_daemons, OVER_TCP].concat());
+    let session = cluster.session(0);
+    session.acquire("s", None, false).unwrap();
+    let_go(&session, &options());
+    let first = replicas(&session);
+    cluster.kill(first[0]);
+    until("another one is in sync in its place", || {
+        let now = replicas(&session);
+        (now.len() == 2 && !now.contains(&first[0])).then_some(())
+    });
+    assert!(!replicas(&session).contains(&0), "what is beside the next owner counts for nothing");
+    assert!(session.status("s").unwrap().trouble().is_none());
+    // The name was held all the time, and is still good for opening.
+    let holder = session.lookup("s").unwrap().holder.expect("the name is held");
+    assert_eq!(holder.node_name, "n0");
+    assert!(matches!(cluster.session(0).open("s", &OpenOptions::new()), Err(Error::Owned { .. })));
+    let mut segment = session.open("s", &OpenOptions::new()).unwrap();
+    assert_eq!(check_state(segment.bytes()), 2);
+    write(&mut segment, 3);
+    // Whoever has it open sees to it himself, even while he rests.
+    let (term, second) = (segment.term(), replicas(&session));
+    cluster.kill(second[0]);
+    std::thread::sleep(Duration::from_secs(7));
+    write(&mut segment, 4);
+    assert_eq!(self::term(&session), term);
+}
+
 /// More are asked for than there are.
 #[test]
 fn what_nobody_owns_has_as_many_replicas_as_are_asked_for() {
@@ -108,7 +139,7 @@ fn whoever_comes_while_what_nobody_owned_is_restored_has_it_at_once() {
     until("another one is being filled", || {
         let status = session.status("s").unwrap();
         let care = status.care?;
-        assert!(care.contains("nobody owns it; node n"), "{care}");
+        assert!(care.contains("nobody has it open; node n"), "{care}");
         status.replicas.iter().any(|replica| replica.repair.is_some()).then_some(())
     });
     let claimed = term(&session);

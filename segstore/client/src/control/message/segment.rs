@@ -150,7 +150,7 @@ pub struct Status {
     /// Who waits to own it.
     #[serde(default)]
     pub standby: Vec<Standby>,
-    /// Where nobody owns it, and replicas are missed: what a node does about that, for people.
+    /// Where nobody has it open, and replicas are missed: what a node does about that, for people.
     #[serde(default)]
     pub care: Option<String>,
     /// What its replicas say.

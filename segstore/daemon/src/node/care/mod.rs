@@ -1,4 +1,4 @@
-//! Segments that nobody owns: a node that has a replica restores those that are missed, and moves them off nodes that are to keep nothing,
+//! Segments that nobody has open: a node that has a replica restores those that are missed, and moves them off nodes that are to keep nothing,
 //! as an owner would; see [`OwnerId::caretaker`](segstore_core::id::OwnerId::caretaker).
 
 mod need;
@@ -30,7 +30,7 @@ const ATTEMPTS: usize = 8;
 /// Before what came to nothing is tried anew: the first pause, which doubles, and the longest. Each attempt has a term of its own.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(3600));
 
-/// What this node does for segments that nobody owns.
+/// What this node does for segments that nobody has open.
 #[derive(Debug, Default)]
 pub struct Care(Mutex<HashMap<String, Tended>>);
 
@@ -105,7 +105,7 @@ impl Care {
     }
 }
 
-/// Tends what nobody owns, and this node is to look after, until the process ends.
+/// Tends what nobody has open, and this node is to look after, until the process ends.
 pub async fn tend_unowned(node: Arc<Node>) {
     let (permits, mut known) = (Arc::new(Semaphore::new(AT_A_TIME)), node.view.wanted());
     let mut pause = SETTLE;
@@ -129,7 +129,7 @@ pub async fn tend_unowned(node: Arc<Node>) {
         let look = match look {
             Ok(look) => look,
             Err(fault) => {
-                tracing::debug!("looking for segments that nobody owns: {fault}");
+                tracing::debug!("looking for segments that nobody has open: {fault}");
                 continue;
             }
         };
@@ -161,12 +161,12 @@ async fn care_for(node: Arc<Node>, name: String, permits: Arc<Semaphore>) {
         }
         match tend(&node, &name).await {
             Ok(()) => {
-                tracing::info!(segment = name, "nobody owns it, and its replicas are restored");
+                tracing::info!(segment = name, "nobody has it open, and its replicas are restored");
                 break;
             }
             Err(Stopped::Owned) => {}
             Err(Stopped::Failed(why)) => {
-                tracing::warn!(segment = name, "nobody owns it, and its replicas cannot be restored: {why}");
+                tracing::warn!(segment = name, "nobody has it open, and its replicas cannot be restored: {why}");
                 return node.care.rest(&name, why);
             }
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use segstore::control::message::{Bytes, Fault, FaultKind, Keeping};
-use segstore_core::id::{Member, OwnerId, SegmentId, Stamp};
+use segstore_core::id::{Member, NodeId, OwnerId, SegmentId, Stamp};
 use segstore_core::layout::{Geometry, Ownership, SlotHeader};
 use segstore_core::owner::{self, Owner, Start};
 use segstore_core::record::{RecordVersion, Swap, Versioned};
@@ -40,12 +40,13 @@ impl From<Fault> for Stopped {
     }
 }
 
-/// Restores what the segment lacks, as long as nobody owns it.
+/// Restores what the segment lacks, as long as nobody has it open.
 pub(super) async fn tend(node: &Arc<Node>, name: &str) -> Result<(), Stopped> {
     let (entry, _) = read(node, name).await?;
     let (geometry, keeping) = (geometry(entry.shape)?, entry.keeping);
     let number = u64::try_from(random().map_err(|error| Stopped::Failed(error.to_string()))? >> 64).unwrap_or_default();
-    let caretaker = Caretaker { node, name, segment: entry.segment, geometry, keeping };
+    let beside = node.holder(name).await?.map(|(holder, _)| holder.node);
+    let caretaker = Caretaker { node, name, segment: entry.segment, geometry, keeping, beside };
     let (start, verified) = caretaker.take_over(OwnerId::caretaker(number)).await?;
     caretaker.restore(start, verified).await
 }
@@ -64,6 +65,8 @@ struct Caretaker<'n> {
     segment: SegmentId,
     geometry: Geometry,
     keeping: Keeping,
+    /// Where the next owner is expected, since the name is held there: what is there does not count.
+    beside: Option<NodeId>,
 }
 
 /// What became of a change of the record.
@@ -85,16 +88,19 @@ impl Caretaker<'_> {
         let (old, new) = (&swap.expected.record, &swap.new);
         let claims = old.owner != new.owner && new.owner.is_caretaker();
         let why = if claims {
-            "nobody owns it, and its replicas are to be restored"
+            "nobody has it open, and its replicas are to be restored"
         } else if old.owner != new.owner {
             "its replicas cannot be restored, and the claim is taken back"
         } else if old.in_sync.iter().all(|member| new.in_sync.contains(member)) {
-            "it was filled, while nobody owns the segment"
+            "it was filled, while nobody has the segment open"
         } else {
-            "nobody owns the segment, and its replicas are restored without it"
+            "nobody has the segment open, and its replicas are restored without it"
         };
-        // After the record was read: who has claimed it before holds the name, and who comes later claims over this.
-        if claims && self.node.holder(self.name).await?.is_some() {
+        // After the record was read: who has claimed it before has it open, and who comes later claims over this.
+        if claims
+            && let Some((holder, _)) = self.node.holder(self.name).await?
+            && !self.node.is_idle(self.name, &holder)
+        {
             return Err(Stopped::Owned);
         }
         let (entry, revision) = read(self.node, self.name).await?;
@@ -214,7 +220,8 @@ impl Caretaker<'_> {
 
     /// `good` are those that were verified, or filled with what was.
     async fn restore(&self, start: Start, mut good: Vec<Member>) -> Result<(), Stopped> {
-        let mut owner = Owner::new(start, self.keeping.policy());
+        let owner = Owner::new(start, self.keeping.policy());
+        let mut owner = if let Some(node) = self.beside { owner.on_node(node) } else { owner };
         // Those that were fenced can be reached; nothing is pushed.
         let members: Vec<_> = owner.followers().collect();
         members.into_iter().for_each(|member| owner.connected(member));
@@ -223,7 +230,8 @@ impl Caretaker<'_> {
             let unwanted = self.node.view.unwanted();
             let (leave, stay): (Vec<Member>, Vec<Member>) =
                 owner.in_sync().iter().partition(|member| unwanted.contains(&member.node));
-            if stay.len() < self.keeping.replicas as usize {
+            let elsewhere = stay.iter().filter(|member| Some(member.node) != self.beside).count();
+            if elsewhere < self.keeping.replicas as usize {
                 good.push(self.add(&mut owner, &good).await?);
             } else if let Some(member) = leave.first() {
                 if !stay.iter().any(|member| good.contains(member)) {
@@ -242,7 +250,7 @@ impl Caretaker<'_> {
         let source = owner.repair_sources().find(|(member, ..)| good.contains(member));
         let (source, slot, base) = source.ok_or_else(|| Stopped::Failed("there is nothing to copy from".to_owned()))?;
         let (ownership, members) = (owner.ownership(), owner.followers().collect());
-        let (further, from) = (Further { ownership, beside: None, members }, Origin { source, slot, base });
+        let (further, from) = (Further { ownership, beside: self.beside, members }, Origin { source, slot, base });
         let added = tokio::select! {
             added = self.node.add_replica(self.name, self.segment, &further, &from) => added,
             // What is filled there is the next one's to go on with.

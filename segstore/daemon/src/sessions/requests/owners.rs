@@ -56,8 +56,8 @@ pub(super) async fn status(client: &Client, name: &str) -> Result<Answer, Fault>
         None => (None, None),
     };
     let segment = info.record.record.segment;
-    let is_unowned = info.holder.is_none();
-    let care = async { if is_unowned { care(client, name).await } else { None } };
+    let is_at_rest = owner.is_none();
+    let care = async { if is_at_rest { care(client, name).await } else { None } };
     let (mut replicas, standbys, care) =
         tokio::join!(replicas(client, segment), moves::standbys(&client.node, name), care);
     // One whose daemon does not answer may still be written.
@@ -86,11 +86,13 @@ pub(super) async fn status(client: &Client, name: &str) -> Result<Answer, Fault>
     Ok(Answer::Status(Box::new(Status { info, owner, silence, standby, care, replicas })))
 }
 
-/// What a node does for a segment that nobody owns.
+/// What a node does for a segment that nobody has open.
 async fn care(client: &Client, name: &str) -> Option<String> {
     let answers = client.node.call_all(&Call::Care { name: name.to_owned() }, SHORT).await;
     answers.into_iter().find_map(|(entry, reply)| match reply {
-        Reply::Care(Some(what)) => Some(format!("nobody owns it; node {}, which looks after it: {what}", entry.name)),
+        Reply::Care(Some(what)) => {
+            Some(format!("nobody has it open; node {}, which looks after it: {what}", entry.name))
+        }
         _ => None,
     })
 }
