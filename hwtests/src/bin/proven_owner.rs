@@ -1,12 +1,12 @@
 //! Owns a segment whose content proves itself, and says each step: `proven-owner NAME BLOCKS`.
 //!
 //! It stands by until nobody else owns the segment. Its lines: `stands by`; `holds TERM STATE`, after the state was found whole;
-//! `acked STATE IN_SYNC` for each checkpoint; `torn WHY` or `ended WHY` at its end.
+//! `acked STATE IN_SYNC` or `pending STATE` for each checkpoint; `torn WHY` or `ended WHY` at its end.
 
 use std::process::ExitCode;
 
 use hwtests::state;
-use segstore::{CreateOptions, OpenOptions, Segment, Session};
+use segstore::{CreateOptions, Error, OpenOptions, Segment, Session};
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
@@ -45,7 +45,10 @@ fn go_on(segment: &mut Segment) -> segstore::Result<String> {
         for block in state::touched(number, blocks) {
             state::fill(number, block, segment.bytes_mut(state::place(block))?);
         }
-        let checkpoint = segment.checkpoint()?;
-        println!("acked {number} {}", checkpoint.in_sync);
+        match segment.checkpoint() {
+            Ok(checkpoint) => println!("acked {number} {}", checkpoint.in_sync),
+            Err(Error::Pending { .. }) => println!("pending {number}"),
+            Err(other) => return Err(other),
+        }
     }
 }

@@ -90,15 +90,32 @@ fn a_directory_that_is_cut_off_is_waited_for() {
     assert!(status.contains(&format!("\"term\":{term},")), "term {term} goes on: {status}");
 }
 
+/// The owner dies meanwhile, and whoever stands by has the segment when the cable is back.
+#[test]
+fn a_takeover_waits_while_the_directory_is_cut_off() {
+    let mut cluster = writing();
+    cluster.owner(3, BLOCKS);
+    cluster.lab.order("cut 1");
+    cluster.lab.tell(2, "kill -KILL $owner");
+    std::thread::sleep(3 * NODE_LEASE);
+    assert_eq!(cluster.lab.last(3, "holds"), None, "nobody can have said that it may");
+    let told = cluster.ask(3, "grep 'goes on waiting' /tmp/log");
+    assert!(told.contains("the directory"), "it says for what: {told}");
+    cluster.lab.order("join 1");
+    cluster.taken_over(3, 2);
+    cluster.acked(3, 2..);
+}
+
 #[test]
 fn an_owner_that_is_cut_off_is_replaced_and_kept_out() {
     let mut cluster = writing();
     cluster.owner(3, BLOCKS);
     cluster.lab.order("cut 2");
     let found = cluster.taken_over(3, 2);
-    std::thread::sleep(Duration::from_secs(1));
+    cluster.lab.expect(2, "pending");
     cluster.lab.order("join 2");
-    println!("the owner that was cut off ended: {}", cluster.lab.expect(2, "ended"));
+    let why = cluster.lab.expect(2, "ended");
+    assert!(why.starts_with("fenced: "), "{why}");
     let kept = cluster.last_acked(2);
     assert!(kept <= found, "state {kept} was acknowledged after the takeover from {found}");
     cluster.acked(3, 2..);

@@ -47,7 +47,7 @@ fn an_owner_that_wakes_after_the_takeover_changes_nothing() {
     let why = cluster.lab.expect(2, "ended");
     let woken = cluster.last_acked(2);
     assert!(woken <= found, "state {woken} was acknowledged after the takeover from {found}");
-    println!("the owner that woke ended: {why}");
+    assert!(why.starts_with("fenced: "), "{why}");
     // Whoever comes next finds what the second owner has done.
     let done = cluster.acked(3, 1..);
     cluster.lab.tell(3, "kill -KILL $owner");

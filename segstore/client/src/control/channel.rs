@@ -218,7 +218,7 @@ impl Asked {
             None => self.answer.recv().unwrap_or_else(|_| Err(lost("the connection to the daemon broke"))),
             Some(limit) => self.answer.recv_timeout(limit).unwrap_or_else(|_| {
                 self.forget();
-                Err(lost(&format!("the daemon did not answer within {:.1} s", limit.as_secs_f64())))
+                Err(lost(&format!("no answer by way of this node's daemon within {:.1} s", limit.as_secs_f64())))
             }),
         }
     }

@@ -174,7 +174,7 @@ impl Engine {
 
     /// Ends the attempt without an acknowledgement: nothing reads working memory any more. What it waited for, for people.
     pub(crate) fn give_up(&mut self, shared: &Arc<Shared>) -> String {
-        let waiting_for = self.owner.blocked().map_or_else(|| "nothing".to_owned(), |blocked| shared.explain(&blocked));
+        let waiting_for = self.waiting_for(shared).unwrap_or_else(|| "nothing".to_owned());
         while let Err(busy) = self.owner.give_up() {
             for member in busy {
                 self.lose(shared, member, "its push was ended, since the checkpoint's time was over");

@@ -14,7 +14,6 @@ use crossbeam_utils::atomic::AtomicCell;
 use nix::sys::eventfd::EventFd;
 use segstore_core::id::{Epoch, Member, NodeId, SegmentId};
 use segstore_core::layout::{Geometry, Ownership};
-use segstore_core::owner::Blocked;
 use segstore_core::replica::Request as ReplicaRequest;
 use segstore_transport::Memory;
 
@@ -196,11 +195,6 @@ impl Shared {
 
     pub(crate) fn is_closed(&self) -> bool {
         self.is_closed.load(Ordering::Acquire)
-    }
-
-    /// What an attempt waits for, with nodes' names.
-    pub(super) fn explain(&self, blocked: &Blocked) -> String {
-        self.with_names(blocked.to_string())
     }
 
     /// A text in which replicas have their nodes' names.

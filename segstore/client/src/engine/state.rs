@@ -91,12 +91,30 @@ impl Engine {
             unsafe_for: attempt
                 .map_or(0, |attempt| u64::try_from(attempt.began.elapsed().as_millis()).unwrap_or(u64::MAX)),
             unsafe_bytes,
-            waiting_for: self.owner.blocked().map(|blocked| shared.explain(&blocked)),
+            waiting_for: self.waiting_for(shared),
             warnings,
             holds: u32::try_from(self.holds.len()).unwrap_or(u32::MAX),
             checkpoint_time: self.checkpoint_time.histogram(),
             load_time: self.load_time.histogram(),
             pushed_bytes: self.pushed_bytes,
         }
+    }
+
+    /// What the attempt under way waits for, and why, for people.
+    pub(super) fn waiting_for(&self, shared: &Shared) -> Option<String> {
+        let blocked = self.owner.blocked()?;
+        let mut why: Vec<&str> = Vec::new();
+        for (_, text) in self.warnings.iter().filter(|(member, _)| blocked.members().contains(member)) {
+            if !why.contains(&text.as_str()) {
+                why.push(text);
+            }
+        }
+        let why = if why.is_empty() { String::new() } else { format!(" ({})", why.join("; ")) };
+        let joining = self
+            .owner
+            .joining()
+            .map(|member| format!("; what is new goes to {member}, too, which is to join"))
+            .collect::<String>();
+        Some(shared.with_names(format!("{blocked}{why}{joining}")))
     }
 }

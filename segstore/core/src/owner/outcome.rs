@@ -47,6 +47,18 @@ pub enum Blocked {
     },
 }
 
+impl Blocked {
+    /// The replicas that it is about.
+    #[must_use]
+    pub fn members(&self) -> &[Member] {
+        match self {
+            Self::Replicas(members) | Self::Held(members) | Self::Removal(members) => members,
+            Self::Needed(members) | Self::Connecting(members) => members,
+            Self::BelowMinimum { .. } => &[],
+        }
+    }
+}
+
 fn members(members: &[Member]) -> String {
     members.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

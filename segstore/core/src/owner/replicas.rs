@@ -52,6 +52,12 @@ impl Owner {
         is_waiting && self.in_sync_followers().all(Follower::has_failed) && !self.followers.iter().any(is_coming)
     }
 
+    /// Replicas that get the pushes and are not in sync so far.
+    pub fn joining(&self) -> impl Iterator<Item = Member> + '_ {
+        let is_joining = |f: &&Follower| f.role == Role::Joining && f.is_connected();
+        self.followers.iter().filter(is_joining).map(|f| f.member)
+    }
+
     /// Whether the checkpoint under way waits for this replica, which was given up, and cannot go on without: too few would be left.
     #[must_use]
     pub fn is_held_up_by(&self, member: Member) -> bool {

@@ -31,11 +31,15 @@ fn removals(session: &Session) -> usize {
 
 /// What is written while replicas hang is not acknowledged; in its time the call says so.
 fn is_pending(segment: &mut Segment, n: u64) {
+    is_pending_for(segment, n, "node n");
+}
+
+fn is_pending_for(segment: &mut Segment, n: u64, what: &str) {
     write_state(segment, n);
     let began = Instant::now();
     let pending = segment.checkpoint();
     let Err(Error::Pending { waiting_for, .. }) = pending else { panic!("{pending:?}") };
-    assert!(began.elapsed() >= TIME && waiting_for.contains("node n"), "{waiting_for}");
+    assert!(began.elapsed() >= TIME && waiting_for.contains(what), "{waiting_for}");
 }
 
 /// Whoever hung goes on: so do checkpoints, every replica is in sync in the end, and what was acknowledged last is found in each.
@@ -98,6 +102,58 @@ fn the_last_replica_is_waited_for() {
     is_pending(&mut segment, 2);
     is_pending(&mut segment, 3);
     all_is_well_again(&cluster, &mut segment, &[1, 2], 4);
+}
+
+/// Nothing of it is on the way of a checkpoint, so its owner goes on, far beyond its lease. Back, it holds the name again.
+#[test]
+fn an_owner_whose_own_daemon_hangs_goes_on() {
+    let cluster = Cluster::start(3, OVER_TCP);
+    let session = cluster.session(2);
+    let make = options().require("node!=n2".parse().unwrap());
+    let mut segment = opened(&session, &make);
+    let (term, mut n) = (segment.term(), 1);
+    cluster.pause(2);
+    let other = cluster.session(0);
+    let write = |segment: &mut Segment, n: u64| {
+        write_state(segment, n);
+        assert_eq!(segment.checkpoint().unwrap().elsewhere, 2);
+    };
+    until("its lease is over", || {
+        n += 1;
+        write(&mut segment, n);
+        other.lookup("s").unwrap().holder.is_none().then_some(())
+    });
+    for _ in 0..50 {
+        n += 1;
+        write(&mut segment, n);
+    }
+    cluster.resume(2);
+    until("it holds the name again", || other.lookup("s").unwrap().holder);
+    write(&mut segment, n + 1);
+    assert_eq!((segment.term(), other.lookup("s").unwrap().record.record.term), (term, term));
+}
+
+/// Somebody stands by elsewhere, who has the segment when its lease is over. Nothing is acknowledged after that, and its owner hears of it when
+/// its daemon is back: by that one's way alone it can ask.
+#[test]
+fn an_owner_whose_own_daemon_hangs_is_replaced_where_somebody_stands_by() {
+    let cluster = Cluster::start(3, OVER_TCP);
+    let make = options().require("node!=n2".parse().unwrap());
+    let mut segment = opened(&cluster.session(2), &make);
+    cluster.pause(2);
+    let standby = OpenOptions::new().stand_by(None);
+    let mut taken = cluster.session(1).open("s", &standby).unwrap();
+    assert_eq!(check_state(taken.bytes()), 1);
+    write_state(&mut taken, 2);
+    taken.checkpoint().unwrap();
+    is_pending_for(&mut segment, 3, "no answer by way of this node's daemon");
+    cluster.resume(2);
+    let fenced = until("it hears of it", || match segment.checkpoint() {
+        Err(Error::Pending { .. }) => None,
+        other => Some(other),
+    });
+    assert!(matches!(&fenced, Err(Error::Fenced { term, .. }) if *term == taken.term()), "{fenced:?}");
+    assert_eq!(check_state(cluster.session(0).load("s", &LoadOptions::new()).unwrap().bytes()), 2);
 }
 
 /// Over shared memory nothing of a daemon is on the way of a checkpoint.

@@ -1,5 +1,7 @@
 //! Daemons that die and come back, the owner's own and the directory's among them.
 
+use std::io::Write;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use segstore::control::channel::{Asked, Channel};
@@ -263,7 +265,20 @@ fn a_standby_outlasts_the_directory() {
     waits.join().unwrap().unwrap();
 }
 
-/// Nor does it give up when its turn has come and no replica is in reach.
+/// Keeps what is written.
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Nor does it give up when its turn has come and no replica is in reach, and it says what it waits for.
 #[test]
 fn a_standby_outlasts_the_replicas() {
     let mut cluster = Cluster::start(4, &[]);
@@ -276,10 +291,20 @@ fn a_standby_outlasts_the_replicas() {
     let standby = cluster.session(0);
     let limited = OpenOptions::new().stand_by(Some(Duration::from_millis(1500)));
     let taken = standby.open("s", &limited);
-    assert!(matches!(taken, Err(Error::Unreachable(_))), "{taken:?}");
-    let waits = std::thread::spawn(move || standby.open("s", &OpenOptions::new().stand_by(None)));
+    let names_both = |text: &str| text.contains("n2") && text.contains("n3");
+    assert!(matches!(&taken, Err(Error::Unreachable(why)) if names_both(why)), "{taken:?}");
+    let told = Arc::<Mutex<Vec<u8>>>::default();
+    let to = told.clone();
+    let waits = std::thread::spawn(move || {
+        let to = move || Lines(to.clone());
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(to).finish();
+        let open = || standby.open("s", &OpenOptions::new().stand_by(None));
+        tracing::subscriber::with_default(subscriber, open)
+    });
     std::thread::sleep(Duration::from_secs(3));
     assert!(!waits.is_finished(), "{:?}", waits.join());
+    let told = String::from_utf8(told.lock().unwrap().clone()).unwrap();
+    assert!(told.contains("WARN") && names_both(&told), "{told}");
     [2, 3].into_iter().for_each(|node| cluster.restart(node));
     assert_eq!(check_state(waits.join().unwrap().unwrap().bytes()), 2);
 }

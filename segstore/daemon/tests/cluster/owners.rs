@@ -167,6 +167,32 @@ fn a_group_is_taken_over_together() {
     assert_eq!(found, NAMES.map(|name| name.as_bytes().to_vec()));
 }
 
+/// The same of one that is killed while it writes.
+#[test]
+fn a_group_whose_owner_is_killed_is_taken_over_together() {
+    let names = ["g3", "g1", "g2"];
+    let cluster = Cluster::start(3, &[]);
+    let mut owner = cluster.client(0, "group", &names);
+    until_owner(&mut owner);
+    let next = cluster.session(1);
+    let following = std::thread::spawn(move || next.open_all(&names, &OpenOptions::new().stand_by(Some(WATCHDOG))));
+    std::thread::sleep(Duration::from_millis(300));
+    owner.kill();
+    let mut acknowledged = names.map(|_| 0);
+    while let Some(line) = owner.line("g") {
+        let (name, n) = line.split_once(' ').unwrap();
+        let at = names.iter().position(|of| of[1..] == *name).unwrap();
+        acknowledged[at] = n.parse().unwrap_or(acknowledged[at]);
+    }
+    let segments = following.join().unwrap().unwrap();
+    let found: Vec<_> = segments.iter().map(|segment| check_state(segment.bytes())).collect();
+    assert!(acknowledged.iter().all(|&n| n > 3), "hardly anything was acknowledged: {acknowledged:?}");
+    for (found, acknowledged) in found.into_iter().zip(acknowledged) {
+        // What was asked for last may be there as well.
+        assert!(found == acknowledged || found == acknowledged + 1, "{found}, and {acknowledged} was acknowledged");
+    }
+}
+
 /// Two want the same, in different orders, over and over: neither waits for ever.
 #[test]
 fn groups_that_overlap_wait_for_each_other_in_one_order() {

@@ -103,6 +103,7 @@ fn role() {
         "follower" => writer(arguments[0], &OpenOptions::new().stand_by(None).follow(true)),
         "usurper" => writer(arguments[0], &OpenOptions::new().take_over(true)),
         "mover" => mover(arguments[0]),
+        "group" => group(&arguments),
         "launcher" => {
             // The worker's lines go where this one's go.
             let session = Session::connect().unwrap();
@@ -247,6 +248,22 @@ fn mover(name: &str) {
         }
         say("handed", n);
         segment.release().unwrap();
+    }
+}
+
+/// Writes states of several segments by turns and says which was acknowledged of which, until it is killed.
+fn group(names: &[&str]) {
+    let session = Session::connect().unwrap();
+    names.iter().for_each(|name| drop(session.create(name, &options()).unwrap()));
+    let mut segments = session.open_all(names, &OpenOptions::new()).unwrap();
+    segments.iter_mut().for_each(|segment| segment.set_len(STATE).unwrap());
+    say("owner", 0);
+    for n in 1.. {
+        for (segment, name) in segments.iter_mut().zip(names) {
+            write(segment, n);
+            say(name, n);
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
