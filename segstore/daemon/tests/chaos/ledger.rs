@@ -23,6 +23,8 @@ struct Fact {
     /// When the caller had it.
     at: Moment,
     what: String,
+    /// Acknowledged, and not looked for so far: by no load that had to contain it.
+    is_unseen: bool,
 }
 
 /// A load, or a takeover of this term.
@@ -52,6 +54,8 @@ struct Book {
     tenures: BTreeMap<u64, Tenure>,
     facts: VecDeque<Fact>,
     loads: VecDeque<Loaded>,
+    /// How many acknowledged checkpoints a load that had to contain them was compared with.
+    checked: u64,
 }
 
 /// How much was checked.
@@ -114,6 +118,11 @@ impl Ledger {
         self.violations.extend(wrong.into_iter().map(|wrong| format!("segment {segment}: {wrong}")));
     }
 
+    /// How many acknowledged checkpoints were looked for, each in at least one load that had to contain it.
+    pub(crate) fn checked(&self) -> u64 {
+        self.books.values().map(|book| book.checked).sum()
+    }
+
     /// The process that took a segment last.
     pub(crate) fn owner(&self, segment: &str) -> Option<&str> {
         self.books.get(segment)?.tenures.values().next_back().map(|tenure| tenure.who.as_str())
@@ -167,19 +176,23 @@ impl Book {
             None => wrong.push(format!("{who} in term {term} was acknowledged change {n} without having taken it")),
         }
         let what = format!("change {n}, acknowledged to {who} in term {term} as epoch {epoch}");
-        wrong.extend(self.stands(Fact { n, epoch, term: Some(term), writer, at, what }));
+        wrong.extend(self.stands(Fact { n, epoch, term: Some(term), writer, at, what, is_unseen: true }));
         wrong
     }
 
     /// Something was loaded.
     fn loaded(&mut self, load: Loaded) -> Vec<String> {
         let mut wrong: Vec<_> = self.facts.iter().filter_map(|fact| lost(fact, &load)).collect();
+        for fact in self.facts.iter_mut().filter(|fact| fact.is_unseen && must_contain(&load, fact)) {
+            (fact.is_unseen, self.checked) = (false, self.checked + 1);
+        }
         wrong.extend(self.tenures.values().rev().take(LOADS).filter_map(|tenure| revived(&load, tenure)));
         if load.is_acknowledged {
             let (n, epoch) = (load.seen.history.newest(), load.seen.epoch);
             let what = format!("change {n}, loaded by {} as epoch {epoch}", load.who);
             let writer = load.seen.history.writer_of(n);
-            wrong.extend(self.stands(Fact { n, epoch, term: load.term, writer, at: load.seen.at, what }));
+            let at = load.seen.at;
+            wrong.extend(self.stands(Fact { n, epoch, term: load.term, writer, at, what, is_unseen: false }));
         }
         self.loads.push_back(load);
         if self.loads.len() > LOADS {
@@ -189,8 +202,11 @@ impl Book {
     }
 
     /// A state is there from now on.
-    fn stands(&mut self, fact: Fact) -> Vec<String> {
+    fn stands(&mut self, mut fact: Fact) -> Vec<String> {
         let wrong = self.loads.iter().filter_map(|load| lost(&fact, load)).collect();
+        if fact.is_unseen && self.loads.iter().any(|load| must_contain(load, &fact)) {
+            (fact.is_unseen, self.checked) = (false, self.checked + 1);
+        }
         self.facts.push_back(fact);
         if self.facts.len() > FACTS {
             self.facts.pop_front();
@@ -199,11 +215,15 @@ impl Book {
     }
 }
 
-/// What is wrong if a load lacks what stood there before it began, or, where it was a takeover, what was acknowledged in a lower term,
-/// whenever that was.
-fn lost(fact: &Fact, load: &Loaded) -> Option<String> {
+/// What stood there before a load began, or, where that was a takeover, what was acknowledged in a lower term, whenever that was.
+fn must_contain(load: &Loaded, fact: &Fact) -> bool {
     let is_lower = fact.term.zip(load.term).is_some_and(|(before, then)| before < then);
-    if !is_lower && fact.at >= load.seen.began {
+    is_lower || fact.at < load.seen.began
+}
+
+/// What is wrong if a load lacks what it must contain.
+fn lost(fact: &Fact, load: &Loaded) -> Option<String> {
+    if !must_contain(load, fact) {
         return None;
     }
     let Fact { n, epoch, what, .. } = fact;

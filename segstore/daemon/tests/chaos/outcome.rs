@@ -21,6 +21,8 @@ pub(crate) struct Outcome {
     revision: String,
     took: Duration,
     counts: Counts,
+    /// How many of what was acknowledged a later load was compared with.
+    checked: u64,
     faults: Vec<(Fault, u64)>,
     spared: u64,
     switched_off: u64,
@@ -45,6 +47,7 @@ impl Outcome {
             revision,
             took,
             counts: ledger.counts,
+            checked: ledger.checked(),
             faults: faults.counts.iter().map(|(fault, count)| (*fault, *count)).collect(),
             spared: faults.spared,
             switched_off: faults.switched_off,
@@ -71,6 +74,12 @@ impl Outcome {
         let has = |count: u64, each: f64| f64::from(u32::try_from(count).unwrap_or(u32::MAX)) >= each * seconds;
         if !has(self.counts.acknowledged, CHECKPOINTS) || !has(self.counts.takeovers, TAKEOVERS) {
             return Some(format!("hardly anything happened: {:?} in {seconds:.0} s", self.counts));
+        }
+        if self.checked < self.counts.acknowledged {
+            return Some(format!(
+                "{} of {} acknowledged checkpoints were looked for",
+                self.checked, self.counts.acknowledged
+            ));
         }
         let missing = self.faults.iter().find(|(_, count)| *count == 0).filter(|_| self.took >= ALL_FAULTS);
         if let Some((fault, _)) = missing {
@@ -111,6 +120,7 @@ impl Outcome {
             "left_out": self.left_out,
             "restored": self.restored,
             "acknowledged": acknowledged,
+            "checked": self.checked,
             "takeovers": takeovers,
             "loads": loads,
             "pending": pending,
