@@ -143,6 +143,6 @@ pub trait Directory: Send + Sync {
     /// Keeps a lease alive.
     async fn keep_alive(&self, lease: LeaseId) -> Result<(), DirectoryError>;
 
-    /// Ends a lease now, and what is tied to it.
+    /// Ends a lease now, and what is tied to it. One that is over already is no error.
     async fn end(&self, lease: LeaseId) -> Result<(), DirectoryError>;
 }

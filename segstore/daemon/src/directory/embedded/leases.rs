@@ -40,8 +40,8 @@ impl Leases {
         self.0.contains_key(&id)
     }
 
-    pub(super) fn remove(&mut self, id: LeaseId) -> bool {
-        self.0.remove(&id).is_some()
+    pub(super) fn remove(&mut self, id: LeaseId) {
+        self.0.remove(&id);
     }
 
     pub(super) fn remove_all(&mut self, ids: &[LeaseId]) {

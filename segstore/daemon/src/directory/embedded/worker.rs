@@ -178,8 +178,9 @@ impl Worker {
                 Box::new(move |told| drop(answer.send(told.and(granted))))
             }
             Request::End { lease, answer } => {
-                let known = self.leases.remove(lease);
-                let ended = if known { batch.end(lease) } else { Err(DirectoryError::LeaseOver(lease)) };
+                self.leases.remove(lease);
+                // One that is over may still have what could not be deleted with it.
+                let ended = batch.end(lease);
                 Box::new(move |told| drop(answer.send(told.and(ended))))
             }
             other => {
