@@ -230,11 +230,9 @@ impl Cluster {
 
     /// Starts a node's daemon again with other labels.
     pub(super) fn label(&mut self, node: usize, labels: &str) {
-        self.kill(node);
         let options = std::mem::take(&mut self.options);
-        self.spawn_as(node, &["--labels", &labels.replace("{node}", &node.to_string())]);
+        self.restart_as(node, &["--labels", &labels.replace("{node}", &node.to_string())]);
         self.options = options;
-        until("the daemon serves", || Session::connect_to(self.socket(node)).ok());
     }
 
     /// Starts one more node under a name of its own choice, without waiting for it.
@@ -247,8 +245,13 @@ impl Cluster {
 
     /// Starts a node's daemon again under another name.
     pub(super) fn rename(&mut self, node: usize, name: &str) {
+        self.restart_as(node, &["--name", name]);
+    }
+
+    /// Starts a node's daemon again with options for this time alone.
+    pub(super) fn restart_as(&mut self, node: usize, options: &[&str]) {
         self.kill(node);
-        self.spawn_as(node, &["--name", name]);
+        self.spawn_as(node, options);
         until("the daemon serves", || Session::connect_to(self.socket(node)).ok());
     }
 

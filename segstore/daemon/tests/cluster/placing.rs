@@ -1,10 +1,12 @@
 //! Where replicas go, by the labels of nodes.
 
+use std::time::Duration;
+
 use segstore::control::message::Verdict;
-use segstore::{Error, Session};
+use segstore::{Error, LoadOptions, OpenOptions, Session};
 
 use super::harness::{Cluster, until};
-use super::roles::{opened, options, write_state};
+use super::roles::{check_state, opened, options, write_state};
 
 /// Each node in a rack of its own, but the last two in one zone.
 fn racks() -> Cluster {
@@ -115,4 +117,41 @@ fn what_a_plan_chooses_of_what_nobody_owns_is_what_is_done() {
     session.set_replicas("s", 2).unwrap();
     until("it has two", || (places(&session, "s").len() == 2).then_some(()));
     assert_eq!(places(&session, "s"), [next.node_name.clone(), first[0].clone()], "{plan:?}");
+}
+
+/// It is there for replicas, which go there first; no application owns a segment there, and none is moved there.
+#[test]
+fn a_storage_node_keeps_replicas_and_has_no_owner() {
+    let mut cluster = Cluster::start(4, &[]);
+    cluster.restart_as(2, &["--storage"]);
+    let session = cluster.session(0);
+    until("it is known for what it is", || session.nodes().unwrap().iter().any(|node| node.storage).then_some(()));
+    // Whoever asks, and however full it is in comparison.
+    for (node, count) in [(0, 8), (1, 8), (3, 8)] {
+        for number in 0..count {
+            let name = format!("n{node}/{number}");
+            cluster.session(node).create(&name, &options().replicas(1)).unwrap();
+            assert_eq!(places(&session, &name), ["n2"]);
+        }
+    }
+    let plan = session.plan("another", Some(&options())).unwrap();
+    let storage = plan.iter().find(|node| node.node_name == "n2").unwrap();
+    assert!(storage.verdict == Verdict::Chosen && storage.why.contains("only keeps replicas"), "{plan:?}");
+
+    let mut segment = opened(&session, &options().require("storage=yes".parse().unwrap()).replicas(1));
+    let here = cluster.session(2);
+    for standby in [OpenOptions::new(), OpenOptions::new().stand_by(None)] {
+        let refused = here.open("s", &standby);
+        let Err(Error::Refused(why)) = refused else { panic!("{refused:?}") };
+        assert!(why.contains("n2 only keeps replicas"), "{why}");
+    }
+    let moved = session.move_to("s", Some("n2"), Duration::from_secs(5));
+    let Err(Error::Refused(why)) = moved else { panic!("{moved:?}") };
+    assert!(why.contains("n2 only keeps replicas"), "{why}");
+    write_state(&mut segment, 2);
+    segment.checkpoint().unwrap();
+    // From its owner it is had there as well.
+    assert_eq!(check_state(here.load("s", &LoadOptions::new()).unwrap().bytes()), 2);
+    segment.release().unwrap();
+    assert_eq!(check_state(cluster.session(3).open("s", &OpenOptions::new()).unwrap().bytes()), 2);
 }

@@ -86,6 +86,9 @@ async fn choose(node: &Arc<Node>, name: &str, to: Option<NodeId>, holder: &Holde
         let found = found.into_iter().find(|at| *at != holder.node && !unwanted.contains(at));
         return found.ok_or_else(|| nobody("another node"));
     };
+    if node.view.get(to)?.storage {
+        return Err(names::only_keeps_replicas(&node.view.name(to)));
+    }
     match node.call(to, Call::Standby { name: name.to_owned() }, SHORT).await? {
         Reply::Standby(found) if found.is_empty() => Err(nobody(&format!("node {}", node.view.name(to)))),
         Reply::Standby(_) => Ok(to),

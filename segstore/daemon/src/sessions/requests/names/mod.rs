@@ -30,6 +30,14 @@ const REMIND: Duration = Duration::from_secs(60);
 /// The pause between attempts to tell the directory that a name is free.
 const RETRY: Duration = Duration::from_millis(200);
 
+/// What nobody gets on a storage node.
+pub(super) fn only_keeps_replicas(node_name: &str) -> Fault {
+    let text = format!(
+        "node {node_name} only keeps replicas (`storage = true`): nobody owns a segment there, nor takes one over to load it; use another node"
+    );
+    Fault::new(FaultKind::Denied, text)
+}
+
 /// Holds the name for the client's session, at the latest after `wait` milliseconds.
 pub(super) async fn acquire(
     client: &Client,
@@ -41,8 +49,7 @@ pub(super) async fn acquire(
     check_name(name)?;
     let node = &client.node;
     if node.storage {
-        let text = format!("node {} only keeps replicas: no application owns a segment here", node.name);
-        return Err(Fault::new(FaultKind::Denied, text));
+        return Err(only_keeps_replicas(&node.name));
     }
     let attempt = Arc::new(attempt);
     let mut is_away = Away::default();
