@@ -62,8 +62,10 @@ fn main() -> ExitCode {
             eprintln!("segstored: secret_file: {error}");
             return ExitCode::from(2);
         }
-        if matches!(config.directory, DirectoryAt::Etcd(_)) && !cfg!(feature = "etcd") {
-            eprintln!("segstored: {}", run::WITHOUT_ETCD);
+        if let DirectoryAt::Etcd(etcd) = &config.directory
+            && let Err(error) = run::open_etcd(etcd)
+        {
+            eprintln!("segstored: {error}");
             return ExitCode::from(2);
         }
         return ExitCode::SUCCESS;

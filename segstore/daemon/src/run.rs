@@ -258,16 +258,12 @@ fn open_domains(config: &Config) -> Result<(Domains, Vec<Server>), Failure> {
     Ok((former.map_or(domains.clone(), |shm| domains.with_former(shm)), servers))
 }
 
-/// The directory that is configured.
-/// Why a directory on etcd cannot be had.
-pub(crate) const WITHOUT_ETCD: &str =
-    "directory = \"etcd\": this program was built without it; build it with --features segstored/etcd";
-
 /// Where the directory stands that this daemon keeps.
 pub(crate) fn directory_file(config: &Config) -> PathBuf {
     config.data_dir.join("directory.redb")
 }
 
+/// The directory that is configured.
 pub(crate) fn open_directory(config: &Config, channels: &Channels) -> Result<Arc<dyn Directory>, Failure> {
     Ok(match &config.directory {
         DirectoryAt::Own => Arc::new(Embedded::open(&directory_file(config))?),
@@ -276,26 +272,16 @@ pub(crate) fn open_directory(config: &Config, channels: &Channels) -> Result<Arc
     })
 }
 
+/// What the configuration says of an etcd, in which nothing is asked so far.
 #[cfg(feature = "etcd")]
-fn open_etcd(etcd: &EtcdAt) -> Result<Arc<dyn Directory>, Failure> {
-    let read = |file: &Path| std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()));
-    let password = |(user, file): &(String, PathBuf)| -> Result<_, String> {
-        let text = String::from_utf8(read(file)?).map_err(|_| format!("{}: it is no text", file.display()))?;
-        Ok((user.clone(), text.trim_end_matches('\n').to_owned()))
-    };
-    let identity = |(certificate, key): &(PathBuf, PathBuf)| Ok::<_, String>((read(certificate)?, read(key)?));
-    let access = segstored::directory::etcd::Access {
-        endpoints: etcd.endpoints.clone(),
-        authority: etcd.authority.as_deref().map(read).transpose()?,
-        identity: etcd.identity.as_ref().map(identity).transpose()?,
-        user: etcd.user.as_ref().map(password).transpose()?,
-    };
+pub(crate) fn open_etcd(etcd: &EtcdAt) -> Result<Arc<dyn Directory>, Failure> {
+    let access = segstored::directory::etcd::Access::read(etcd)?;
     Ok(Arc::new(segstored::directory::Etcd::new(&access, &etcd.prefix)?))
 }
 
 #[cfg(not(feature = "etcd"))]
-fn open_etcd(_: &EtcdAt) -> Result<Arc<dyn Directory>, Failure> {
-    Err(WITHOUT_ETCD.into())
+pub(crate) fn open_etcd(_: &EtcdAt) -> Result<Arc<dyn Directory>, Failure> {
+    Err("directory = \"etcd\": this program was built without it; build it with --features segstored/etcd".into())
 }
 
 /// Opens the RDMA device when it comes later than the daemon, or its port or its address does.

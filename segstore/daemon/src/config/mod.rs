@@ -2,6 +2,7 @@
 //! beats the file.
 
 mod etcd;
+mod secret;
 mod settings;
 mod units;
 
@@ -13,6 +14,7 @@ use std::time::Duration;
 use segstore::control::rdma::RdmaDevice;
 
 pub use etcd::EtcdAt;
+pub use secret::read_secret;
 pub use settings::Settings;
 pub(crate) use units::shown;
 

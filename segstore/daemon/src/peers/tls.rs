@@ -18,6 +18,8 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{ClientConfig, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme, version};
 use sha2::Sha256;
 
+use crate::config::read_secret;
+
 /// The fewest bytes of a secret.
 const SECRET: usize = 16;
 /// What the key is derived for. Another derivation gets another number.
@@ -42,13 +44,8 @@ impl Identity {
     /// # Errors
     /// The file cannot be read, is open to others, or the secret is too short.
     pub fn from_file(path: &Path) -> Result<Self, String> {
-        use std::os::unix::fs::PermissionsExt;
         let saying = |error| format!("the cluster's secret in {}: {error}", path.display());
-        let secret = std::fs::read(path).map_err(|error| saying(error.to_string()))?;
-        let mode = std::fs::metadata(path).map_err(|error| saying(error.to_string()))?.permissions().mode();
-        if mode & 0o077 != 0 {
-            return Err(saying(format!("others may read it (mode {:o}): chmod 600 it", mode & 0o777)));
-        }
+        let secret = read_secret(path).map_err(saying)?;
         Self::from_secret(secret.trim_ascii()).map_err(saying)
     }
 

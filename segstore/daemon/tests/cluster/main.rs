@@ -4,7 +4,12 @@
 
 mod clock;
 #[cfg(feature = "etcd")]
+mod configured;
+#[cfg(feature = "etcd")]
 mod etcd;
+#[cfg(feature = "etcd")]
+#[path = "../common/etcd_access.rs"]
+mod etcd_access;
 #[cfg(feature = "etcd")]
 #[path = "../common/etcd_server.rs"]
 mod etcd_server;

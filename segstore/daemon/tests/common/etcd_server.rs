@@ -19,6 +19,8 @@ pub(crate) struct EtcdServer {
     members: Vec<Member>,
     /// The namespace from which all of them are reached.
     within: Option<String>,
+    /// Options by which `etcdctl` says who asks.
+    pub(crate) asker: Vec<String>,
     place: TempDir,
 }
 
@@ -51,7 +53,7 @@ impl EtcdServer {
     pub(crate) fn start_at(sites: Vec<Site>, within: Option<String>, memory: &Path, options: &[&str]) -> Self {
         let place = tempfile::tempdir_in(memory).unwrap();
         let members: Vec<_> = sites.into_iter().map(|site| Member { site, process: None }).collect();
-        let mut server = Self { members, within, place };
+        let mut server = Self { members, within, asker: Vec::new(), place };
         (0..server.members.len()).for_each(|at| server.boot(at, options));
         server
     }
@@ -106,6 +108,7 @@ impl EtcdServer {
         let done = command(self.within.as_deref(), "etcdctl")
             .env("ETCDCTL_API", "3")
             .args(["--endpoints", &self.endpoints().join(",")])
+            .args(&self.asker)
             .args(arguments)
             .output()
             .expect("no etcdctl on this machine: apt-get install etcd-client");

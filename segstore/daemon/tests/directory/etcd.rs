@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use segstored::directory::etcd::Access;
 use segstored::directory::{Change, Directory, DirectoryError, Etcd, Swapped};
 
+use crate::etcd_access::Authority;
 use crate::etcd_server::{EtcdServer, QUICK};
 use crate::promises::{Fixture, put, value};
 
@@ -158,41 +158,12 @@ async fn an_etcd_that_is_away_is_out_of_reach() {
     }
 }
 
-/// An authority, and what it has signed: certificate and key of somebody, in PEM.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    fn new() -> Self {
-        let mut about = CertificateParams::new(Vec::new()).unwrap();
-        about.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self(CertifiedIssuer::self_signed(about, KeyPair::generate().unwrap()).unwrap())
-    }
-
-    fn sign(&self, name: &str) -> (Vec<u8>, Vec<u8>) {
-        let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &self.0).unwrap();
-        (certificate.pem().into_bytes(), key.serialize_pem().into_bytes())
-    }
-
-    fn pem(&self) -> Vec<u8> {
-        self.0.as_ref().pem().into_bytes()
-    }
-}
-
 /// Each side shows who it is; whoever is of another authority, or nobody, is not let in, and is told so.
 #[tokio::test]
 async fn an_etcd_with_tls_knows_its_nodes_and_is_known() {
     let place = tempfile::TempDir::new().unwrap();
     let (authority, other) = (Authority::new(), Authority::new());
-    let file = |name: &str, bytes: &[u8]| {
-        let path = place.path().join(name);
-        std::fs::write(&path, bytes).unwrap();
-        path.to_str().unwrap().to_owned()
-    };
-    let (certificate, key) = authority.sign("127.0.0.1");
-    let (ca, cert, key) = (file("ca", &authority.pem()), file("cert", &certificate), file("key", &key));
-    let secure = ["--cert-file", &cert, "--key-file", &key, "--client-cert-auth", "--trusted-ca-file", &ca];
-    let server = EtcdServer::start(1, &[&QUICK[..], &secure[..]].concat());
+    let server = EtcdServer::start_secure(place.path(), &authority);
     let access = Access {
         endpoints: server.endpoints(),
         authority: Some(authority.pem()),
@@ -215,19 +186,9 @@ async fn an_etcd_with_tls_knows_its_nodes_and_is_known() {
 /// A user who may touch the keys of one cluster and no others.
 #[tokio::test]
 async fn an_etcd_with_users_lets_in_whom_it_knows() {
-    let server = EtcdServer::start(1, &QUICK);
+    let mut server = EtcdServer::start(1, &QUICK);
     reach(&server, "a/").await;
-    for order in [
-        "user add root:secret",
-        "user grant-role root root",
-        "role add one",
-        "role grant-permission one --prefix=true readwrite one/",
-        "user add node:word",
-        "user grant-role node one",
-        "auth enable",
-    ] {
-        server.control(&order.split(' ').collect::<Vec<_>>());
-    }
+    server.admit_only("node", "word", "one/");
     let access = |user: Option<(&str, &str)>| Access {
         endpoints: server.endpoints(),
         user: user.map(|(name, password)| (name.to_owned(), password.to_owned())),
@@ -249,5 +210,70 @@ async fn an_etcd_with_users_lets_in_whom_it_knows() {
     ] {
         let error = Etcd::new(&access(user), prefix).unwrap().read("a").await.unwrap_err();
         assert!(matches!(&error, DirectoryError::Refused(why) if why.contains(says)), "{error}");
+    }
+}
+
+/// What etcd gave a user to be known by is worth nothing after its time, after a member's restart, or after somebody's rights were changed. Nobody
+/// may lose a lease by that.
+#[tokio::test]
+async fn a_user_is_known_again_when_his_token_is_worth_nothing() {
+    let place = tempfile::TempDir::new().unwrap();
+    let key = place.path().join("key");
+    std::fs::write(&key, [7; 64]).unwrap();
+    let signed = format!("jwt,priv-key={},sign-method=HS256,ttl=2s", key.display());
+    for kind in ["simple", &signed] {
+        let options = [&QUICK[..], &["--auth-token", kind]].concat();
+        let mut server = EtcdServer::start(1, &options);
+        reach(&server, "a/").await;
+        server.admit_only("node", "word", "one/");
+        let user = Some(("node".to_owned(), "word".to_owned()));
+        let access = Access { endpoints: server.endpoints(), user, ..Access::default() };
+        let directory = reach_by(&access, "one/").await;
+        let lease = directory.grant(Duration::from_secs(60)).await.unwrap();
+        let mut last = put(&directory, "a", None, b"1").await;
+        for happening in ["rights", "restart", "time"] {
+            match happening {
+                "rights" => drop(server.control(&["user", "add", "another:word"])),
+                "restart" => {
+                    server.signal(0, Signal::SIGKILL);
+                    server.boot(0, &options);
+                    server.control(&["endpoint", "health"]);
+                }
+                _ => tokio::time::sleep(Duration::from_secs(4)).await,
+            }
+            let until = Instant::now() + Duration::from_secs(5);
+            while let Err(error) = directory.keep_alive(lease).await {
+                assert!(happening == "restart" && Instant::now() < until, "{kind}, {happening}: {error}");
+            }
+            let listing = directory.list("").await.unwrap();
+            let mut watch = directory.watch("", listing.revision).await.unwrap();
+            last = put(&directory, "a", Some(last), b"2").await;
+            let told = watch.recv().await;
+            assert!(
+                matches!(&told, Some(Change::Put(entry)) if entry.revision == last),
+                "{kind}, {happening}: {told:?}"
+            );
+        }
+    }
+}
+
+/// Without a password: by the name in its certificate.
+#[tokio::test]
+async fn a_certificate_may_say_who_a_user_is() {
+    let place = tempfile::TempDir::new().unwrap();
+    let authority = Authority::new();
+    let mut server = EtcdServer::start_secure(place.path(), &authority);
+    let access = |name: &str| Access {
+        endpoints: server.endpoints(),
+        authority: Some(authority.pem()),
+        identity: Some(authority.sign(name)),
+        user: None,
+    };
+    let [known, unknown] = ["node", "stranger"].map(access);
+    server.admit_only("node", "word", "one/");
+    put(&reach_by(&known, "one/").await, "a", None, b"1").await;
+    for (access, prefix) in [(&known, "two/"), (&unknown, "one/")] {
+        let error = Etcd::new(access, prefix).unwrap().read("a").await.unwrap_err();
+        assert!(matches!(&error, DirectoryError::Refused(why) if why.contains("permission denied")), "{error}");
     }
 }

@@ -21,10 +21,25 @@ pub(super) enum Fault {
 const NO_LEASE: [&str; 2] = ["requested lease not found", "lease not found"];
 const NO_SPACE: &str = "database space exceeded";
 const NO_LEADER: &str = "etcdserver: no leader";
+const OUTDATED: &str = "revision of auth store is old";
+/// What to look at, where it says that somebody may not.
+const RIGHTS: [(&str, &str); 3] = [
+    ("authentication failed", "are `etcd_user` and `etcd_password_file` right?"),
+    ("user name is empty", "it wants a user: `etcd_user` and `etcd_password_file`"),
+    ("permission denied", "may `etcd_user` read and write what begins with `etcd_prefix`?"),
+];
 
 impl Fault {
     pub(super) fn refused(why: &str) -> Self {
         Self::Final(DirectoryError::Refused(why.to_owned()))
+    }
+
+    /// The same of a call that only said who asks: nothing else was asked.
+    pub(super) fn of_introduction(self) -> Self {
+        match self {
+            Self::Unknown(why) => Self::NotAsked(why),
+            fault => fault,
+        }
     }
 
     pub(super) fn of(error: &Error) -> Self {
@@ -48,11 +63,17 @@ impl Fault {
             _ if says(NO_SPACE) => Self::Final(DirectoryError::Full(text.to_owned())),
             _ if says(NO_LEADER) || was_not_connected(status) => Self::NotAsked(describe(status)),
             Code::PermissionDenied | Code::Unauthenticated | Code::InvalidArgument | Code::Unimplemented => {
-                Self::refused(text)
+                let advice = RIGHTS.iter().find(|(why, _)| says(why));
+                Self::refused(&advice.map_or(text.to_owned(), |(_, advice)| format!("{text}; {advice}")))
             }
             _ => Self::Unknown(describe(status)),
         }
     }
+}
+
+/// Nothing was done: who asks was told before somebody's rights were changed, and is to be told again.
+pub(super) fn is_outdated(error: &Error) -> bool {
+    matches!(error, Error::GRpcStatus(status) if status.message().contains(OUTDATED))
 }
 
 fn over() -> Fault {

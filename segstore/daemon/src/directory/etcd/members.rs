@@ -10,7 +10,8 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::{OnceCell, watch};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::fault::Fault;
+use super::access::Access;
+use super::fault::{Fault, is_outdated};
 use crate::directory::DirectoryError;
 
 /// How long a member may take for one answer, and all of them together.
@@ -23,19 +24,6 @@ const SILENT: Duration = Duration::from_millis(500);
 const CONNECT: Duration = Duration::from_secs(1);
 /// How often a connection without traffic is tried, which etcd allows no more often, and how long an answer to that may take.
 const PING: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(2));
-
-/// Where an etcd is, and as whom it is asked.
-#[derive(Clone, PartialEq, Eq, Default)]
-pub struct Access {
-    /// Its members, such as `https://192.0.2.1:2379`.
-    pub endpoints: Vec<String>,
-    /// The authority that its members' certificates are of, in PEM.
-    pub authority: Option<Vec<u8>>,
-    /// This node's own certificate and key, in PEM.
-    pub identity: Option<(Vec<u8>, Vec<u8>)>,
-    /// A user of its, with the password.
-    pub user: Option<(String, String)>,
-}
 
 /// Whether a member may be asked what another was asked already.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -155,12 +143,13 @@ const REFUSALS: [&str; 4] = ["fatal alert", "connection closed", "broken pipe", 
 impl Member {
     /// What to do about an error, where TLS says little.
     fn advice(&self, why: &str) -> &'static str {
+        let is_refused = REFUSALS.iter().any(|refusal| why.contains(refusal));
         if !self.endpoint.starts_with("https") {
-            return "";
+            return if is_refused { "; does it want https?" } else { "" };
         }
         if why.contains("invalid peer certificate") {
             "; is `etcd_ca_file` the authority of its certificate?"
-        } else if REFUSALS.iter().any(|refusal| why.contains(refusal)) {
+        } else if is_refused {
             "; does it take this node's certificate (`etcd_cert_file`, `etcd_key_file`)?"
         } else {
             ""
@@ -172,12 +161,16 @@ impl Member {
         call: impl Fn(Client) -> A + Send + Sync,
     ) -> Result<T, Fault> {
         let connect = || Client::connect([self.endpoint.as_str()], Some(self.options.clone()));
-        let client = self.client.get_or_try_init(connect).await.map_err(|error| match Fault::of(&error) {
-            // As whom it is asked was all that it was asked.
-            Fault::Unknown(why) => Fault::NotAsked(why),
-            fault => fault,
-        })?;
-        call(client.clone()).await.map_err(|error| Fault::of(&error))
+        let client = self.client.get_or_try_init(connect).await.map_err(|error| Fault::of(&error).of_introduction())?;
+        match call(client.clone()).await {
+            // Which the client knows of a token that has expired, and not of one from before users were changed.
+            Err(error) if is_outdated(&error) => {
+                client.refresh_token().await.map_err(|error| Fault::of(&error).of_introduction())?;
+                call(client.clone()).await
+            }
+            answer => answer,
+        }
+        .map_err(|error| Fault::of(&error))
     }
 }
 

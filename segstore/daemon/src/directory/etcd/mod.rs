@@ -4,6 +4,7 @@
 //! Reads are linearizable, changes one transaction each. A lease lasts whole seconds, and at least one and a half election
 //! time-outs of etcd: longer than asked, never shorter.
 
+mod access;
 mod fault;
 mod members;
 
@@ -17,8 +18,8 @@ use etcd_client::{
 use tokio::sync::mpsc;
 
 use super::{Change, Directory, DirectoryError, Entry, LeaseId, Listing, Revision, Swapped, Value, Watch};
+pub use access::Access;
 use fault::Fault;
-pub use members::Access;
 use members::{Members, Repeat};
 
 /// Changes that wait to be taken before the watch breaks off.
