@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use segstore::{Error, OpenOptions};
+use segstore::{CreateOptions, Error, OpenOptions};
 use serde_json::Value;
 
 use super::etcd_server::{EtcdServer, QUICK};
@@ -121,6 +121,28 @@ fn without_a_majority_of_etcd_commits_go_on_and_takeovers_wait() {
     standby.kill();
     let segment = until("it is free", || cluster.session(2).open("s", &OpenOptions::new()).ok());
     assert!(check_state(segment.bytes()) >= 20);
+}
+
+/// Whatever it holds: nothing is polled.
+#[test]
+fn a_node_at_rest_hardly_wakes() {
+    let etcd = three();
+    let cluster = Cluster::on_etcd(&etcd.endpoints(), 3, &["--node-lease", "3s"]);
+    let session = cluster.session(0);
+    for number in 0..150 {
+        session.create(&format!("s{number}"), &CreateOptions::new(64 << 10).replicas(2)).unwrap();
+    }
+    // What was made is looked after once, and then no more.
+    std::thread::sleep(Duration::from_secs(3));
+    let before = [0, 1, 2].map(|node| cluster.sleeps(node));
+    std::thread::sleep(Duration::from_secs(20));
+    for (node, before) in before.into_iter().enumerate() {
+        let since = |(thread, count)| count - before.get(&thread).copied().unwrap_or(0);
+        let wakes: u64 = cluster.sleeps(node).into_iter().map(since).sum();
+        println!("n{node} has woken {wakes} times in 20 s");
+        // Ten times a second, and room for a machine that does other things as well.
+        assert!(wakes > 0 && wakes < 15 * 20, "n{node} has woken {wakes} times in 20 s");
+    }
 }
 
 /// They are told apart by the names of their keys alone.

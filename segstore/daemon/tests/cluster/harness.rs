@@ -1,5 +1,7 @@
 //! Real daemons and real client processes, killed and stopped as the test likes.
 
+#[cfg(feature = "etcd")]
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
@@ -222,6 +224,19 @@ impl Cluster {
 
     fn signal(&self, node: usize, signal: Signal) {
         kill(self.process(node), signal).unwrap();
+    }
+
+    /// How often each thread of a node's daemon has gone to sleep so far.
+    #[cfg(feature = "etcd")]
+    pub(super) fn sleeps(&self, node: usize) -> HashMap<OsString, u64> {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.process(node))).unwrap().flatten();
+        let of_thread = |thread: std::fs::DirEntry| {
+            // One may end meanwhile.
+            let status = std::fs::read_to_string(thread.path().join("status")).ok()?;
+            let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+            Some((thread.file_name(), line.trim().parse().unwrap()))
+        };
+        threads.filter_map(of_thread).collect()
     }
 
     fn process(&self, node: usize) -> Pid {

@@ -158,6 +158,33 @@ async fn an_etcd_that_is_away_is_out_of_reach() {
     }
 }
 
+/// It says so and how to make room; what stands there is read and leases are kept alive meanwhile.
+#[tokio::test]
+async fn an_etcd_that_is_full_is_said_and_survived() {
+    let quota = ["--quota-backend-bytes", "16777216"];
+    let server = EtcdServer::start(1, &[&QUICK[..], &quota].concat());
+    let directory = reach(&server, "a/").await;
+    let lease = directory.grant(Duration::from_secs(60)).await.unwrap();
+    let kept = put(&directory, "kept", None, b"kept").await;
+    let (large, mut last) = (vec![7; 1 << 20], None);
+    // What stood there before stays, until it is compacted.
+    let refused = loop {
+        match directory.compare_swap("large", last, value(&large)).await {
+            Ok(Swapped::Made(revision)) => last = Some(revision),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(&refused, DirectoryError::Full(why) if why.contains("space exceeded")), "{refused}");
+    assert!(refused.to_string().contains("disarm its alarm"), "{refused}");
+    assert_eq!(directory.read("kept").await.unwrap().unwrap().revision, kept);
+    directory.keep_alive(lease).await.unwrap();
+    server.control(&["compact", &last.unwrap().0.to_string()]);
+    server.control(&["defrag"]);
+    server.control(&["alarm", "disarm"]);
+    put(&directory, "kept", Some(kept), b"there is room again").await;
+}
+
 /// Each side shows who it is; whoever is of another authority, or nobody, is not let in, and is told so.
 #[tokio::test]
 async fn an_etcd_with_tls_knows_its_nodes_and_is_known() {
