@@ -185,7 +185,8 @@ impl OpenOptions {
         self
     }
 
-    /// How long a checkpoint may take before its call ends with [`Error::Pending`](crate::Error::Pending).
+    /// How long a checkpoint may take before its call ends with [`Error::Pending`](crate::Error::Pending). What it has sent by then is not sent
+    /// again by the next one, but for what has changed since.
     #[must_use]
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = limit;

@@ -5,9 +5,12 @@
 //! pays for a scan once.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use crate::id::Epoch;
 use crate::layout::{BlockIndex, Entry, Geometry, Key, SlotHeader};
+use crate::push::Target;
+use crate::rule::{self, Rule};
 
 /// How many epochs are listed. Slots alternate, so a slot lags two epochs behind; a failed attempt adds one.
 const LISTED: usize = 8;
@@ -164,24 +167,31 @@ impl Changes {
         self.lists.push_back(list);
     }
 
-    /// Visits the runs of adjacent blocks that a slot at `base` needs, as (first, count); `None`: all of them. A block is
-    /// visited once.
-    pub fn runs_since(&self, base: Option<Epoch>, mut visit: impl FnMut(BlockIndex, u32)) {
-        let within = self.sealed_blocks();
+    /// Visits the runs of adjacent blocks that a push to `target` writes, as (first, count), by rising number.
+    pub fn runs_for(&self, target: Target, mut visit: impl FnMut(BlockIndex, u32)) {
+        let (base, within) = (target.base.map(|base| base.epoch), self.sealed_blocks());
+        let begun = target.begun.map_or(0, |begun| begun.blocks.min(within));
+        if let Some(former) = target.begun.filter(|_| rule::holds(Rule::GoOnWithChanges)) {
+            self.runs(Some(former.epoch), 0..begun, &mut visit);
+        }
+        self.runs(base, begun..within, visit);
+    }
+
+    /// The same of what a slot at `base` needs; `None`: all there is.
+    pub fn runs_since(&self, base: Option<Epoch>, visit: impl FnMut(BlockIndex, u32)) {
+        self.runs(base, 0..self.sealed_blocks(), visit);
+    }
+
+    fn runs(&self, base: Option<Epoch>, within: Range<BlockIndex>, mut visit: impl FnMut(BlockIndex, u32)) {
         match base {
-            None if within > 0 => visit(0, within),
-            None => {}
+            _ if within.is_empty() => {}
+            None => visit(within.start, within.end - within.start),
             Some(base) if base < self.listed_above => {
-                let newer = (0..within).filter(|&i| self.table[i as usize].modified() > base);
-                runs(newer, visit);
+                runs(within.filter(|&i| self.table[i as usize].modified() > base), visit);
             }
             Some(base) => {
-                for list in self.lists.iter().filter(|list| list.epoch > base) {
-                    // A block that changed again stands in the later list.
-                    let last =
-                        |&index: &BlockIndex| index < within && self.table[index as usize].modified() == list.epoch;
-                    runs(list.blocks.iter().copied().filter(last), &mut visit);
-                }
+                let newer = self.lists.iter().filter(|list| list.epoch > base).map(|list| list.blocks.as_slice());
+                runs(merged(newer).filter(|index| within.contains(index)), visit);
             }
         }
     }
@@ -200,6 +210,23 @@ impl Changes {
         oldest.blocks.clear();
         oldest
     }
+}
+
+/// The numbers of these lists, of which each rises: rising, and without repetition.
+fn merged<'a>(lists: impl Iterator<Item = &'a [BlockIndex]>) -> impl Iterator<Item = BlockIndex> {
+    let (mut rest, mut count) = ([[].as_slice(); LISTED], 0);
+    for list in lists.filter(|list| !list.is_empty()) {
+        rest[count] = list;
+        count += 1;
+    }
+    std::iter::from_fn(move || {
+        let rest = &mut rest[..count];
+        let next = *rest.iter().filter_map(|list| list.first()).min()?;
+        for list in rest.iter_mut().filter(|list| list.first() == Some(&next)) {
+            *list = &list[1..];
+        }
+        Some(next)
+    })
 }
 
 /// Joins adjacent numbers, which must rise, into (first, count).

@@ -3,11 +3,14 @@
 //! The order is the protocol's: the slot is marked open; then come the table entries, so that whoever finds the slot open sees in
 //! its own table which blocks may have been touched; then the blocks; then the header; then the slot is marked closed. A crash
 //! between any two bytes of this leaves a slot that nobody believes, and the other slot whole.
+//!
+//! Blocks are written by rising number, so that a push which was ended has left all below some block: the next one of the same owner
+//! into that slot goes on from there.
 
 use crate::changes::Changes;
-use crate::id::Stamp;
+use crate::id::{Epoch, Stamp};
 use crate::layout::header::{self, HeaderBytes};
-use crate::layout::{Key, Mark, SlotHeader};
+use crate::layout::{BlockIndex, Key, Mark, SlotHeader};
 use crate::rule::{self, Rule};
 use zerocopy::IntoBytes;
 
@@ -44,6 +47,17 @@ pub struct Target {
     pub slot: u32,
     /// The image from which it is brought up to date; `None`: it is filled in full.
     pub base: Option<Stamp>,
+    /// What an earlier push of this term left in it that was ended.
+    pub begun: Option<Begun>,
+}
+
+/// How far a push came that was ended: a slot has the blocks below `blocks`, and their entries, as that epoch had them, or as a later one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Begun {
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// The first block of which nothing is known.
+    pub blocks: BlockIndex,
 }
 
 /// What is the same for every replica of one checkpoint.
@@ -97,7 +111,7 @@ impl Checkpoint {
 fn entries(changes: &Changes, target: Target, writes: &mut impl Writes) {
     let geometry = changes.geometry();
     let slot = geometry.slot(target.slot);
-    changes.runs_since(target.base.map(|base| base.epoch), |first, count| {
+    changes.runs_for(target, |first, count| {
         let rows = &changes.entries()[first as usize..(first + count) as usize];
         writes.write(slot + geometry.entry_in_slot(first), Source::Bytes(rows.as_bytes()));
     });
@@ -106,7 +120,7 @@ fn entries(changes: &Changes, target: Target, writes: &mut impl Writes) {
 fn blocks(changes: &Changes, target: Target, writes: &mut impl Writes) {
     let geometry = changes.geometry();
     let slot = geometry.slot(target.slot);
-    changes.runs_since(target.base.map(|base| base.epoch), |first, count| {
+    changes.runs_for(target, |first, count| {
         let length = u64::from(count) * u64::from(geometry.block_size());
         let source = Source::Working { offset: geometry.block_in_segment(first), length };
         writes.write(slot + geometry.block_in_slot(first), source);

@@ -42,6 +42,8 @@ rules! {
     FillTouchedSlots = "fill-touched-slots",
     /// Lineage, not the epoch alone, decides whether a slot can be filled by difference.
     LineageDecides = "lineage-decides",
+    /// A push that goes on where an earlier one was ended sends again what has changed since.
+    GoOnWithChanges = "go-on-with-changes",
     /// Every attempt takes a number of its own.
     NoNumberTwice = "no-number-twice",
     /// A push never goes into the slot that holds the newest acknowledged image.

@@ -6,10 +6,11 @@
 use arrayvec::ArrayVec;
 use segstore_core::changes::Changes;
 use segstore_core::id::{Epoch, Member};
-use segstore_core::layout::Geometry;
 use segstore_core::layout::geometry::SLOT_HEAD;
+use segstore_core::layout::{BlockIndex, Geometry};
 use segstore_core::push::{Checkpoint, Source, Target};
-use segstore_transport::{Endpoint, Error as TransportError, Memory, Operation, Post, Region, Wait};
+use segstore_transport::{Completion, Endpoint, Error as TransportError, Memory, Operation, Post, Region, Wait};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::control::message::LinkState;
@@ -46,8 +47,10 @@ pub(crate) struct Link {
     plan: Vec<Piece>,
     /// Pieces of the plan that were posted.
     posted: usize,
-    /// Batches that were posted and have not completed.
-    in_flight: usize,
+    /// Of these, those that have completed.
+    completed: usize,
+    /// How many each batch has that was posted and has not completed; they complete in this order.
+    in_flight: VecDeque<usize>,
     /// Bytes of the plan, and of these the posted ones.
     bytes: u64,
     posted_bytes: u64,
@@ -55,6 +58,16 @@ pub(crate) struct Link {
     /// way of a checkpoint that is done before.
     idle_since: Option<Instant>,
     epoch: Option<Epoch>,
+    /// What became of a push that was ended, until somebody asks.
+    ended: Option<Ended>,
+    block_size: usize,
+}
+
+/// A push that was ended.
+pub(crate) struct Ended {
+    pub(crate) epoch: Epoch,
+    /// All blocks below this one stand in the replica, with their entries.
+    pub(crate) blocks: BlockIndex,
 }
 
 /// One write of the plan.
@@ -121,11 +134,14 @@ impl Link {
             origin: geometry.slot(0),
             plan: Vec::with_capacity(64),
             posted: 0,
-            in_flight: 0,
+            completed: 0,
+            in_flight: VecDeque::with_capacity(WINDOW),
             bytes: 0,
             posted_bytes: 0,
             idle_since: None,
             epoch: None,
+            ended: None,
+            block_size: in_memory(u64::from(geometry.block_size())),
         })
     }
 
@@ -156,7 +172,7 @@ impl Link {
             bytes += piece.length as u64;
             plan.extend(piece.parts());
         });
-        (self.posted, self.posted_bytes, self.bytes) = (0, 0, bytes);
+        (self.posted, self.completed, self.posted_bytes, self.bytes) = (0, 0, 0, bytes);
         self.idle_since = None;
         self.epoch = Some(epoch);
         bytes
@@ -174,13 +190,11 @@ impl Link {
             return self.broken(error);
         }
         while let Some(completion) = self.endpoint.poll() {
-            self.in_flight -= 1;
-            self.idle_since = None;
-            if let Err(error) = completion.result {
+            if let Err(error) = self.take(completion) {
                 return self.broken(error);
             }
         }
-        if self.posted == self.plan.len() && self.in_flight == 0 {
+        if self.completed == self.plan.len() {
             self.epoch = None;
             self.has_delivered = true;
             return Progress::Completed(epoch);
@@ -188,8 +202,16 @@ impl Link {
         Progress::Waiting
     }
 
+    fn take(&mut self, completion: Completion) -> Result<(), TransportError> {
+        let pieces = self.in_flight.pop_front().unwrap_or(0);
+        self.idle_since = None;
+        completion.result?;
+        self.completed += pieces;
+        Ok(())
+    }
+
     fn post(&mut self) -> Result<(), TransportError> {
-        if self.posted == self.plan.len() || self.in_flight == WINDOW {
+        if self.posted == self.plan.len() || self.in_flight.len() == WINDOW {
             return Ok(());
         }
         let (mut batch, mut bytes) = (ArrayVec::<Operation<'_>, BATCH>::new(), 0);
@@ -208,7 +230,7 @@ impl Link {
             Ok(()) => {
                 self.posted += batch.len();
                 self.posted_bytes += bytes as u64;
-                self.in_flight += 1;
+                self.in_flight.push_back(batch.len());
                 Ok(())
             }
             Err(Post::WouldBlock) => Ok(()),
@@ -217,7 +239,7 @@ impl Link {
     }
 
     fn broken(&mut self, error: TransportError) -> Progress {
-        self.abort();
+        self.ended = self.abort();
         Progress::Broken(error)
     }
 
@@ -233,23 +255,34 @@ impl Link {
 
     /// Sleeps until something may have completed, at most until `deadline`.
     pub(crate) fn sleep(&mut self, wait: Wait, deadline: Instant) -> Progress {
-        if self.epoch.is_none() || self.in_flight == 0 {
+        if self.epoch.is_none() || self.in_flight.is_empty() {
             return Progress::Waiting;
         }
-        if let Some(completion) = self.endpoint.wait(wait, Some(deadline)) {
-            self.in_flight -= 1;
-            self.idle_since = None;
-            if let Err(error) = completion.result {
-                return self.broken(error);
-            }
+        if let Some(completion) = self.endpoint.wait(wait, Some(deadline))
+            && let Err(error) = self.take(completion)
+        {
+            return self.broken(error);
         }
         self.progress()
     }
 
-    /// Ends it: when this returns, nothing reads working memory for this link.
-    pub(crate) fn abort(&mut self) {
+    /// Ends it: when this returns, nothing reads working memory for this link. What is known of the push that was ended by it, or had broken.
+    pub(crate) fn abort(&mut self) -> Option<Ended> {
         self.endpoint.abort();
-        self.epoch = None;
-        self.in_flight = 0;
+        self.in_flight.clear();
+        let ended = self.epoch.take().map(|epoch| Ended { epoch, blocks: self.standing() });
+        ended.or(self.ended.take())
+    }
+
+    /// The first block that may not stand in the replica: the plan has them by rising number, after all their entries.
+    fn standing(&self) -> BlockIndex {
+        let is_of_blocks = |piece: &Piece| matches!(piece.from, From::Working);
+        let rest = &self.plan[self.completed..];
+        let next = match rest.first() {
+            Some(piece) if is_of_blocks(piece) => piece.offset / self.block_size,
+            Some(_) if rest.iter().any(is_of_blocks) => 0,
+            _ => usize::MAX,
+        };
+        BlockIndex::try_from(next).unwrap_or(BlockIndex::MAX)
     }
 }

@@ -26,7 +26,7 @@ use crate::way::Way;
 use better::Better;
 use event::Event;
 use jobs::{Job, Pauses};
-use link::{Link, Progress};
+use link::{Ended, Link, Progress};
 use seat::Shared;
 use wanted::Wanted;
 
@@ -130,8 +130,9 @@ impl Engine {
 
     /// Ends every transfer: the application lets go of the segment.
     pub(crate) fn end(&mut self) {
-        self.links.iter_mut().for_each(Link::abort);
-        self.links.clear();
+        for mut link in self.links.drain(..) {
+            link.abort();
+        }
     }
 
     /// Begins a checkpoint: `seal` gives the changes to the epoch. Working memory must rest until it has ended. Gives its number, and when
@@ -177,7 +178,11 @@ impl Engine {
         let waiting_for = self.waiting_for(shared).unwrap_or_else(|| "nothing".to_owned());
         while let Err(busy) = self.owner.give_up() {
             for member in busy {
-                self.lose(shared, member, "its push was ended, since the checkpoint's time was over");
+                if self.is_the_only_way(shared, member) {
+                    self.interrupt(shared, member);
+                } else {
+                    self.lose(shared, member, "its push was ended, since the checkpoint's time was over");
+                }
             }
         }
         self.end_attempt();
@@ -252,6 +257,22 @@ impl Engine {
             }
             Progress::Broken(error) => self.lose(shared, member, &error.to_string()),
         }
+    }
+
+    /// Whether a replica takes what it is sent, though not all of it so far, and no other one is there that checkpoints could go on with.
+    fn is_the_only_way(&mut self, shared: &Shared, member: Member) -> bool {
+        let is_other = |link: &Link| link.member != member && self.owner.in_sync().contains(&link.member);
+        let is_there_another = self.links.iter().any(is_other);
+        let link = self.links.iter_mut().find(|link| link.member == member);
+        !is_there_another && link.is_some_and(|link| !link.is_stuck(Instant::now(), shared.patience))
+    }
+
+    /// Ends a push: the next checkpoint's goes on from there.
+    fn interrupt(&mut self, shared: &Arc<Shared>, member: Member) {
+        self.unlink(member);
+        self.losses.retain(|(lost, _)| *lost != member);
+        self.owner.lost(member);
+        shared.start(Job::Connect { member, patience: shared.patience });
     }
 
     /// The endpoint to `member` is gone; a job tries to get it back. One that can be connected to, and takes no push, is given up in
@@ -543,8 +564,11 @@ impl Engine {
 
     /// Whether there was a link.
     fn unlink(&mut self, member: Member) -> bool {
-        let at = self.links.iter().position(|link| link.member == member);
-        at.map(|at| self.links.swap_remove(at).abort()).is_some()
+        let Some(at) = self.links.iter().position(|link| link.member == member) else { return false };
+        if let Some(Ended { epoch, blocks }) = self.links.swap_remove(at).abort() {
+            self.owner.ended_after(member, epoch, blocks);
+        }
+        true
     }
 
     /// Bytes of the pushes under way that were posted, and all of them.

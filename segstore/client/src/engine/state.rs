@@ -115,6 +115,8 @@ impl Engine {
             .joining()
             .map(|member| format!("; what is new goes to {member}, too, which is to join"))
             .collect::<String>();
-        Some(shared.with_names(format!("{blocked}{why}{joining}")))
+        let (sent, all) = (self.sent().0 >> 20, self.sent().1 >> 20);
+        let sent = if sent < all { format!("; {sent} of {all} MiB are sent so far") } else { String::new() };
+        Some(shared.with_names(format!("{blocked}{why}{joining}{sent}")))
     }
 }

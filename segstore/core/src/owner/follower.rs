@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use super::Action;
 use crate::id::{Epoch, Member, Stamp};
-use crate::push::Target;
+use crate::layout::BlockIndex;
+use crate::push::{Begun, Target};
 use crate::rule::{self, Rule};
 
 /// How a replica takes part.
@@ -49,6 +50,8 @@ pub(super) enum Link {
 struct Slot {
     /// The image that the slot has every block of; blocks modified later may stand there too. `None`: not known.
     base: Option<Stamp>,
+    /// How far a push into it came that was ended.
+    begun: Option<Begun>,
     /// How many readers hold it.
     pins: u32,
 }
@@ -79,7 +82,7 @@ pub(super) struct Follower {
 impl Follower {
     /// `bases` says for each slot what it can be brought up to date from.
     pub(super) fn new(member: Member, role: Role, bases: Vec<Option<Stamp>>, newest: Option<u32>) -> Self {
-        let slots = bases.into_iter().map(|base| Slot { base, pins: 0 }).collect();
+        let slots = bases.into_iter().map(|base| Slot { base, begun: None, pins: 0 }).collect();
         Self { member, role, link: Link::Connecting, leaving: false, proof: Proof::Missing, slots, newest, push: None }
     }
 
@@ -124,7 +127,8 @@ impl Follower {
         }
         let slot = self.free_slot()?;
         self.push = Some(Push { epoch, slot, done: false });
-        Some(Target { slot, base: self.slots[slot as usize].base })
+        let Slot { base, begun, .. } = self.slots[slot as usize];
+        Some(Target { slot, base, begun })
     }
 
     /// The slot to write: not the one that holds the newest acknowledged image, none that is read. Of several the one that
@@ -141,8 +145,19 @@ impl Follower {
     pub(super) fn complete(&mut self, image: Stamp) {
         if let Some(push) = self.push.as_mut().filter(|push| !push.done && push.epoch == image.epoch) {
             push.done = true;
-            self.slots[push.slot as usize].base = Some(image);
+            let slot = &mut self.slots[push.slot as usize];
+            (slot.base, slot.begun) = (Some(image), None);
             self.proof = Proof::Given;
+        }
+    }
+
+    /// The push of `epoch`, if it is the one under way, ends after all blocks below this one.
+    pub(super) fn end_after(&mut self, epoch: Epoch, blocks: BlockIndex) {
+        let Some(push) = self.push.filter(|push| !push.done && push.epoch == epoch) else { return };
+        let begun = &mut self.slots[push.slot as usize].begun;
+        // An earlier one may have come further: what it left stands.
+        if blocks > 0 && begun.is_none_or(|begun| begun.blocks <= blocks) {
+            *begun = Some(Begun { epoch, blocks });
         }
     }
 

@@ -2,11 +2,20 @@
 
 use super::follower::{Link, Role};
 use super::{Action, Owner};
-use crate::id::Member;
+use crate::id::{Epoch, Member};
+use crate::layout::BlockIndex;
 use crate::replica::Refused;
 use crate::rule::{self, Rule};
 
 impl Owner {
+    /// The push of `epoch` to a replica ends before it is complete, and all blocks below `blocks` stand there, with their entries: the next push
+    /// into that slot goes on from there. Then call [`Owner::lost`] or [`Owner::failed`].
+    pub fn ended_after(&mut self, member: Member, epoch: Epoch, blocks: BlockIndex) {
+        if let Some(follower) = self.follower_mut(member) {
+            follower.end_after(epoch, blocks);
+        }
+    }
+
     /// The endpoint to a replica is gone, and the driver is trying to get it back: a daemon that restarts keeps its memory.
     /// Nobody is removed yet, and the attempt under way waits for [`Owner::connected`] or [`Owner::failed`].
     pub fn lost(&mut self, member: Member) {

@@ -105,6 +105,13 @@ configurations! {
         Config { processes: 1, commits: [2, 0, 0], ..small(Faults { losses: 2, restarts: 1, ..NONE }) },
         Config { commits: [2, 0, 0], ..small(Faults { cuts: 1, losses: 2, restarts: 1, ..NONE }) },
     );
+    /// The push to the only replica is ended between any two of its writes, and the next one goes on from there, or a rival takes over.
+    ended_pushes: Config {
+        in_sync: 1,
+        piecewise: true,
+        commits: [3, 0, 0],
+        ..small(Faults { losses: 2, give_ups: 2, restarts: 1, ..NONE })
+    };
     /// There is only one replica, and its link breaks.
     last_replica: Config { in_sync: 1, commits: [2, 0, 0], ..small(Faults { cuts: 1, give_ups: 1, ..NONE }) };
     /// There is only one replica, and its daemon forgets what it may.

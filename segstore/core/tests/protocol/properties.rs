@@ -10,6 +10,7 @@ use segstore_core::layout::geometry::SLOT_HEAD;
 use segstore_core::layout::{Geometry, Key, Mark, Ownership, ReplicaHead, SlotHeader, header, replica_head};
 use segstore_core::lineage::{CAPACITY, Lineage};
 use segstore_core::owner::{BelowMinimum, Policy};
+use segstore_core::push::{Begun, Target};
 use segstore_core::slot::SlotView;
 
 use super::world::{Config, Faults, Stage, Step, World};
@@ -59,7 +60,7 @@ proptest! {
         spare in 0..=2_usize,
         slots in 2..=3_u32,
         minimum in 1..=2_usize,
-        (stop, local, collocated) in any::<(bool, bool, bool)>(),
+        (stop, local, collocated, piecewise) in any::<(bool, bool, bool, bool)>(),
     ) {
         let below = if stop { BelowMinimum::Stop } else { BelowMinimum::Continue };
         let policy = Policy { minimum: minimum.min(in_sync - usize::from(collocated)), below };
@@ -67,7 +68,7 @@ proptest! {
         let memory_losses = u8::from(in_sync > 1);
         let faults = Faults { memory_losses, ..ANY };
         let commits = [9, 9, 9];
-        let mut world = World::new(&Config { in_sync, spare, slots, local, collocated, processes: 5, caretaker: false, commits, faults, policy });
+        let mut world = World::new(&Config { in_sync, spare, slots, local, collocated, piecewise, processes: 5, caretaker: false, commits, faults, policy });
         let mut taken = Vec::new();
         for pick in picks {
             let Some(step) = choose(world.enabled(), pick) else { break };
@@ -108,6 +109,7 @@ proptest! {
     fn the_delta_rule(
         epochs in vec((vec(0..40_u32, 0..12), 0..3_u64, prop::option::of(0..40_u64)), 1..40),
         lag in 0..30_u64,
+        begun in 0..50_u32,
     ) {
         let geometry = Geometry::new(40 * 1024, 1024, 2).expect("a valid shape");
         let mut changes = Changes::empty(Key::of(SEGMENT), geometry);
@@ -129,11 +131,17 @@ proptest! {
         let base = epoch.saturating_sub(lag);
         let mut needed = Vec::new();
         changes.runs_since(Some(Epoch(base)), |first, count| needed.extend(first..first + count));
-        let unsorted = needed.len();
-        needed.sort_unstable();
-        needed.dedup();
-        prop_assert_eq!(needed.len(), unsorted, "a block was named twice");
+        prop_assert!(needed.is_sorted_by(|one, other| one < other), "not by rising number, each once: {needed:?}");
         let within = modified.iter().filter(|&(&block, &at)| u64::from(block) < length && at > base);
+        prop_assert_eq!(needed, within.map(|(&block, _)| block).collect::<Vec<_>>());
+        // One that was begun later.
+        let former = base + (epoch - base) / 2;
+        let begun = Some(Begun { epoch: Epoch(former), blocks: begun });
+        let mut needed = Vec::new();
+        let target = Target { slot: 0, base: Some(Stamp::new(1, base)), begun };
+        changes.runs_for(target, |first, count| needed.extend(first..first + count));
+        let since = |block: u32| if block < begun.map_or(0, |begun| begun.blocks) { former } else { base };
+        let within = modified.iter().filter(|&(&block, &at)| u64::from(block) < length && at > since(block));
         prop_assert_eq!(needed, within.map(|(&block, _)| block).collect::<Vec<_>>());
     }
 

@@ -79,7 +79,7 @@ mod tests {
             };
             replica.with_files(|files| files.write(slot, at - geometry.slot(slot), bytes)).unwrap();
         };
-        Checkpoint::new(&header).plan(&changes, Target { slot, base: None }, &mut write);
+        Checkpoint::new(&header).plan(&changes, Target { slot, base: None, begun: None }, &mut write);
     }
 
     /// What a slot holds, where that is closed.

@@ -35,5 +35,6 @@ mod readers;
 mod repairs;
 mod roles;
 mod sessions;
+mod slow;
 mod strangers;
 mod unowned;

@@ -102,8 +102,11 @@ fn a_local_replica_is_brought_up_to_date_by_difference() {
         pushes(&mut owner)
     };
     let older = Stamp::new(1, 3);
-    assert_eq!(found(&[closed(IMAGE), closed(older)]), [(member(7), Target { slot: 1, base: Some(older) })]);
-    assert_eq!(found(&[closed(IMAGE), SlotView::Blank]), [(member(7), Target { slot: 1, base: None })]);
+    assert_eq!(
+        found(&[closed(IMAGE), closed(older)]),
+        [(member(7), Target { slot: 1, base: Some(older), begun: None })]
+    );
+    assert_eq!(found(&[closed(IMAGE), SlotView::Blank]), [(member(7), Target { slot: 1, base: None, begun: None })]);
     let off_lineage = closed(Stamp::new(1, 5));
-    assert_eq!(found(&[off_lineage, closed(older)]), [(member(7), Target { slot: 1, base: Some(older) })]);
+    assert_eq!(found(&[off_lineage, closed(older)]), [(member(7), Target { slot: 1, base: Some(older), begun: None })]);
 }

@@ -77,7 +77,7 @@ fn a_push_writes_mark_entries_blocks_header_mark() {
     changes.mark(2);
     changes.seal(Epoch(2), |_| &[1; BLOCK as usize]);
     let image = Stamp::new(1, 2);
-    let target = Target { slot: 1, base: Some(Stamp::new(1, 1)) };
+    let target = Target { slot: 1, base: Some(Stamp::new(1, 1)), begun: None };
     let mut places = Vec::new();
     Checkpoint::new(&header(image)).plan(&changes, target, &mut |at: u64, source: Source<'_>| {
         let at = at - geometry.slot(1);

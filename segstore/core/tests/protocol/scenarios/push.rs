@@ -7,7 +7,7 @@ use super::Step::{
     Commit, Connect, Cut, Deliver, Directory, GiveUp, Kill, Lose, Repair, RepairArrives, Repaired, ReplyLate, Restart,
     StopTrying,
 };
-use super::{assert_kept, finish_work, owner, world};
+use super::{ANY, Config, World, assert_kept, finish_work, owner, world};
 
 /// A is killed at every point of a push to the only replica; whoever loads finds one whole image.
 #[test]
@@ -98,6 +98,39 @@ fn an_attempt_ends_when_the_link_is_back() {
     world.run([Commit(0, 0), Cut(0, 0), Connect(0, 0)]);
     world.settle(0);
     assert_eq!(world.acknowledged(), Some(Stamp::new(1, 2)));
+}
+
+/// A push is ended after any of its writes, and the block that it had brought changes before the next one goes on from there: that one is
+/// whole, and shorter where blocks had come.
+#[test]
+fn a_push_goes_on_where_one_was_ended() {
+    for writes in 0.. {
+        let config = Config { in_sync: 1, piecewise: true, commits: [9, 9, 9], faults: ANY, ..Config::small() };
+        let mut world = World::new(&config);
+        world.step(Commit(0, 1));
+        let all = world.in_flight(0, 0).len();
+        for _ in 0..writes {
+            world.run([Deliver(0, 0)]);
+        }
+        if !world.is_enabled(Deliver(0, 0)) {
+            return assert!(writes == 6, "mark, entries, two blocks, header, mark: {writes}");
+        }
+        world.run([Lose(0, 0), GiveUp(0), Connect(0, 0)]);
+        let mut other = world.clone();
+        other.step(Commit(0, 1));
+        // Both blocks, or the one that had not come and has changed besides.
+        assert_eq!(all - other.in_flight(0, 0).len(), usize::from(writes >= 3), "after {writes} writes");
+        for (mut world, block) in [(world, 0), (other, 1)] {
+            if block == 0 {
+                world.step(Commit(0, 0));
+            }
+            world.settle(0);
+            assert_eq!(world.acknowledged(), Some(Stamp::new(1, 3)));
+            world.take_over(1, &[0]);
+            assert_eq!(world.taken_over(), Some(Stamp::new(1, 3)), "after {writes} writes, then block {block}");
+            assert_kept(&world);
+        }
+    }
 }
 
 /// A daemon restarts with its memory: nobody is removed, the attempt waits, and the same push is made again.

@@ -102,7 +102,7 @@ fn a_reader_whose_time_is_up_begins_again() {
         world.step(HoldExpires(0));
         world.checkpoint(0, 0);
         world.step(Commit(0, 1));
-        world.run([Deliver(0, 0); 5]);
+        world.run([Deliver(0, 0); 3]);
         finish(&mut world);
         assert_kept(&world);
     }

@@ -53,6 +53,8 @@ pub struct Config {
     pub local: bool,
     /// Process *n* runs on the node of replica *n*.
     pub collocated: bool,
+    /// Adjacent blocks are written one by one, so that a push can end between two of them.
+    pub piecewise: bool,
     /// Processes: the first owns the segment, each other may take it over once.
     pub processes: usize,
     /// The last process is a caretaker.
@@ -135,6 +137,7 @@ impl Config {
             slots: 2,
             local: false,
             collocated: false,
+            piecewise: false,
             processes: 2,
             caretaker: false,
             commits: [1, 1, 1],
@@ -154,6 +157,7 @@ pub struct World {
     geometry: Geometry,
     policy: Policy,
     collocated: bool,
+    piecewise: bool,
     /// The replica beside the processes.
     local: Option<usize>,
     /// The process that holds the segment's name.
@@ -197,6 +201,7 @@ impl World {
             geometry,
             policy: config.policy,
             collocated: config.collocated,
+            piecewise: config.piecewise,
             local: config.local.then_some(local),
             holder: Some(0),
             record,

@@ -7,7 +7,7 @@ use segstore_core::replica::Request;
 
 use super::network::{Endpoint, Write};
 use super::process::DirectoryRequest;
-use super::{SEGMENT, Violation, World, replica_of};
+use super::{BLOCK, SEGMENT, Violation, World, replica_of};
 
 impl World {
     pub(super) fn connect(&mut self, p: usize, r: usize) {
@@ -85,8 +85,13 @@ impl World {
 
     fn abandon(&mut self, p: usize, r: usize) -> Option<Member> {
         let at = self.endpoint(p, r, Endpoint::is_open)?;
-        self.endpoints[at].abandoned = true;
-        Some(self.endpoints[at].member)
+        let endpoint = &mut self.endpoints[at];
+        let (member, landed) = (endpoint.member, endpoint.landed());
+        endpoint.abandon();
+        if let (Some(epoch), Some(owning)) = (endpoint.awaited, self.processes[p].owning_mut()) {
+            owning.owner.ended_after(member, epoch, landed);
+        }
+        Some(member)
     }
 
     pub(super) fn lose(&mut self, p: usize, r: usize) {
@@ -108,25 +113,27 @@ impl World {
     pub(super) fn act_for_owner(&mut self, p: usize, action: Action) {
         match action {
             Action::Push { member, epoch, target } => {
-                let geometry = self.geometry;
                 let owning = self.processes[p].owning().unwrap();
+                let (first, piecewise) = (self.geometry.slot(0) as usize, self.piecewise);
                 let mut writes = Vec::new();
                 owning.checkpoint().plan(&owning.changes, target, &mut |at: u64, source: Source<'_>| {
-                    let (bytes, source) = match source {
-                        Source::Bytes(bytes) => (bytes.to_vec(), None),
+                    let at = at as usize;
+                    debug_assert!(at >= first);
+                    match source {
+                        Source::Bytes(bytes) => writes.push(Write { at, bytes: bytes.to_vec(), source: None }),
                         Source::Working { offset, length } => {
                             let (offset, length) = (offset as usize, length as usize);
-                            (owning.memory[offset..offset + length].to_vec(), Some(offset))
+                            let piece = if piecewise { BLOCK } else { length };
+                            writes.extend((0..length).step_by(piece).map(|from| {
+                                let source = offset + from;
+                                let bytes = owning.memory[source..source + piece].to_vec();
+                                Write { at: at + from, bytes, source: Some(source) }
+                            }));
                         }
-                    };
-                    debug_assert!(at >= geometry.slot(0));
-                    writes.push(Write { at: at as usize, bytes, source });
+                    }
                 });
                 if let Some(at) = self.endpoint(p, replica_of(&member), |e| e.is_open() && e.member == member) {
-                    self.endpoints[at].awaited = Some(epoch);
-                    if !self.endpoints[at].revoked {
-                        self.endpoints[at].in_flight.extend(writes);
-                    }
+                    self.endpoints[at].push(epoch, writes);
                 }
             }
             Action::Swap(swap) => self.processes[p].directory = Some(DirectoryRequest::Swap(swap)),
@@ -145,7 +152,7 @@ impl World {
             Action::Removed(member) => {
                 self.check_let_go(p, member);
                 let to_it = |e: &&mut Endpoint| e.process == p && e.member == member;
-                self.endpoints.iter_mut().filter(to_it).for_each(|e| e.abandoned = true);
+                self.endpoints.iter_mut().filter(to_it).for_each(Endpoint::abandon);
             }
             Action::Ended(end) => {
                 if matches!(end, End::Fenced(by) if by.owner.is_caretaker()) && self.holder == Some(p) {

@@ -210,7 +210,7 @@ impl World {
 
     /// The process lets go of its endpoints. What is in flight may still land.
     pub(super) fn abandon_all(&mut self, p: usize) {
-        self.endpoints.iter_mut().filter(|e| e.process == p).for_each(|e| e.abandoned = true);
+        self.endpoints.iter_mut().filter(|e| e.process == p).for_each(Endpoint::abandon);
     }
 
     pub(super) fn revoke_all(&mut self, r: usize) {
