@@ -57,7 +57,7 @@ pub(super) async fn serve(stream: UnixStream, node: Arc<Node>) -> io::Result<()>
     let client = Client { node: node.clone(), session: session.clone(), credentials };
     let mut running = JoinSet::new();
     let ended = tokio::select! {
-        error = converse(&client, &mut from, &outgoing, &mut running) => error,
+        error = converse(&client, connection, &mut from, &outgoing, &mut running) => error,
         () = life.ended() => io::ErrorKind::UnexpectedEof.into(),
     };
     // What it waited for is waited for no longer.
@@ -75,13 +75,14 @@ pub(super) async fn serve(stream: UnixStream, node: Arc<Node>) -> io::Result<()>
 /// Serves what it asks until it asks no more; gives why.
 async fn converse(
     client: &Client,
+    connection: u64,
     from: &mut OwnedReadHalf,
     outgoing: &Outgoing,
     running: &mut JoinSet<()>,
 ) -> io::Error {
     loop {
         match read(from, outgoing).await {
-            Ok(ToDaemon::Report(number, report)) => client.session.report(number, report),
+            Ok(ToDaemon::Report(number, report)) => client.session.report(connection, number, report),
             Ok(ToDaemon::Request(number, request @ Request::Release { .. })) => {
                 // It is done also where the connection ends meanwhile, and there is always room for it.
                 let noted = requests::note(client, &request);

@@ -159,7 +159,8 @@ pub(super) struct Left {
 
 /// A demand that was sent to every connection: the first that owns the segment answers.
 struct Asked {
-    waiting: usize,
+    /// The connections that have not answered.
+    waiting: Vec<u64>,
     answer: Option<oneshot::Sender<Result<Report, Fault>>>,
 }
 
@@ -212,6 +213,8 @@ impl Session {
     pub(super) fn leave(&self, connection: u64) -> bool {
         let mut state = self.lock();
         state.connections.remove(&connection);
+        let gone = Fault::new(FaultKind::NotFound, "the owner's process has gone");
+        state.demands.retain(|_, asked| asked.goes_on(connection, Err(gone.clone())));
         state.connections.is_empty()
     }
 
@@ -382,12 +385,10 @@ impl Session {
             let mut state = self.lock();
             state.last += 1;
             let number = state.last;
-            let sent = state
-                .connections
-                .values()
-                .filter(|(_, outgoing)| outgoing.try_send(ToClient::Demand(number, demand.clone())).is_ok());
-            let waiting = sent.count();
-            if waiting == 0 {
+            let send = |outgoing: &Outgoing| outgoing.try_send(ToClient::Demand(number, demand.clone())).is_ok();
+            let sent = state.connections.iter().filter(|(_, (_, outgoing))| send(outgoing));
+            let waiting: Vec<_> = sent.map(|(connection, _)| *connection).collect();
+            if waiting.is_empty() {
                 return Err(Fault::new(
                     FaultKind::Unreachable,
                     "the owner's process is not connected, or reads nothing",
@@ -400,18 +401,27 @@ impl Session {
     }
 
     /// A connection answers.
-    pub(super) fn report(&self, number: u64, report: Result<Report, Fault>) {
+    pub(super) fn report(&self, connection: u64, number: u64, report: Result<Report, Fault>) {
         let mut state = self.lock();
         let Some(asked) = state.demands.get_mut(&number) else { return };
-        asked.waiting = asked.waiting.saturating_sub(1);
-        let is_last = asked.waiting == 0;
-        if (report.is_ok() || is_last)
-            && let Some(answer) = asked.answer.take()
+        if !asked.goes_on(connection, report) {
+            state.demands.remove(&number);
+        }
+    }
+}
+
+impl Asked {
+    /// What one connection says of it. Whether others are still to answer.
+    fn goes_on(&mut self, connection: u64, report: Result<Report, Fault>) -> bool {
+        let before = self.waiting.len();
+        self.waiting.retain(|waiting| *waiting != connection);
+        let is_last = self.waiting.is_empty();
+        if self.waiting.len() < before
+            && (report.is_ok() || is_last)
+            && let Some(answer) = self.answer.take()
         {
             let _ = answer.send(report); // Who asked may have given up.
         }
-        if is_last {
-            state.demands.remove(&number);
-        }
+        !is_last
     }
 }

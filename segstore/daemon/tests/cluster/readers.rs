@@ -102,6 +102,34 @@ fn a_hold_ends_when_its_time_is_over() {
     }
 }
 
+/// Nobody waits for what a process was asked that has gone, nor takes it for one that hangs.
+#[test]
+fn a_holder_that_goes_without_an_answer_is_not_waited_for() {
+    use std::io::Write;
+
+    use segstore::control::frame::{ToDaemon, encode};
+    use segstore::control::message::{PROTOCOL, Request};
+
+    let cluster = Cluster::start(2, &[]);
+    opened(&cluster.session(0), &options().replicas(1)).release().unwrap();
+    let mut holder = std::os::unix::net::UnixStream::connect(cluster.socket(0)).unwrap();
+    let hello = Request::Hello { protocol: PROTOCOL, session: None, program: "holder".into() };
+    let acquire = Request::Acquire { name: "s".into(), wait: Some(0), force: false, own: false };
+    for (number, request) in [(0, hello), (1, acquire)] {
+        holder.write_all(&encode(&ToDaemon::Request(number, request)).unwrap()).unwrap();
+    }
+    until("it holds the name", || cluster.session(1).lookup("s").unwrap().holder);
+    let session = cluster.session(1);
+    let began = std::time::Instant::now();
+    let reader =
+        std::thread::spawn(move || session.load("s", &LoadOptions::new()).map(|image| check_state(image.bytes())));
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(!reader.is_finished(), "it has asked who says nothing");
+    drop(holder);
+    assert_eq!(reader.join().unwrap().unwrap(), 1);
+    assert!(began.elapsed() < Duration::from_millis(1500), "it has waited for who had gone");
+}
+
 #[test]
 fn many_read_at_once_what_nobody_owns() {
     let cluster = Cluster::start(2, &[]);
